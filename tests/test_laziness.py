@@ -1,0 +1,30 @@
+"""What plain SQL must not pay for."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm", "apsw.ext"]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "",
+        "con = thanosql.connect(':memory:'); con.execute('SELECT 1').fetchall()",
+        "con = thanosql.connect(':memory:'); "
+        "con.execute('LIST MODELS').fetchall(); "
+        "con.execute('SELECT 1 AS list').fetchall()",
+    ],
+    ids=["import", "plain SQL", "listing models"],
+)
+def test_nothing_heavy_is_imported_for(statements):
+    script = (
+        f"import sys, thanosql; {statements}; "
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

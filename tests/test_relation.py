@@ -1,0 +1,132 @@
+import apsw
+import pytest
+
+from thanosql.relation import Relation, register, unambiguous, unregister
+from thanosql.source import KeptRows, KeptTexts, Source
+
+
+@pytest.fixture
+def database():
+    with apsw.Connection(":memory:") as database:
+        yield database
+    database.close()
+
+
+def numbers(closed=None):
+    try:
+        for i in range(1000):
+            yield (i, f"text {i}", None)
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+COLUMNS = (("n", "INTEGER"), ("the text", "VARCHAR(20)"), ('"odd"', None))
+
+
+def test_a_relation_is_queried_like_a_table(database):
+    register(database, "r", Relation(COLUMNS, numbers))
+    cursor = database.execute("SELECT * FROM r WHERE n > 997")
+    assert cursor.get_description() == COLUMNS
+    assert cursor.fetchall() == [(998, "text 998", None), (999, "text 999", None)]
+    assert database.execute(
+        'SELECT count(*), max(a."the text") FROM r AS a JOIN r AS b USING (n)'
+    ).fetchall() == [(1000, "text 999")]
+    assert database.execute("SELECT rowid, n FROM r LIMIT 1").get == (1, 0)
+
+
+def test_a_scan_given_up_half_way_is_closed(database):
+    closed = []
+    register(database, "r", Relation(COLUMNS, lambda: numbers(closed)))
+    assert database.execute("SELECT n FROM r LIMIT 2").fetchall() == [(0,), (1,)]
+    assert closed == [True]
+    cursor = database.execute("SELECT n FROM r")
+    next(cursor)
+    assert closed == [True]
+    cursor.close()
+    assert closed == [True, True]
+
+
+def test_a_relation_that_was_taken_back_can_be_read_to_its_end(database):
+    register(database, "r", Relation(COLUMNS, numbers))
+    cursor = database.execute("SELECT n FROM r")
+    next(cursor)
+    unregister(database, "r")
+    assert len(cursor.fetchall()) == 999
+    with pytest.raises(apsw.SQLError, match="no such table"):
+        database.execute("SELECT * FROM r")
+
+
+def test_an_error_in_a_scan_is_the_statements_error(database):
+    def broken():
+        yield (1,)
+        message = "row 2 is bad"
+        raise ValueError(message)
+
+    register(database, "r", Relation((("a", None),), broken))
+    cursor = database.execute("SELECT a FROM r")
+    with pytest.raises(ValueError, match="row 2 is bad"):
+        cursor.fetchall()
+
+
+@pytest.mark.parametrize(
+    "declared", ["INTEGER", "VARCHAR(20)", "DOUBLE PRECISION", 'a "b"', ""]
+)
+def test_declared_types_pass_through(database, declared):
+    register(database, "r", Relation((("a", declared),), lambda: iter([(1,)])))
+    cursor = database.execute("SELECT * FROM r")
+    assert cursor.get_description() == (("a", declared),)
+    assert cursor.fetchall() == [(1,)]
+
+
+def test_a_type_that_sqlite_would_read_as_a_hidden_column_is_left_out(database):
+    register(database, "r", Relation((("a", "HIDDEN"),), lambda: iter([(1,)])))
+    assert database.execute("SELECT * FROM r").fetchall() == [(1,)]
+
+
+def test_repeated_names_become_distinct_as_in_sqlite(database):
+    sql = "SELECT 1 AS a, 2 AS A, 3 AS b, 4 AS a"
+    database.execute(f"CREATE TABLE t AS {sql}")
+    theirs = [row[1] for row in database.execute("PRAGMA table_info(t)")]
+    given = [(name, None) for name, _ in database.execute(sql).get_description()]
+    assert [name for name, _ in unambiguous(given)] == theirs
+
+
+def test_a_source_reads_anew_at_every_turn_until_it_is_kept(database):
+    database.execute("CREATE TABLE t (a INTEGER, b)")
+    database.execute("INSERT INTO t VALUES (1, x'00'), (2, NULL)")
+    source = Source(database, "SELECT * FROM t WHERE a > ?", (0,))
+    assert source.columns == (("a", "INTEGER"), ("b", None))
+    assert source.position("B") == 1
+    assert source.position("c") is None
+    assert list(source) == [(1, b"\0"), (2, None)]
+    source.keep()
+    database.execute("DELETE FROM t")
+    assert list(source) == [(1, b"\0"), (2, None)]
+
+
+def test_describing_a_source_runs_nothing_and_refuses_writes(database):
+    database.execute("CREATE TABLE t (a)")
+    with pytest.raises(Exception, match="may only read"):
+        Source(database, "INSERT INTO t VALUES (1) RETURNING a", ())
+    assert database.execute("SELECT count(*) FROM t").get == 0
+
+
+def test_kept_rows_are_a_sequence():
+    rows = [(i, str(i), bytes([i]), i / 2, None) for i in range(100)]
+    kept = KeptRows(iter(rows), 5)
+    assert len(kept) == 100
+    assert list(kept) == rows
+    assert kept[0] == rows[0]
+    assert kept[-1] == rows[-1]
+    assert kept[2:5] == rows[2:5]
+    with pytest.raises(IndexError):
+        kept[100]
+
+
+def test_kept_texts_are_found_by_key():
+    texts = KeptTexts()
+    texts.put([(b"a", "one"), (b"b", "")])
+    assert texts.get(b"a") == "one"
+    assert texts.get(b"b") == ""
+    assert texts.get(b"c") is None

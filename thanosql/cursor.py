@@ -1,0 +1,398 @@
+"""A cursor: SQL text and parameters in, rows out.
+
+Plain SQL goes straight to APSW. A statement that may hold a speech clause, since it
+contains one of the words below, is parsed; its clauses become virtual tables, and
+the same APSW cursor runs what is left (see `thanosql.execution`).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import apsw
+
+from thanosql import errors
+
+if TYPE_CHECKING:
+    from thanosql.connection import Connection
+    from thanosql.execution import Execution
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+_BLANK = r"(?:\s|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))"
+_only_blank = re.compile(f"{_BLANK}*+", re.DOTALL).fullmatch
+_first_word = re.compile(f"\ufeff?{_BLANK}*+([A-Za-z]+)", re.DOTALL).match
+# Only whether parsing is worth its while: what is a clause is decided by tokens.
+_has_speech_word = re.compile(
+    r"\b(?:PREDICT\b|EVALUATE\b|LIST\b|(?:BUILD|DESCRIBE|DROP|DELETE|IMPORT|UPLOAD"
+    r"|EXPORT)\b.*?\b(?:MODEL|MODELS)\b)",
+    re.DOTALL | re.IGNORECASE,
+).search
+
+
+class _Route(NamedTuple):
+    """What the text alone tells, before SQLite sees it."""
+
+    may_write_rows: bool
+    controls_transaction: bool
+    may_be_speech: bool
+
+
+def _route(sql: str) -> _Route:
+    found = _first_word(sql)
+    keyword = found[1].upper() if found else ""
+    return _Route(
+        keyword in ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"),
+        keyword in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT"),
+        _has_speech_word(sql) is not None,
+    )
+
+
+_remembered_route = functools.lru_cache(maxsize=256)(_route)
+_REMEMBERED_LENGTH = 4096  # characters; longer texts are rarely run twice
+
+
+class _Run:
+    """What one execution learns between SQLite's preparing and its first step.
+
+    APSW calls `trace` there. It holds no reference to the cursor, so that a dropped
+    cursor is freed at once rather than by the garbage collector.
+    """
+
+    __slots__ = (
+        "connection",
+        "description",
+        "execution",
+        "may_write_rows",
+        "sql",
+        "writes_rows",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.prepare("", may_write_rows=False)
+
+    def prepare(
+        self, sql: str, *, may_write_rows: bool, execution: Execution | None = None
+    ) -> None:
+        self.sql = sql
+        self.may_write_rows = may_write_rows
+        self.execution = execution
+        self.description: tuple[Any, ...] | None = None
+        self.writes_rows = False
+
+    def trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        if len(sql) != len(self.sql):
+            if _only_blank(sql):  # APSW's second statement: a comment at the end
+                return True
+            if not _only_blank(self.sql, len(sql)):
+                message = "execute takes one statement; executescript takes several"
+                raise errors.ProgrammingError(message)
+        self.description = cursor.description or None
+        if (
+            self.may_write_rows
+            and not cursor.is_readonly  # WITH may begin a SELECT
+            and not cursor.is_explain
+        ):
+            self.writes_rows = True
+            self.connection.begin_for_write()
+        if self.execution is not None and not cursor.is_explain:
+            self.execution.before_first_step(writes=not cursor.is_readonly)
+        return True
+
+    def trace_once(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
+        """Trace the first of many executions: a Python call a row would cost more."""
+        cursor.exec_trace = None
+        return self.trace(cursor, sql, bindings)
+
+
+class Cursor:
+    """Executes statements and fetches their rows; made by `Connection.cursor`.
+
+    ``rowcount`` is the number of rows that an INSERT, UPDATE, DELETE or REPLACE
+    changed, else -1; ``lastrowid`` the rowid of the row last inserted.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cursor",
+        "_execution",
+        "_run",
+        "arraysize",
+        "connection",
+        "lastrowid",
+        "rowcount",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.arraysize = 1
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+        self._execution: Execution | None = None
+        self._run = _Run(connection)
+        self._cursor: apsw.Cursor | None = connection.apsw.cursor()
+        self._cursor.exec_trace = self._run.trace
+
+    @property
+    def description(self) -> tuple[tuple[Any, ...], ...] | None:
+        """A 7-tuple a column: name, declared type, five None; None without a result."""
+        return self._run.description
+
+    # Execution
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> Self:
+        """Execute one statement and return this cursor.
+
+        `parameters` is a sequence for ``?`` and ``?1``, a mapping for ``:name``.
+        A result still open on this cursor is dropped first. Of a statement that
+        transcribes, one batch has run when this returns.
+        """
+        cursor = self._idle_cursor()
+        route = _remembered_route(sql) if len(sql) < _REMEMBERED_LENGTH else _route(sql)
+        if not (route.may_be_speech and self._execute_speech(sql, parameters, route)):
+            self._run.prepare(sql, may_write_rows=route.may_write_rows)
+            try:
+                cursor.execute(sql, parameters)
+            except _SQLITE_ERRORS as error:
+                raise _explained(error, parameters) from error
+        if self._run.writes_rows:
+            self.lastrowid = self.connection.apsw.last_insert_rowid()
+            if self._run.description is None:
+                self.rowcount = self.connection.apsw.changes()
+        elif route.controls_transaction:
+            self.connection.began_implicitly = False
+        return self
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
+        """Execute a statement that changes rows once for each of `parameters`."""
+        cursor = self._idle_cursor()
+        route = _route(sql)
+        if not route.may_write_rows:
+            message = "executemany takes INSERT, UPDATE, DELETE or REPLACE only"
+            raise errors.ProgrammingError(message)
+        before = self.connection.total_changes
+        if route.may_be_speech:
+            for each in parameters:
+                self.execute(sql, each)
+        else:
+            self._run.prepare(sql, may_write_rows=True)
+            cursor.exec_trace = self._run.trace_once
+            try:
+                cursor.executemany(sql, parameters)
+            except _SQLITE_ERRORS as error:
+                raise _explained(error, ()) from error
+            finally:
+                cursor.exec_trace = self._run.trace
+        self.rowcount = self.connection.total_changes - before
+        return self
+
+    def executescript(self, script: str) -> Self:
+        """Execute every statement of `script`, one after the other; rows are dropped.
+
+        As `sqlite3` does, a transaction that a write opened is committed first, and
+        none is opened.
+        """
+        self._idle_cursor()
+        self.connection.commit_before_script()
+        route = _Route(
+            may_write_rows=False, controls_transaction=False, may_be_speech=True
+        )
+        for statement in _statements(script):
+            if not (
+                _has_speech_word(statement)
+                and self._execute_speech(statement, (), route)
+            ):
+                self._run.prepare(statement, may_write_rows=False)
+                try:
+                    self._open_cursor().execute(statement)
+                except apsw.Error as error:
+                    raise errors.from_apsw(error) from error
+            for _ in self:
+                pass
+        self._run.prepare("", may_write_rows=False)
+        return self
+
+    def _execute_speech(self, sql: str, parameters: Parameters, route: _Route) -> bool:
+        """Execute `sql` if it holds a speech clause; return whether it does."""
+        from thanosql import statements  # only once a speech word is seen
+
+        query = statements.parse(sql)
+        if not query.clauses:
+            return False
+        from thanosql.execution import Execution
+
+        self._execution = execution = Execution(self.connection, query, parameters)
+        self._run.prepare(
+            execution.sql, may_write_rows=route.may_write_rows, execution=execution
+        )
+        # Not cached: the text names virtual tables that end with this execution.
+        try:
+            self._open_cursor().execute(
+                execution.sql, execution.bindings, can_cache=False
+            )
+            if not execution.sql:  # a statement without rows: nothing for SQLite
+                execution.before_first_step(writes=True)
+        except BaseException as error:
+            self._release()
+            if isinstance(error, apsw.Error):
+                raise execution.explained(error) from error
+            raise
+        return True
+
+    # Results
+
+    def fetchone(self) -> Any:
+        """Return the next row as a tuple, or None when there is none left."""
+        try:
+            row = next(self._result(), None)
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        if row is None:
+            self._finish()
+        return row
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next `size` rows, `arraysize` if it is not given."""
+        size = self.arraysize if size is None else size
+        try:
+            rows = list(itertools.islice(self._result(), size))
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        if len(rows) < size:
+            self._finish()
+        return rows
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        try:
+            rows = self._result().fetchall()
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        self._finish()
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._open_cursor())
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        except StopIteration:
+            self._finish()
+            raise
+
+    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def setoutputsize(self, size: int, column: int | None = None) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def close(self) -> None:
+        """Close the cursor and stop the work of an open result; again does nothing."""
+        if self._cursor is not None:
+            self._release()
+            self._cursor.close()
+            self._cursor = None
+
+    # Inner state
+
+    def _idle_cursor(self) -> apsw.Cursor:
+        """Return the APSW cursor, with the result that was open on it dropped."""
+        self._open_cursor()
+        self._release()
+        self.rowcount = -1
+        return self._open_cursor()
+
+    def _open_cursor(self) -> apsw.Cursor:
+        if self._cursor is None:
+            message = "the cursor is closed"
+            raise errors.ProgrammingError(message)
+        _ = self.connection.apsw  # raises if the connection is closed
+        return self._cursor
+
+    def _result(self) -> apsw.Cursor:
+        cursor = self._open_cursor()
+        if self._run.description is None:
+            message = "no results to fetch: execute a statement that yields rows first"
+            raise errors.ProgrammingError(message)
+        return cursor
+
+    def _failed(self, error: apsw.Error) -> errors.Error:
+        """Return the error to raise for one met while fetching."""
+        execution = self._execution
+        self._release()
+        return errors.from_apsw(error) if execution is None else execution.explained(error)
+
+    def _finish(self) -> None:
+        """Note that the last row was fetched."""
+        if self._run.writes_rows:  # RETURNING: SQLite counts at the end
+            self.rowcount = self.connection.apsw.changes()
+        self._release()
+
+    def _release(self) -> None:
+        """End the speech statement that is open here: its work, its virtual tables."""
+        if self._execution is None:
+            return
+        execution, self._execution = self._execution, None
+        self._run.execution = None
+        if self._cursor is not None:
+            # SQLite closes the scans of the virtual tables with the statement.
+            self._cursor.close()
+            self._cursor = execution.database.cursor()
+            self._cursor.exec_trace = self._run.trace
+        execution.close()
+
+    def __del__(self) -> None:
+        # The virtual tables of an abandoned cursor would live as long as the
+        # connection; `_execution` is missing if the connection was closed already.
+        execution = getattr(self, "_execution", None)
+        if execution is not None and self._cursor is not None:
+            self._cursor.close()
+            execution.close()
+
+
+_SQLITE_ERRORS = (apsw.Error, KeyError, TypeError)
+
+
+def _explained(error: Exception, parameters: Parameters) -> Exception:
+    """Return the PEP 249 error for one that APSW raised in an execution.
+
+    APSW answers a missing name with KeyError and a value of a type SQLite lacks with
+    TypeError. A KeyError or TypeError of the caller's own (an SQL function, say) is
+    returned as it is.
+    """
+    if isinstance(error, apsw.Error):
+        return errors.from_apsw(error)
+    text = str(error)
+    if isinstance(error, TypeError) and "binding" in text:
+        return errors.ProgrammingError(text[0].lower() + text[1:])
+    if isinstance(error, TypeError) and "dict or a sequence" in text:
+        message = "parameters are a sequence or a mapping"
+        return errors.ProgrammingError(message)
+    if isinstance(error, KeyError) and isinstance(parameters, Mapping):
+        message = f"no value is given for the parameter :{error.args[0]}"
+        return errors.ProgrammingError(message)
+    return error
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script, each with what ends it.
+
+    SQLite itself says where one ends (`sqlite3_complete`): a semicolon in a string,
+    a comment or a trigger's body ends none.
+    """
+    start = 0
+    for semicolon in re.finditer(";", script):
+        statement = script[start : semicolon.end()]
+        if apsw.complete(statement):
+            yield statement
+            start = semicolon.end()
+    if not _only_blank(script, start):
+        yield script[start:]

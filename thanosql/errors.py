@@ -1,0 +1,191 @@
+"""Errors: what SQLite, a statement or a model can go wrong with, as PEP 249 classes.
+
+Every class derives from its namesake in the standard library's ``sqlite3`` too, so
+code written for ``sqlite3`` (pandas rolls back on ``sqlite3.Error`` only) catches ours.
+
+    Warning
+    Error
+    |- InterfaceError
+    `- DatabaseError
+       |- DataError            AudioError
+       |- OperationalError     TrainingError
+       |- IntegrityError
+       |- InternalError
+       |- ProgrammingError     StatementSyntaxError, OptionError,
+       |                       ModelNotFoundError, ModelExistsError
+       `- NotSupportedError
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+
+class Warning(sqlite3.Warning):  # noqa: A001 - the name PEP 249 gives it
+    """Something important that stops nothing; also a category for `warnings.warn`."""
+
+
+class Error(sqlite3.Error):
+    """Base of every error raised here."""
+
+
+class InterfaceError(Error, sqlite3.InterfaceError):
+    """The interface is misused, rather than the database."""
+
+
+class DatabaseError(Error, sqlite3.DatabaseError):
+    """The database, or what is in it, is at fault."""
+
+
+class DataError(DatabaseError, sqlite3.DataError):
+    """A value cannot be processed."""
+
+
+class OperationalError(DatabaseError, sqlite3.OperationalError):
+    """The database's operation failed, not necessarily by the caller's doing."""
+
+
+class IntegrityError(DatabaseError, sqlite3.IntegrityError):
+    """A constraint would be broken."""
+
+
+class InternalError(DatabaseError, sqlite3.InternalError):
+    """SQLite met an inner inconsistency."""
+
+
+class ProgrammingError(DatabaseError, sqlite3.ProgrammingError):
+    """The caller's statement, parameters or order of calls are wrong."""
+
+
+class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):
+    """The database cannot do what was asked."""
+
+
+class StatementSyntaxError(ProgrammingError):
+    """A statement cannot be parsed; says where, with the line and a caret.
+
+    ``sql`` is the statement, ``offset`` the character's place in it (from 0),
+    ``line`` and ``column`` the same for a person (from 1).
+    """
+
+    def __init__(self, message: str, sql: str = "", offset: int = 0) -> None:
+        self.sql = sql
+        self.offset = offset
+        self.line, self.column = line_and_column(sql, offset)
+        super().__init__(point(message, sql, offset))
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.sql, self.offset)
+
+
+class OptionError(ProgrammingError):
+    """An option is unknown, or its value is of a wrong type or out of range."""
+
+
+class ModelNotFoundError(ProgrammingError):
+    """No stored model, or no base model, has that name."""
+
+
+class ModelExistsError(ProgrammingError):
+    """A stored model has that name already."""
+
+
+class AudioError(DataError):
+    """A recording cannot be found, read or used."""
+
+
+class TrainingError(OperationalError):
+    """A training cannot start, or did not lead to a usable model."""
+
+
+def line_and_column(sql: str, offset: int) -> tuple[int, int]:
+    """Return the line and the column, both from 1, of a character in `sql`."""
+    before = sql[:offset]
+    return before.count("\n") + 1, offset - before.rfind("\n")
+
+
+def point(message: str, sql: str, offset: int) -> str:
+    """Return `message` with the place, the line of `sql` and a caret below it."""
+    line, column = line_and_column(sql, offset)
+    shown = sql.split("\n")[line - 1]
+    # Tabs are kept, so that the caret stands where the terminal puts the character.
+    indent = "".join("\t" if c == "\t" else " " for c in shown[: column - 1])
+    return f"{message} (line {line}, column {column})\n  {shown}\n  {indent}^"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name most like `name`, or ""."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
+
+
+# The order of the standard library's `sqlite3` (Modules/_sqlite/util.c): a
+# constraint is IntegrityError, a value too big DataError, and so on. APSW has
+# classes of its own beside SQLite's result codes; they follow below the line.
+_PEP_249: dict[type[apsw.Error], type[Error]] = {
+    apsw.ConstraintError: IntegrityError,
+    apsw.MismatchError: IntegrityError,
+    apsw.TooBigError: DataError,
+    apsw.MisuseError: InterfaceError,
+    apsw.RangeError: InterfaceError,
+    apsw.InternalError: InternalError,
+    apsw.NotFoundError: InternalError,
+    apsw.CorruptError: DatabaseError,
+    apsw.NotADBError: DatabaseError,
+    apsw.FormatError: DatabaseError,
+    apsw.EmptyError: DatabaseError,
+    apsw.SQLError: OperationalError,
+    apsw.PermissionsError: OperationalError,
+    apsw.AbortError: OperationalError,
+    apsw.BusyError: OperationalError,
+    apsw.LockedError: OperationalError,
+    apsw.NoMemError: OperationalError,
+    apsw.ReadOnlyError: OperationalError,
+    apsw.InterruptError: OperationalError,
+    apsw.IOError: OperationalError,
+    apsw.FullError: OperationalError,
+    apsw.CantOpenError: OperationalError,
+    apsw.ProtocolError: OperationalError,
+    apsw.SchemaChangeError: OperationalError,
+    apsw.NoLFSError: OperationalError,
+    apsw.AuthError: DatabaseError,
+    # APSW's own
+    apsw.BindingsError: ProgrammingError,
+    apsw.ExecutionCompleteError: ProgrammingError,
+    apsw.ConnectionClosedError: ProgrammingError,
+    apsw.CursorClosedError: ProgrammingError,
+    apsw.ThreadingViolationError: ProgrammingError,
+    apsw.IncompleteExecutionError: ProgrammingError,
+    apsw.ConnectionNotClosedError: ProgrammingError,
+    apsw.ForkingViolationError: ProgrammingError,
+    apsw.ExecTraceAbort: OperationalError,
+    apsw.ExtensionLoadingError: OperationalError,
+    apsw.VFSNotImplementedError: NotSupportedError,
+    apsw.VFSFileClosedError: ProgrammingError,
+    apsw.NoFTS5Error: NotSupportedError,
+    apsw.InvalidContextError: ProgrammingError,
+    apsw.Error: DatabaseError,
+}
+
+
+def from_apsw(error: apsw.Error) -> Error:
+    """Return the PEP 249 error for what APSW raised, with its SQLite result codes.
+
+    Like in `sqlite3`, ``sqlite_errorcode`` is the extended result code and
+    ``sqlite_errorname`` its name, where SQLite itself raised it.
+    """
+    mapped = _PEP_249[next(c for c in type(error).__mro__ if c in _PEP_249)]
+    translated = mapped(str(error))
+    code = getattr(error, "extendedresult", None)
+    if code is not None:
+        names = {**apsw.mapping_result_codes, **apsw.mapping_extended_result_codes}
+        translated.sqlite_errorcode = code
+        translated.sqlite_errorname = str(names.get(code, "SQLITE_UNKNOWN"))
+    return translated

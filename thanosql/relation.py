@@ -1,0 +1,135 @@
+"""Rows of Python as a read-only virtual table that SQLite can query.
+
+A relation is a list of columns and a function that starts a scan. SQLite scans it as
+often as a statement needs (once for each row of a join's other side, say), so each
+call of the function gives the same rows from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+Column = tuple[str, str | None]
+"""A column's name and its declared type, or None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Columns, and a function that starts a scan over the rows.
+
+    A row is a sequence of SQLite values, one a column. A scan that SQLite gives up
+    half-way is closed, if it is a generator.
+    """
+
+    columns: tuple[Column, ...]
+    scan: Callable[[], Iterator[Sequence[Any]]]
+
+
+def register(connection: apsw.Connection, name: str, relation: Relation) -> None:
+    """Make `relation` readable under `name` on this connection."""
+    connection.create_module(
+        name, _Module(relation), eponymous=True, eponymous_only=True, read_only=True
+    )
+
+
+def unregister(connection: apsw.Connection, name: str) -> None:
+    """Take the name back; a cursor that still reads the relation may go on."""
+    connection.create_module(name, None)
+
+
+def unambiguous(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the columns with ":1", ":2"... after a repeated name, as SQLite does."""
+    seen: set[str] = set()
+    distinct: list[Column] = []
+    for name, declared in columns:
+        candidate, count = name, 0
+        while candidate.casefold() in seen:
+            count += 1
+            candidate = f"{name}:{count}"
+        seen.add(candidate.casefold())
+        distinct.append((candidate, declared))
+    return tuple(distinct)
+
+
+def quoted(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _definition(column: Column) -> str:
+    name, declared = column
+    # In a virtual table the word "hidden" in a type hides the column from `*`.
+    if declared is None or "hidden" in declared.casefold():
+        return quoted(name)
+    return f"{quoted(name)} {quoted(declared)}"
+
+
+class _Module:
+    """APSW's data source: tells SQLite the columns."""
+
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+
+    def Connect(  # noqa: N802
+        self, _connection: apsw.Connection, _module: str, _database: str, table: str
+    ) -> tuple[str, _Table]:
+        columns = ", ".join(map(_definition, self.relation.columns))
+        return f"CREATE TABLE {quoted(table)} ({columns})", _Table(self.relation)
+
+    Create = Connect
+
+
+class _Table:
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+
+    def BestIndex(self, *_constraints_and_orders: Any) -> None:  # noqa: N802
+        """Offer no index: SQLite filters and sorts, and scans from the start."""
+
+    def Open(self) -> _Scan:  # noqa: N802
+        return _Scan(self.relation)
+
+    def Disconnect(self) -> None:  # noqa: N802
+        """Keep nothing, so there is nothing to let go."""
+
+    Destroy = Disconnect
+
+
+class _Scan:
+    """APSW's cursor over a virtual table."""
+
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+        self.rows: Iterator[Sequence[Any]] = iter(())
+        self.row: Sequence[Any] | None = None
+        self.number = 0
+
+    def Filter(self, *_index: Any) -> None:  # noqa: N802
+        self.Close()
+        self.rows = self.relation.scan()
+        self.number = 0
+        self.Next()
+
+    def Next(self) -> None:  # noqa: N802
+        self.row = next(self.rows, None)
+        self.number += 1
+
+    def Eof(self) -> bool:  # noqa: N802
+        return self.row is None
+
+    def Column(self, number: int) -> Any:  # noqa: N802
+        if number < 0 or self.row is None:
+            return self.number
+        return self.row[number]
+
+    def Rowid(self) -> int:  # noqa: N802
+        return self.number
+
+    def Close(self) -> None:  # noqa: N802
+        close = getattr(self.rows, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,147 @@
+"""A query's rows: read again at every turn, or kept aside on disk.
+
+In comes SQL that SQLite can run, out come its columns and rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import apsw
+
+from thanosql import errors
+from thanosql.relation import Column, unambiguous
+
+
+class Source:
+    """What the query after AS gives.
+
+    Iterating runs the query anew, with SQLite's ordinary isolation: on one
+    connection a reader may see what the same connection writes meanwhile. After
+    `keep` it reads a copy instead, made at that moment.
+    """
+
+    def __init__(
+        self, connection: apsw.Connection, sql: str, bindings: Any
+    ) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._bindings = bindings
+        self._kept: KeptRows | None = None
+        self.columns = self._describe()
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        cursor = self._connection.cursor()
+        try:
+            yield from cursor.execute(self._sql, self._bindings, can_cache=False)
+        finally:
+            cursor.close()
+
+    def keep(self) -> None:
+        """Read the rows now, so that what is written later is not among them."""
+        self._kept = KeptRows(self, len(self.columns))
+
+    def position(self, column: str) -> int | None:
+        """Return the place of the column of that name, in any case, or None."""
+        names = [name.casefold() for name, _ in self.columns]
+        folded = column.casefold()
+        return names.index(folded) if folded in names else None
+
+    def _describe(self) -> tuple[Column, ...]:
+        """Prepare the query, without running it, for its columns."""
+        description: list[Column] = []
+
+        def trace(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+            if not cursor.is_readonly:
+                message = "the query after AS may only read"
+                raise errors.ProgrammingError(message)
+            description.extend(
+                (name, declared) for name, declared in cursor.get_description()
+            )
+            return False
+
+        cursor = self._connection.cursor()
+        cursor.exec_trace = trace
+        try:
+            cursor.execute(self._sql, self._bindings, can_cache=False)
+        except apsw.ExecTraceAbort:
+            pass
+        finally:
+            cursor.close()
+        return unambiguous(description)
+
+
+class KeptRows(Sequence[tuple[Any, ...]]):
+    """Rows in a temporary file, by position; memory does not grow with their number.
+
+    SQLite makes the file (the database named ""), deletes it on closing, and uses
+    it only once its own page cache is full.
+    """
+
+    def __init__(self, rows: Iterable[Sequence[Any]], width: int) -> None:
+        self._connection = apsw.Connection("")
+        columns = ", ".join(f"c{i}" for i in range(width))
+        marks = ", ".join("?" * width)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"CREATE TABLE kept ({columns})")
+        self._connection.execute("BEGIN")
+        self._connection.cursor().executemany(
+            f"INSERT INTO kept VALUES ({marks})", rows
+        )
+        self._connection.execute("COMMIT")
+        self._length: int = self._connection.execute(
+            "SELECT count(*) FROM kept"
+        ).get
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, ...]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            message = "row index out of range"
+            raise IndexError(message)
+        return next(
+            self._connection.execute(
+                "SELECT * FROM kept WHERE rowid = ?", (index % self._length + 1,)
+            )
+        )
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._connection.execute("SELECT * FROM kept ORDER BY rowid"))
+
+
+class KeptTexts:
+    """Texts by key in a temporary file; like a dict whose memory does not grow."""
+
+    def __init__(self) -> None:
+        self._connection = apsw.Connection("")
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(
+            "CREATE TABLE texts (key BLOB PRIMARY KEY, text) WITHOUT ROWID"
+        )
+
+    def get(self, key: bytes) -> str | None:
+        """Return the text kept under `key`, or None."""
+        text: str | None = self._connection.execute(
+            "SELECT text FROM texts WHERE key = ?", (key,)
+        ).get
+        return text
+
+    def put(self, items: Iterable[tuple[bytes, str]]) -> None:
+        """Keep each text under its key."""
+        with self._connection:
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO texts VALUES (?, ?)", items
+            )
