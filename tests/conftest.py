@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
+import transformers
 
 import thanosql
 
@@ -41,3 +48,85 @@ def speech():
             ]
 
     return clips
+
+
+LETTERS = "abcdefgh "
+SECONDS_A_LETTER = 0.12
+
+
+def tones(text: str, rate: int = 16_000, seed: int = 0) -> bytes:
+    """Return `text` as an encoded WAV file: one tone a letter, a little noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(SECONDS_A_LETTER * rate)) / rate
+    parts = [
+        np.sin(2 * np.pi * (250 + 180 * LETTERS.index(letter)) * time)
+        * np.hanning(len(time))
+        * (letter != " ")
+        for letter in text
+    ]
+    waveform = np.concatenate(parts) * 0.5
+    waveform += rng.normal(0, 0.01, len(waveform))
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format="WAV")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """Return a directory with a small fine-tuned-looking model of random weights.
+
+    A wav2vec 2.0 with group norm, the kind whose text changes when it is padded.
+    """
+    directory = tmp_path_factory.mktemp("base")
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ'":
+        vocabulary[letter] = len(vocabulary)
+    (directory / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(directory / "vocab.json"))
+    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(directory)
+    torch.manual_seed(7)
+    transformers.Wav2Vec2ForCTC(
+        transformers.Wav2Vec2Config(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            conv_dim=(32, 32, 32),
+            conv_kernel=(10, 8, 4),
+            conv_stride=(5, 8, 8),
+            feat_extract_norm="group",
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=2,
+            initializer_range=0.5,
+            pad_token_id=0,
+        )
+    ).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def _calls(tmp_path_factory, base):
+    path = tmp_path_factory.mktemp("database") / "calls.db"
+    connection = thanosql.connect(path)
+    connection.execute("CREATE TABLE calls (id INTEGER PRIMARY KEY, audio, text TEXT)")
+    words = ["abc", "bad cab", "face", "a", "head bed", "fade", "gabe", "deaf ace"]
+    connection.executemany(
+        "INSERT INTO calls (audio, text) VALUES (?, ?)",
+        [(tones(text, seed=i), text) for i, text in enumerate(words)],
+    )
+    connection.commit()
+    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
+    connection.close()
+    return path
+
+
+@pytest.fixture
+def calls(_calls, tmp_path):
+    """Return a connection to a file of its own: table calls (8 rows), model m."""
+    path = tmp_path / "calls.db"
+    shutil.copy(_calls, path)
+    connection = thanosql.connect(path)
+    yield connection
+    connection.close()

@@ -167,9 +167,11 @@ def test_a_dropped_cursor_is_freed_without_the_garbage_collector(connection):
     gc.collect()
     gc.disable()
     try:
-        before = len(connection.apsw.cursors()) if hasattr(
-            connection.apsw, "cursors"
-        ) else None
+        before = (
+            len(connection.apsw.cursors())
+            if hasattr(connection.apsw, "cursors")
+            else None
+        )
         connection.execute("SELECT 1").fetchone()
         assert not any(type(o) is thanosql.Cursor for o in gc.get_objects())
     finally:
@@ -181,9 +183,9 @@ ordinary = st.recursive(
     st.sampled_from(
         ["1", "NULL", "'PREDICT USING m'", "'it''s; LIST MODELS'", "x'41'", "2.5e1"]
     ),
-    lambda inner: st.tuples(
-        inner, st.sampled_from(["||", "=", "IS", ", "]), inner
-    ).map(" ".join),
+    lambda inner: st.tuples(inner, st.sampled_from(["||", "=", "IS", ", "]), inner).map(
+        " ".join
+    ),
     max_leaves=6,
 )
 alias = st.sampled_from(

@@ -22,8 +22,18 @@ def test_every_apsw_error_has_a_pep_249_class(cls):
 
 @pytest.mark.parametrize(
     "name",
-    "Warning Error InterfaceError DatabaseError DataError OperationalError "
-    "IntegrityError InternalError ProgrammingError NotSupportedError".split(),
+    [
+        "Warning",
+        "Error",
+        "InterfaceError",
+        "DatabaseError",
+        "DataError",
+        "OperationalError",
+        "IntegrityError",
+        "InternalError",
+        "ProgrammingError",
+        "NotSupportedError",
+    ],
 )
 def test_each_class_derives_from_the_one_of_sqlite3(name):
     assert issubclass(getattr(thanosql, name), getattr(sqlite3, name))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import apsw
 
 from thanosql import errors
 from thanosql.cursor import Cursor, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
 
 LEGACY_TRANSACTION_CONTROL = -1
 """`autocommit`'s default, as in `sqlite3`: writes open a transaction by themselves."""
@@ -97,7 +98,7 @@ class Connection:
             flags |= apsw.SQLITE_OPEN_URI
         self._isolation_level = _checked_isolation_level(isolation_level)
         self._autocommit = _checked_autocommit(autocommit)
-        self.audio_root = None if audio_root is None else Path(audio_root)
+        self.audio_root = audio_root
         self.began_implicitly = False  # the open transaction is one a write began
         self.serial = itertools.count(1)  # names this connection's virtual tables
         try:
@@ -256,7 +257,8 @@ def _checked_isolation_level(level: Any) -> IsolationLevel:
         if folded in ("DEFERRED", "IMMEDIATE", "EXCLUSIVE"):
             return folded  # type: ignore[return-value]
     message = (
-        f"isolation_level is 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' or None, not {level!r}"
+        "isolation_level is 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' or None, "
+        f"not {level!r}"
     )
     raise errors.ProgrammingError(message)
 

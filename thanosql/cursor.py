@@ -74,10 +74,10 @@ class _Run:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.prepare("", may_write_rows=False)
+        self.prepare("", False)
 
     def prepare(
-        self, sql: str, *, may_write_rows: bool, execution: Execution | None = None
+        self, sql: str, may_write_rows: bool, execution: Execution | None = None
     ) -> None:
         self.sql = sql
         self.may_write_rows = may_write_rows
@@ -86,7 +86,7 @@ class _Run:
         self.writes_rows = False
 
     def trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        if len(sql) != len(self.sql):
+        if sql is not self.sql and len(sql) != len(self.sql):
             if _only_blank(sql):  # APSW's second statement: a comment at the end
                 return True
             if not _only_blank(self.sql, len(sql)):
@@ -155,7 +155,7 @@ class Cursor:
         cursor = self._idle_cursor()
         route = _remembered_route(sql) if len(sql) < _REMEMBERED_LENGTH else _route(sql)
         if not (route.may_be_speech and self._execute_speech(sql, parameters, route)):
-            self._run.prepare(sql, may_write_rows=route.may_write_rows)
+            self._run.prepare(sql, route.may_write_rows)
             try:
                 cursor.execute(sql, parameters)
             except _SQLITE_ERRORS as error:
@@ -180,7 +180,7 @@ class Cursor:
             for each in parameters:
                 self.execute(sql, each)
         else:
-            self._run.prepare(sql, may_write_rows=True)
+            self._run.prepare(sql, True)
             cursor.exec_trace = self._run.trace_once
             try:
                 cursor.executemany(sql, parameters)
@@ -207,14 +207,14 @@ class Cursor:
                 _has_speech_word(statement)
                 and self._execute_speech(statement, (), route)
             ):
-                self._run.prepare(statement, may_write_rows=False)
+                self._run.prepare(statement, False)
                 try:
                     self._open_cursor().execute(statement)
                 except apsw.Error as error:
                     raise errors.from_apsw(error) from error
             for _ in self:
                 pass
-        self._run.prepare("", may_write_rows=False)
+        self._run.prepare("", False)
         return self
 
     def _execute_speech(self, sql: str, parameters: Parameters, route: _Route) -> bool:
@@ -227,9 +227,7 @@ class Cursor:
         from thanosql.execution import Execution
 
         self._execution = execution = Execution(self.connection, query, parameters)
-        self._run.prepare(
-            execution.sql, may_write_rows=route.may_write_rows, execution=execution
-        )
+        self._run.prepare(execution.sql, route.may_write_rows, execution)
         # Not cached: the text names virtual tables that end with this execution.
         try:
             self._open_cursor().execute(
@@ -305,16 +303,16 @@ class Cursor:
 
     def _idle_cursor(self) -> apsw.Cursor:
         """Return the APSW cursor, with the result that was open on it dropped."""
-        self._open_cursor()
-        self._release()
+        if self._execution is not None:
+            self._release()
         self.rowcount = -1
-        return self._open_cursor()
+        return self._cursor or self._open_cursor()
 
     def _open_cursor(self) -> apsw.Cursor:
+        # A closed connection has closed APSW's cursor, which then says so.
         if self._cursor is None:
             message = "the cursor is closed"
             raise errors.ProgrammingError(message)
-        _ = self.connection.apsw  # raises if the connection is closed
         return self._cursor
 
     def _result(self) -> apsw.Cursor:
@@ -328,7 +326,9 @@ class Cursor:
         """Return the error to raise for one met while fetching."""
         execution = self._execution
         self._release()
-        return errors.from_apsw(error) if execution is None else execution.explained(error)
+        return (
+            errors.from_apsw(error) if execution is None else execution.explained(error)
+        )
 
     def _finish(self) -> None:
         """Note that the last row was fetched."""

@@ -18,15 +18,16 @@ code written for ``sqlite3`` (pandas rolls back on ``sqlite3.Error`` only) catch
 
 from __future__ import annotations
 
-import difflib
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-class Warning(sqlite3.Warning):  # noqa: A001 - the name PEP 249 gives it
+
+class Warning(sqlite3.Warning):
     """Something important that stops nothing; also a category for `warnings.warn`."""
 
 
@@ -121,6 +122,8 @@ def point(message: str, sql: str, offset: int) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name most like `name`, or ""."""
+    import difflib  # only when a name was mistaken
+
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[close[0]]!r}?" if close else ""

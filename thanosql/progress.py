@@ -6,16 +6,14 @@ Elsewhere (a file, a pipe, a service) nothing is shown.
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class Progress:
-    """One bar for one statement; a context manager, gone from the screen at its end.
-
-    Called as ``progress(stage, done, total, **facts)``: `done` of `total` units
-    (`total` None where it is not known), `facts` shown behind.
-    """
+    """One bar for one statement; a context manager, gone from the screen at its end."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -25,6 +23,7 @@ class Progress:
     def __call__(
         self, stage: str, done: float, total: float | None = None, **facts: object
     ) -> None:
+        """Show that `stage` has done so much of `total`, None where it is not known."""
         if not self._shown:
             return
         if stage != self._stage:

@@ -7,11 +7,13 @@ call of the function gives the same rows from the start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import apsw
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import apsw
 
 Column = tuple[str, str | None]
 """A column's name and its declared type, or None where it has none."""
@@ -31,8 +33,9 @@ class Relation:
 
 def register(connection: apsw.Connection, name: str, relation: Relation) -> None:
     """Make `relation` readable under `name` on this connection."""
+    module: Any = _Module(relation)  # APSW's type asks for methods no reader needs
     connection.create_module(
-        name, _Module(relation), eponymous=True, eponymous_only=True, read_only=True
+        name, module, eponymous=True, eponymous_only=True, read_only=True
     )
 
 
@@ -74,7 +77,7 @@ class _Module:
     def __init__(self, relation: Relation) -> None:
         self.relation = relation
 
-    def Connect(  # noqa: N802
+    def Connect(
         self, _connection: apsw.Connection, _module: str, _database: str, table: str
     ) -> tuple[str, _Table]:
         columns = ", ".join(map(_definition, self.relation.columns))
@@ -87,13 +90,13 @@ class _Table:
     def __init__(self, relation: Relation) -> None:
         self.relation = relation
 
-    def BestIndex(self, *_constraints_and_orders: Any) -> None:  # noqa: N802
+    def BestIndex(self, *_constraints_and_orders: Any) -> None:
         """Offer no index: SQLite filters and sorts, and scans from the start."""
 
-    def Open(self) -> _Scan:  # noqa: N802
+    def Open(self) -> _Scan:
         return _Scan(self.relation)
 
-    def Disconnect(self) -> None:  # noqa: N802
+    def Disconnect(self) -> None:
         """Keep nothing, so there is nothing to let go."""
 
     Destroy = Disconnect
@@ -108,28 +111,28 @@ class _Scan:
         self.row: Sequence[Any] | None = None
         self.number = 0
 
-    def Filter(self, *_index: Any) -> None:  # noqa: N802
+    def Filter(self, *_index: Any) -> None:
         self.Close()
         self.rows = self.relation.scan()
         self.number = 0
         self.Next()
 
-    def Next(self) -> None:  # noqa: N802
+    def Next(self) -> None:
         self.row = next(self.rows, None)
         self.number += 1
 
-    def Eof(self) -> bool:  # noqa: N802
+    def Eof(self) -> bool:
         return self.row is None
 
-    def Column(self, number: int) -> Any:  # noqa: N802
+    def Column(self, number: int) -> Any:
         if number < 0 or self.row is None:
             return self.number
         return self.row[number]
 
-    def Rowid(self) -> int:  # noqa: N802
+    def Rowid(self) -> int:
         return self.number
 
-    def Close(self) -> None:  # noqa: N802
+    def Close(self) -> None:
         close = getattr(self.rows, "close", None)
         if close is not None:
             close()

@@ -22,9 +22,7 @@ class Source:
     `keep` it reads a copy instead, made at that moment.
     """
 
-    def __init__(
-        self, connection: apsw.Connection, sql: str, bindings: Any
-    ) -> None:
+    def __init__(self, connection: apsw.Connection, sql: str, bindings: Any) -> None:
         self._connection = connection
         self._sql = sql
         self._bindings = bindings
@@ -94,9 +92,7 @@ class KeptRows(Sequence[tuple[Any, ...]]):
             f"INSERT INTO kept VALUES ({marks})", rows
         )
         self._connection.execute("COMMIT")
-        self._length: int = self._connection.execute(
-            "SELECT count(*) FROM kept"
-        ).get
+        self._length: int = self._connection.execute("SELECT count(*) FROM kept").get
 
     def __len__(self) -> int:
         return self._length

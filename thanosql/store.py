@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import apsw
+from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import apsw
 
 CHUNK = 16 * 2**20
 """Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
@@ -36,7 +38,7 @@ CREATE TABLE IF NOT EXISTS thanosql_runs (
   utterances INTEGER NOT NULL,    -- trained on
   validation_utterances INTEGER NOT NULL,
   audio_seconds REAL NOT NULL,    -- of both
-  dropped TEXT NOT NULL,          -- JSON: characters the vocabulary cannot spell, counted
+  dropped TEXT NOT NULL,          -- JSON: what the vocabulary cannot spell, counted
   started_at TEXT NOT NULL,       -- UTC
   seconds REAL NOT NULL
 );
@@ -333,7 +335,7 @@ class ModelStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Write all of the block or nothing, alone or as part of an open transaction."""
+        """Write all of the block or nothing; in an open transaction, as part of it."""
         begin, undo, end = (
             ("SAVEPOINT thanosql", "ROLLBACK TO thanosql", "RELEASE thanosql")
             if self._connection.in_transaction

@@ -1,0 +1,1 @@
+"""Where people meet thanosql beside the driver: the shell command."""

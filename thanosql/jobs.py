@@ -1,0 +1,248 @@
+"""Long work: what BUILD, PREDICT and EVALUATE do with a model; the door to `speech`.
+
+Rows and options in, a trained model, transcripts or scores out. Nothing here knows SQL.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors, store
+from thanosql.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from thanosql.speech.examination import Examination
+    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.transcription import Transcription
+    from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
+
+Rows = Sequence[tuple[Any, ...]]
+"""(audio, text) of every row, by position; kept on disk."""
+
+_KEPT_LOADED = 2  # models; one of wav2vec2-base's size is 0.4 GB
+
+
+class _LoadedModels:
+    """The models used last, by their files' digest: never one that was replaced."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, Recognizer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, models: store.ModelStore, model: store.StoredModel) -> Recognizer:
+        with self._lock:
+            recognizer = self._models.pop(model.sha256, None)
+            if recognizer is None:
+                recognizer = open_stored(models, model)
+            self._models[model.sha256] = recognizer
+            while len(self._models) > _KEPT_LOADED:
+                self._models.popitem(last=False)
+        return recognizer
+
+
+_loaded = _LoadedModels()
+
+
+def open_stored(models: store.ModelStore, model: store.StoredModel) -> Recognizer:
+    """Return a stored model, read anew."""
+    from thanosql.speech import bases
+
+    return bases.open_files(models.read(model))
+
+
+def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
+    """Return a base by name, directory or hub id; `texts` is for a new vocabulary."""
+    from thanosql.speech import bases
+
+    return bases.open_base(base, texts)
+
+
+def import_base(origin: str) -> Recognizer:
+    """Return the model of a directory or hub id, which must be able to transcribe."""
+
+    def no_texts() -> Iterable[str]:
+        message = (
+            f"{origin!r} has no vocabulary, so it cannot transcribe yet; BUILD MODEL "
+            "... USING it makes one from the texts it is trained on"
+        )
+        raise errors.NotSupportedError(message)
+
+    return open_base(origin, no_texts)
+
+
+def transcribe(
+    models: store.ModelStore,
+    model: store.StoredModel,
+    audio: Iterable[Any],
+    options: PredictOptions | EvaluateOptions,
+    root: Path | None,
+) -> Iterator[list[Transcription]]:
+    """Yield the transcriptions of recordings, in order, a batch at a time."""
+    from thanosql.speech import transcription
+
+    recognizer = _loaded.get(models, model)
+    done = 0
+    with (
+        Progress() as progress,
+        closing(
+            transcription.transcribe(
+                recognizer,
+                audio,
+                batch_size=options.batch_size,
+                precision=options.precision,
+                device=options.device,
+                root=root,
+            )
+        ) as batches,
+    ):
+        for batch in batches:
+            done += len(batch)
+            progress("transcribe", done)
+            yield batch
+
+
+def evaluate(
+    models: store.ModelStore,
+    model: store.StoredModel,
+    rows: Iterator[tuple[Any, Any]],
+    options: EvaluateOptions,
+    root: Path | None,
+) -> Sequence[Any]:
+    """Return how the model reads rows of (audio, text).
+
+    Row count, WER, CER, words, substitutions, deletions, insertions (of words), seconds
+    of audio, seconds it took. The reference is normalized to what the model can spell,
+    as the texts it was trained on were.
+    """
+    from thanosql.speech import metrics
+
+    began = time.monotonic()
+    spelling = _loaded.get(models, model).spelling
+    references: list[str] = []
+
+    def recordings() -> Iterator[Any]:
+        for row, (audio, text) in enumerate(rows, start=1):
+            if not isinstance(text, str):
+                kind = "NULL" if text is None else type(text).__name__
+                message = f"row {row}: the reference text is {kind}"
+                raise errors.DataError(message)
+            references.append(spelling.normalize(text).text)
+            yield audio
+
+    count, audio_seconds = 0, 0.0
+    words, characters = metrics.EditCounts(), metrics.EditCounts()
+    with closing(transcribe(models, model, recordings(), options, root)) as batches:
+        for batch in batches:
+            texts = [each.text for each in batch]
+            expected = [references.pop(0) for _ in batch]
+            words += metrics.word_errors(expected, texts)
+            characters += metrics.character_errors(expected, texts)
+            count += len(batch)
+            audio_seconds += sum(each.seconds for each in batch)
+    return (
+        count,
+        words.rate,
+        characters.rate,
+        words.reference_length,
+        words.substitutions,
+        words.deletions,
+        words.insertions,
+        audio_seconds,
+        time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A trained model, and what is to be kept of its training."""
+
+    recognizer: Recognizer
+    run: store.Run
+
+
+def build(
+    open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
+    rows: Rows,
+    training_rows: int,
+    options: BuildOptions,
+    root: Path | None,
+) -> Built:
+    """Train a base on rows of (audio, text) and return it.
+
+    `open_base` is given what yields the texts, for a base without a vocabulary. `rows`
+    are `training_rows` of the query, then those of a validation query; if there are
+    none of these, a share of the former is held out. All rows that are bad are named
+    before the training starts.
+    """
+    from thanosql.speech import examination, training
+
+    started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    began = time.monotonic()
+    if not training_rows:
+        message = "the query gives no rows to train on"
+        raise errors.TrainingError(message)
+    with training.seeded(options.seed):
+        recognizer = open_base(
+            lambda: (text for _, text in rows if isinstance(text, str))
+        )
+    with Progress() as progress:
+        examined = examination.examine(recognizer, rows, root, progress)
+        if examined.bad:
+            raise examination.bad_rows_error(examined.bad, training_rows)
+        _warn_of_dropped(examined)
+        learned = [u for u in examined.utterances if u.row <= training_rows]
+        held_out = [u for u in examined.utterances if u.row > training_rows]
+        if isinstance(options.validation, float):
+            learned, held_out = examination.hold_out(
+                learned, options.validation, options.seed
+            )
+        wanted = {
+            field.name: getattr(options, field.name)
+            for field in fields(training.TrainingConfig)
+        }
+        # Fresh weights are trained in any case, so "auto" needs no look at them.
+        wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+        config = training.TrainingConfig(**wanted)
+        epochs = list(
+            training.train(recognizer, rows, learned, held_out, config, root, progress)
+        )
+    best = max(epoch.epoch for epoch in epochs if epoch.best)
+    return Built(
+        recognizer,
+        store.Run(
+            device=str(recognizer.device),
+            utterances=len(learned),
+            validation_utterances=len(held_out),
+            audio_seconds=examined.seconds,
+            dropped=dict(examined.dropped),
+            started_at=started_at,
+            seconds=time.monotonic() - began,
+            epochs=[
+                (*astuple(epoch)[:-1], int(epoch.epoch == best)) for epoch in epochs
+            ],
+        ),
+    )
+
+
+def _warn_of_dropped(examined: Examination) -> None:
+    """Tell which characters of the texts the model will never write."""
+    letters = {c: n for c, n in examined.dropped.items() if c.isalnum()}
+    if letters:
+        listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])
+        warnings.warn(
+            f"the model's vocabulary cannot spell {listed}"
+            f"{' and others' if len(letters) > 10 else ''}: left out of the texts; "
+            "spell them out in the query, or start from a base that has them",
+            errors.Warning,
+            stacklevel=2,
+        )
