@@ -42,14 +42,16 @@ class _Route(NamedTuple):
     may_be_speech: bool
 
 
-def _route(sql: str) -> _Route:
+def _route(sql: str) -> _Route | None:
+    """Return what an execution must look out for; None for a plain read."""
     found = _first_word(sql)
     keyword = found[1].upper() if found else ""
-    return _Route(
+    route = _Route(
         keyword in ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"),
         keyword in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT"),
         _has_speech_word(sql) is not None,
     )
+    return route if any(route) else None
 
 
 _remembered_route = functools.lru_cache(maxsize=256)(_route)
@@ -64,9 +66,10 @@ class _Run:
     """
 
     __slots__ = (
+        "columns",
         "connection",
-        "description",
         "execution",
+        "is_plain",
         "may_write_rows",
         "sql",
         "writes_rows",
@@ -80,19 +83,22 @@ class _Run:
         self, sql: str, may_write_rows: bool, execution: Execution | None = None
     ) -> None:
         self.sql = sql
+        self.columns: tuple[tuple[str, str | None], ...] = ()
         self.may_write_rows = may_write_rows
         self.execution = execution
-        self.description: tuple[Any, ...] | None = None
         self.writes_rows = False
+        self.is_plain = execution is None and not may_write_rows
 
     def trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        if sql is not self.sql and len(sql) != len(self.sql):
+        if len(sql) != len(self.sql):
             if _only_blank(sql):  # APSW's second statement: a comment at the end
                 return True
             if not _only_blank(self.sql, len(sql)):
                 message = "execute takes one statement; executescript takes several"
                 raise errors.ProgrammingError(message)
-        self.description = cursor.description or None
+        self.columns = cursor.get_description()
+        if self.is_plain:
+            return True
         if (
             self.may_write_rows
             and not cursor.is_readonly  # WITH may begin a SELECT
@@ -141,7 +147,8 @@ class Cursor:
     @property
     def description(self) -> tuple[tuple[Any, ...], ...] | None:
         """A 7-tuple a column: name, declared type, five None; None without a result."""
-        return self._run.description
+        columns = self._run.columns
+        return tuple((*each, None, None, None, None, None) for each in columns) or None
 
     # Execution
 
@@ -154,25 +161,29 @@ class Cursor:
         """
         cursor = self._idle_cursor()
         route = _remembered_route(sql) if len(sql) < _REMEMBERED_LENGTH else _route(sql)
-        if not (route.may_be_speech and self._execute_speech(sql, parameters, route)):
-            self._run.prepare(sql, route.may_write_rows)
-            try:
-                cursor.execute(sql, parameters)
-            except _SQLITE_ERRORS as error:
-                raise _explained(error, parameters) from error
-        if self._run.writes_rows:
-            self.lastrowid = self.connection.apsw.last_insert_rowid()
-            if self._run.description is None:
-                self.rowcount = self.connection.apsw.changes()
-        elif route.controls_transaction:
-            self.connection.began_implicitly = False
+        run = self._run
+        if route is None and run.is_plain:  # a short cut: a plain read after another
+            run.sql, run.columns = sql, ()
+        elif route is None or not route.may_be_speech:
+            run.prepare(sql, route is not None and route.may_write_rows)
+        elif self._execute_speech(sql, parameters, route.may_write_rows):
+            self._note_writes()
+            return self
+        try:
+            cursor.execute(sql, parameters)
+        except _SQLITE_ERRORS as error:
+            raise _explained(error, parameters) from error
+        if route is not None:
+            self._note_writes()
+            if route.controls_transaction:
+                self.connection.began_implicitly = False
         return self
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
         """Execute a statement that changes rows once for each of `parameters`."""
         cursor = self._idle_cursor()
         route = _route(sql)
-        if not route.may_write_rows:
+        if route is None or not route.may_write_rows:
             message = "executemany takes INSERT, UPDATE, DELETE or REPLACE only"
             raise errors.ProgrammingError(message)
         before = self.connection.total_changes
@@ -199,13 +210,10 @@ class Cursor:
         """
         self._idle_cursor()
         self.connection.commit_before_script()
-        route = _Route(
-            may_write_rows=False, controls_transaction=False, may_be_speech=True
-        )
         for statement in _statements(script):
             if not (
                 _has_speech_word(statement)
-                and self._execute_speech(statement, (), route)
+                and self._execute_speech(statement, (), may_write_rows=False)
             ):
                 self._run.prepare(statement, False)
                 try:
@@ -217,17 +225,23 @@ class Cursor:
         self._run.prepare("", False)
         return self
 
-    def _execute_speech(self, sql: str, parameters: Parameters, route: _Route) -> bool:
-        """Execute `sql` if it holds a speech clause; return whether it does."""
+    def _execute_speech(
+        self, sql: str, parameters: Parameters, may_write_rows: bool
+    ) -> bool:
+        """Execute `sql` if it holds a speech clause; return whether it does.
+
+        If not, the run is prepared for the plain statement that it is.
+        """
         from thanosql import statements  # only once a speech word is seen
 
         query = statements.parse(sql)
         if not query.clauses:
+            self._run.prepare(sql, may_write_rows)
             return False
         from thanosql.execution import Execution
 
         self._execution = execution = Execution(self.connection, query, parameters)
-        self._run.prepare(execution.sql, route.may_write_rows, execution)
+        self._run.prepare(execution.sql, may_write_rows, execution)
         # Not cached: the text names virtual tables that end with this execution.
         try:
             self._open_cursor().execute(
@@ -241,6 +255,12 @@ class Cursor:
                 raise execution.explained(error) from error
             raise
         return True
+
+    def _note_writes(self) -> None:
+        if self._run.writes_rows:
+            self.lastrowid = self.connection.apsw.last_insert_rowid()
+            if not self._run.columns:
+                self.rowcount = self.connection.apsw.changes()
 
     # Results
 
@@ -317,7 +337,7 @@ class Cursor:
 
     def _result(self) -> apsw.Cursor:
         cursor = self._open_cursor()
-        if self._run.description is None:
+        if not self._run.columns:
             message = "no results to fetch: execute a statement that yields rows first"
             raise errors.ProgrammingError(message)
         return cursor
@@ -332,16 +352,17 @@ class Cursor:
 
     def _finish(self) -> None:
         """Note that the last row was fetched."""
-        if self._run.writes_rows:  # RETURNING: SQLite counts at the end
-            self.rowcount = self.connection.apsw.changes()
-        self._release()
+        if not self._run.is_plain:
+            if self._run.writes_rows:  # RETURNING: SQLite counts at the end
+                self.rowcount = self.connection.apsw.changes()
+            self._release()
 
     def _release(self) -> None:
         """End the speech statement that is open here: its work, its virtual tables."""
         if self._execution is None:
             return
         execution, self._execution = self._execution, None
-        self._run.execution = None
+        self._run.execution = None  # which the relations lead back to
         if self._cursor is not None:
             # SQLite closes the scans of the virtual tables with the statement.
             self._cursor.close()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Warning(sqlite3.Warning):
+class Warning(sqlite3.Warning, UserWarning):
     """Something important that stops nothing; also a category for `warnings.warn`."""
 
 
