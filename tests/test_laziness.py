@@ -11,7 +11,7 @@ HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm", "apsw.
 @pytest.mark.parametrize(
     "statements",
     [
-        "",
+        "pass",
         "con = thanosql.connect(':memory:'); con.execute('SELECT 1').fetchall()",
         "con = thanosql.connect(':memory:'); "
         "con.execute('LIST MODELS').fetchall(); "

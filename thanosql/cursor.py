@@ -27,11 +27,15 @@ _BLANK = r"(?:\s|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))"
 _only_blank = re.compile(f"{_BLANK}*+", re.DOTALL).fullmatch
 _first_word = re.compile(f"\ufeff?{_BLANK}*+([A-Za-z]+)", re.DOTALL).match
 # Only whether parsing is worth its while: what is a clause is decided by tokens.
-_has_speech_word = re.compile(
-    r"\b(?:PREDICT\b|EVALUATE\b|LIST\b|(?:BUILD|DESCRIBE|DROP|DELETE|IMPORT|UPLOAD"
-    r"|EXPORT)\b.*?\b(?:MODEL|MODELS)\b)",
-    re.DOTALL | re.IGNORECASE,
+_has_verb = re.compile(
+    r"\b(?:PREDICT|EVALUATE|BUILD|LIST|DESCRIBE|DROP|DELETE|IMPORT|UPLOAD|EXPORT)\b",
+    re.IGNORECASE,
 ).search
+_has_second_word = re.compile(r"\b(?:USING|MODELS?)\b", re.IGNORECASE).search
+
+
+def _may_be_speech(sql: str) -> bool:
+    return _has_verb(sql) is not None and _has_second_word(sql) is not None
 
 
 class _Route(NamedTuple):
@@ -49,7 +53,7 @@ def _route(sql: str) -> _Route | None:
     route = _Route(
         keyword in ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"),
         keyword in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT"),
-        _has_speech_word(sql) is not None,
+        _may_be_speech(sql),
     )
     return route if any(route) else None
 
@@ -212,7 +216,7 @@ class Cursor:
         self.connection.commit_before_script()
         for statement in _statements(script):
             if not (
-                _has_speech_word(statement)
+                _may_be_speech(statement)
                 and self._execute_speech(statement, (), may_write_rows=False)
             ):
                 self._run.prepare(statement, False)

@@ -52,6 +52,7 @@ class Execution:
         self._parameters = parameters
         self._query = query
         self._registered: list[str] = []
+        self._names_of: dict[int, str] = {}
         self._sources: list[Source] = []
         self._effects: list[Callable[[], None]] = []
         try:
@@ -125,16 +126,23 @@ class Execution:
 
     def _register(self, query: statements.Query) -> list[str]:
         """Register the clauses of a query as virtual tables; return their names."""
-        names = []
-        for clause in query.clauses:
+        return [
+            name for clause in query.clauses if (name := self._register_clause(clause))
+        ]
+
+    def _register_clause(self, clause: statements.Clause) -> str:
+        """Register a clause once: several queries may share one in a WITH list."""
+        name = self._names_of.get(id(clause))
+        if name is None:
             relation = clauses.relation(self, clause.node)
-            if relation is not None:
-                kind = type(clause.node).__name__.lower()
-                name = f"thanosql_{kind}_{next(self._serial)}"
-                register(self.database, name, relation)
-                self._registered.append(name)
-                names.append(name)
-        return names
+            if relation is None:
+                return ""
+            kind = type(clause.node).__name__.lower()
+            name = f"thanosql_{kind}_{next(self._serial)}"
+            register(self.database, name, relation)
+            self._registered.append(name)
+            self._names_of[id(clause)] = name
+        return name
 
 
 def _pointing(

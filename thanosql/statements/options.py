@@ -1,0 +1,288 @@
+"""Options: what stands in OPTIONS (...) in, a checked frozen dataclass out.
+
+The dataclasses are the only list of options: names, defaults, what is allowed and the
+documentation's tables come from their fields (`dataclasses.fields`). The metadata of a
+field are ``doc``, ``unit`` ("" where there is none), ``aliases`` and ``accepts``, whose
+``str`` says in words what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import re
+import reprlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from thanosql.errors import OptionError, nearest, point
+from thanosql.statements.nodes import Parameter, RawOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What an option takes."""
+
+    text: str
+    "In words; completes the sentence: the option takes ..."
+    read: Callable[[Any], Any]
+    "Returns the value as the field's type; raises ValueError if it is not allowed."
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _is_number(value: Any) -> bool:
+    # Real is also what NumPy's numbers are.
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
+    def read(value: Any) -> float:
+        if not (_is_number(value) and math.isfinite(value) and is_allowed(value)):
+            raise ValueError
+        return float(value)
+
+    return Accepted(text, read)
+
+
+def _whole_number(least: int) -> Accepted:
+    def read(value: Any) -> int:
+        # Below 2**63: what SQLite takes for an integer.
+        if not (_is_number(value) and least <= value < 2**63 and value == int(value)):
+            raise ValueError
+        return int(value)
+
+    return Accepted(f"a whole number, {least} or more", read)
+
+
+def _one_of(*words: str) -> Accepted:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in words:
+            raise ValueError
+        return value.lower()
+
+    return Accepted(", ".join(words), read)
+
+
+def _matching(text: str, pattern: str) -> Accepted:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Accepted(text, read)
+
+
+def _true_or_false() -> Accepted:
+    def read(value: Any) -> bool:
+        if value not in (True, False):  # 1 and 0 are
+            raise ValueError
+        return bool(value)
+
+    return Accepted("TRUE or FALSE", read)
+
+
+def _either(first: Accepted, second: Accepted) -> Accepted:
+    def read(value: Any) -> Any:
+        try:
+            return first.read(value)
+        except ValueError:
+            return second.read(value)
+
+    return Accepted(f"{first} or {second}", read)
+
+
+def _or_null(accepted: Accepted) -> Accepted:
+    def read(value: Any) -> Any:
+        return None if value is None else accepted.read(value)
+
+    return Accepted(f"{accepted}, or NULL", read)
+
+
+def _option(
+    default: Any,
+    accepts: Accepted,
+    doc: str,
+    *,
+    unit: str = "",
+    aliases: tuple[str, ...] = (),
+) -> Any:
+    metadata = {"doc": doc, "accepts": accepts, "unit": unit, "aliases": aliases}
+    return field(default=default, metadata=metadata)
+
+
+_COLUMN = _matching("the name of a column", r"(?s).+")
+_FLAG = _true_or_false()
+_FROM_ONE = _whole_number(1)
+_POSITIVE = _number("a number above 0", lambda value: value > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SpeechOptions:
+    """What all statements take that run a model over a query's recordings."""
+
+    audio_col: str | None = _option(
+        None,
+        _or_null(_COLUMN),
+        "column with the recordings; `audio` if not given, else `audio_path`",
+        aliases=("audio_path",),
+    )
+    batch_size: int = _option(16, _FROM_ONE, "recordings in a batch", unit="rows")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+        "auto",
+        _one_of("auto", "fp32", "bf16", "fp16"),
+        "number format of the model's arithmetic; `auto` is what the device is fast in",
+    )
+    device: str = _option(
+        "auto",
+        _matching("auto, cpu, cuda, cuda:N, mps", r"auto|cpu|cuda(:[0-9]+)?|mps"),
+        "where the model runs; `auto` is a GPU if there is one",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions(_SpeechOptions):
+    """Options of BUILD MODEL."""
+
+    statement: ClassVar[str] = "BUILD MODEL"
+
+    text_col: str = _option("text", _COLUMN, "column with the transcripts")
+    epochs: int = _option(
+        5, _FROM_ONE, "times that every row is trained on", aliases=("max_epochs",)
+    )
+    learning_rate: float = _option(1e-4, _POSITIVE, "of AdamW, at its highest")
+    warmup: float = _option(
+        0.1,
+        _number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        "share of the steps in which the learning rate rises from 0",
+    )
+    weight_decay: float = _option(
+        0.01, _number("a number, 0 or more", lambda value: value >= 0), "of AdamW"
+    )
+    max_grad_norm: float = _option(
+        1.0, _POSITIVE, "norm that the gradient of a step is clipped to"
+    )
+    freeze_feature_encoder: Literal["auto"] | bool = _option(
+        "auto",
+        _either(_one_of("auto"), _FLAG),
+        "keep the convolutions as they are; `auto`: if their weights are trained ones",
+    )
+    speed_perturbation: bool = _option(
+        False, _FLAG, "train on each recording at 0.9, 1 and 1.1 times its speed"
+    )
+    seed: int = _option(0, _whole_number(0), "same seed, same rows: same model")
+    validation: float | str = _option(
+        0.1,
+        _either(
+            _number("a share from 0 to below 1", lambda value: 0 <= value < 1),
+            _matching("a query in quotes", r"(?s).*\S.*"),
+        ),
+        "share of the rows to validate on, or a query for other rows",
+    )
+    overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+    gradient_checkpointing: bool = _option(
+        False, _FLAG, "compute twice what would be kept: slower, in less memory"
+    )
+    max_steps: int | None = _option(
+        None, _or_null(_FROM_ONE), "end after so many steps", unit="steps"
+    )
+    time_limit: float | None = _option(
+        None, _or_null(_POSITIVE), "end after so much time", unit="seconds"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions(_SpeechOptions):
+    """Options of PREDICT."""
+
+    statement: ClassVar[str] = "PREDICT"
+
+    result_col: str = _option("predicted", _COLUMN, "name of the new column")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions(_SpeechOptions):
+    """Options of EVALUATE."""
+
+    statement: ClassVar[str] = "EVALUATE"
+
+    text_col: str = _option("text", _COLUMN, "column with the true transcripts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """Options of IMPORT MODEL."""
+
+    statement: ClassVar[str] = "IMPORT MODEL"
+
+    overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """Options of EXPORT MODEL."""
+
+    statement: ClassVar[str] = "EXPORT MODEL"
+
+    overwrite: bool = _option(False, _FLAG, "replace what the directory holds")
+
+
+Options = (
+    BuildOptions | PredictOptions | EvaluateOptions | ImportOptions | ExportOptions
+)
+_AnyOptions = TypeVar("_AnyOptions", bound=Options)
+
+
+def bind(
+    cls: type[_AnyOptions],
+    raw: Sequence[RawOption],
+    value_of: Callable[[Parameter], object],
+    sql: str,
+) -> _AnyOptions:
+    """Return the options as `cls`, each checked, the others at their defaults.
+
+    `value_of` gives what is bound to a parameter; `sql` is the statement, for errors.
+    Raises OptionError, which names the option and what is allowed and points at it.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    spellings = {name: name for name in fields} | {
+        alias: name for name, f in fields.items() for alias in f.metadata["aliases"]
+    }
+    values: dict[str, Any] = {}
+    for option in raw:
+        name = spellings.get(option.name.lower())
+        if name is None:
+            known = nearest(option.name, spellings) or f"; it takes {', '.join(fields)}"
+            message = f"{cls.statement} has no option {option.name!r}{known}"
+            raise OptionError(point(message, sql, option.start))
+        if name in values:
+            message = f"option {name} is given twice"
+            raise OptionError(point(message, sql, option.start))
+        value: object = option.value
+        if isinstance(value, Parameter):
+            value = value_of(value)
+        accepts = fields[name].metadata["accepts"]
+        try:
+            values[name] = accepts.read(value)
+        except (ValueError, OverflowError):  # the latter of an int beyond floats
+            message = f"option {name} takes {accepts}, not {_shown(value)}"
+            raise OptionError(point(message, sql, option.value_start)) from None
+    return cls(**values)
+
+
+def as_dict(options: Options) -> dict[str, str | int | float | bool | None]:
+    """Return every option by name, as values that JSON knows."""
+    return dataclasses.asdict(options)
+
+
+def _shown(value: object) -> str:
+    """Return a value as one would write it in SQL, if that is short."""
+    constants = {None: "NULL", True: "TRUE", False: "FALSE"}
+    if value is None or isinstance(value, bool):
+        return constants[value]
+    return reprlib.repr(value)

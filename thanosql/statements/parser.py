@@ -1,0 +1,386 @@
+"""Parser: the text of one statement in, a `Query` with its clauses as nodes out.
+
+Only the clauses of this project are parsed; what stands around them, and every query
+inside them, is SQLite's to read. A clause is its first words (``PREDICT USING``) in a
+place where SQLite would take a query; the same words elsewhere are names. To add a
+statement: a node, a method that reads it and a line in `_STATEMENTS`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from thanosql.errors import NotSupportedError, StatementSyntaxError, point
+from thanosql.statements.nodes import (
+    BuildModel,
+    Clause,
+    DescribeModel,
+    DropModel,
+    Evaluate,
+    ExportModel,
+    ImportModel,
+    ListModels,
+    Node,
+    Parameter,
+    Part,
+    Predict,
+    Query,
+)
+from thanosql.statements.reader import NAME_KINDS, Reader, Scope, WithTable
+from thanosql.statements.tokens import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_Placed = TypeVar("_Placed", Token, Parameter)
+_COMPOUND = frozenset(("UNION", "EXCEPT", "INTERSECT"))
+# What may follow a clause that ends by itself: the rest of a compound SELECT.
+_AFTER_CLAUSE = _COMPOUND | {"ORDER", "LIMIT"}
+_JOINS = ("JOIN", "CROSS", "FULL", "INNER", "LEFT", "NATURAL", "OUTER", "RIGHT")
+# What may follow `FROM (list models`, where that is a table and its alias.
+_AFTER_TABLE = frozenset((*_JOINS, "INDEXED", "NOT", "ON", "USING"))
+# Python's stack is finite; nobody nests this deep by hand.
+_DEEPEST = 50
+
+
+def parse(sql: str) -> Query:
+    """Return the statement as a query; without clauses where it is plain SQL.
+
+    Raises StatementSyntaxError for a clause that is malformed, NotSupportedError for
+    one inside CREATE VIEW or CREATE TRIGGER. What is wrong outside of clauses is left
+    to SQLite.
+    """
+    return _Parser(sql).statement()
+
+
+class _Parser(Reader):
+    def __init__(self, sql: str) -> None:
+        super().__init__(sql)
+        # All clauses so far; an inner one comes before the one around it.
+        self.clauses: list[Clause] = []
+        self.first = self._past_semicolons(0)
+        self.depth = 0
+        self.lasting = ""  # "view" or "trigger", inside of one
+        self.scope: Scope = {}  # around the clause that is being read
+
+    # The statement
+
+    def statement(self) -> Query:
+        end = first = self.first
+        while end < len(self.tokens) and self.text(end) != ";":
+            end += 1
+        if self.has(first, "EXPLAIN"):
+            first += 3 if self.has(first + 1, "QUERY", "PLAN") else 1
+        # Plain SQL that merely has a word like `list` in it is read no further.
+        if any(map(self._head, range(len(self.tokens)))):
+            if self.has(first, "CREATE"):
+                self._scan_created(first, end)
+            else:
+                self._scan({first: {}}, first, end)
+        second = self._past_semicolons(end)
+        if self.clauses and second < len(self.tokens):
+            message = "expected one statement, not another one after the semicolon"
+            raise StatementSyntaxError(message, self.sql, self.tokens[second].start)
+        return self._query(0, len(self.sql), (("", 0, len(self.sql)),))
+
+    def _past_semicolons(self, i: int) -> int:
+        while self.text(i) == ";":
+            i += 1
+        return i
+
+    def _scan_created(self, first: int, end: int) -> None:
+        """Find the clauses of a CREATE; definitions of columns hold none."""
+        i = first + 1
+        i += self.word(i) in ("TEMP", "TEMPORARY")
+        kind = self.word(i)
+        if kind == "TRIGGER":
+            # A statement starts after BEGIN and after each semicolon. Which END is
+            # the last, and so which semicolon, only SQLite knows.
+            self.lasting = "trigger"
+            end = len(self.tokens)
+            starts: dict[int, Scope] = {
+                j + 1: {}
+                for j in range(i, end)
+                if self.words[j] == "BEGIN" or self.text(j) == ";"
+            }
+            self._scan(starts, i, end)
+        elif kind in ("TABLE", "VIEW"):
+            self.lasting = "view" if kind == "VIEW" else ""
+            i += 4 if self.has(i + 1, "IF", "NOT", "EXISTS") else 1
+            i = self.past_name(i)
+            if kind == "VIEW":
+                i = self.past_parentheses(i)
+            if self.has(i, "AS"):
+                self._scan({i + 1: {}}, i + 1, end)
+
+    # Finding clauses
+
+    def _scan(self, starts: dict[int, Scope], first: int, end: int) -> None:
+        """Read the clauses among the tokens from `first` to before `end`.
+
+        `starts` are the tokens where a query may start, with the WITH tables in scope
+        there. More are found on the way: after a parenthesis, a WITH list, UNION.
+        """
+        scopes, ends = [starts.get(first, {})], [end]
+        i = first
+        while i < end:
+            if i in starts:
+                scopes[-1] = starts[i]
+                if self._read_clause(i, ends[-1], scopes[-1]):
+                    i = self.at
+                    continue
+                starts |= self._starts_behind(i, scopes[-1])
+            text = self.text(i)
+            if text == "(":
+                scopes.append(scopes[-1])
+                ends.append(min(self.closing(i), ends[-1]))
+                starts.setdefault(i + 1, scopes[-1])
+            elif text == ")" and len(ends) > 1:
+                scopes.pop()
+                ends.pop()
+            elif self.words[i] in _COMPOUND:
+                starts[i + 1 + self.has(i + 1, "ALL")] = scopes[-1]
+            else:
+                self._refuse_without_parentheses(i)
+            i += 1
+
+    def _starts_behind(self, i: int, scope: Scope) -> dict[int, Scope]:
+        """Return where queries start in and after the WITH or INSERT at token i."""
+        if self.has(i, "WITH"):
+            tables, end = self.with_list(i, scope)
+            starts = {table.body: table.scope for table in tables.values()}
+            return {**starts, end: {**scope, **tables}} if tables else {}
+        if self.word(i) not in ("INSERT", "REPLACE"):
+            return {}
+        if self.has(i + 1, "OR"):
+            i += 2
+        if self.word(i + 1) != "INTO":
+            return {}
+        i = self.past_name(i + 2)
+        if self.has(i, "AS"):
+            i += 2
+        return {self.past_parentheses(i): scope}
+
+    def _head(self, i: int) -> tuple[str, ...] | None:
+        """Return the first words of a clause, if they are what stands at token i."""
+        for head in _HEADS.get(self.word(i), ()):
+            if self.has(i, *head):
+                return head
+        return None
+
+    def _is_table(self, i: int, head: tuple[str, ...]) -> bool:
+        """Tell whether what reads as a head is a table with its alias, in FROM (...).
+
+        ``FROM (list models)`` alone could be both; it is the statement.
+        """
+        if head[-1] == "USING" or i == 0 or self.text(i - 1) != "(":
+            return False
+        i += len(head)
+        return (
+            self.word(i) in _AFTER_TABLE
+            or self.text(i) == ","
+            or (self.text(i) == ")" and head[0] != "LIST")
+        )
+
+    def _refuse_without_parentheses(self, i: int) -> None:
+        """Raise for ``FROM PREDICT USING m``, which SQLite could never read."""
+        head = self._head(i)
+        if head is not None and head[-1] == "USING" and self.is_name(i + len(head)):
+            words = " ".join(head)
+            message = (
+                f"{words} inside a query stands in parentheses: ({words} ... AS ...)"
+            )
+            raise StatementSyntaxError(message, self.sql, self.tokens[i].start)
+
+    # Reading a clause
+
+    def _read_clause(self, i: int, end: int, scope: Scope) -> bool:
+        """Read the clause at token i, if there is one; `at` is then the token after.
+
+        `end` is where the level ends that it stands in: its closing parenthesis.
+        """
+        head = self._head(i)
+        if head is None or self._is_table(i, head):
+            return False
+        start, words = self.tokens[i].start, " ".join(head)
+        if self.lasting:
+            message = (
+                f"a {self.lasting} outlives the execution that {words} is part of; "
+                "keep its rows with CREATE TABLE ... AS"
+            )
+            raise NotSupportedError(point(message, self.sql, start))
+        if self.depth == _DEEPEST:
+            message = f"more than {_DEEPEST} statements inside one another"
+            raise StatementSyntaxError(message, self.sql, start)
+        self.at, self.end, self.scope = i + len(head), end, scope
+        self.depth += 1
+        node = _STATEMENTS[head](self)
+        self.depth -= 1
+        self.end = end
+        if isinstance(node, DropModel) and i != self.first:
+            message = f"{words} yields no rows; run it as a statement of its own"
+            raise StatementSyntaxError(message, self.sql, start)
+        if self.here is not None and isinstance(node, DropModel):
+            self.fail(f"the end of the statement after {words} {node.name}")
+        if self.here is not None and self.here.keyword not in _AFTER_CLAUSE:
+            self.fail(f"the end of {words} (to query it, put it in parentheses)")
+        self.clauses.append(Clause(node, start, self.tokens[self.at - 1].end))
+        return True
+
+    def _build_model(self) -> BuildModel:
+        or_replace = self.has(self.at - 2, "REPLACE")
+        if_not_exists = self.accept("IF", "NOT", "EXISTS")
+        name = self.name("a name for the new model")
+        self.expect("USING", f"USING and a base model after the name {name}")
+        base_is_quoted = self.here is not None and self.here.kind != "word"
+        base = self.name("a base model after USING")
+        if self.here is not None and self.here.text in ("/", "-", "."):
+            self.fail("the base model in quotes, where it is more than a word")
+        options, query = self.options(), self._as_query()
+        return BuildModel(
+            name, base, base_is_quoted, or_replace, if_not_exists, options, query
+        )
+
+    def _predict(self) -> Predict:
+        name = self.name("a model's name after PREDICT USING")
+        return Predict(name, self.options(), self._as_query())
+
+    def _evaluate(self) -> Evaluate:
+        name = self.name("a model's name after EVALUATE USING")
+        return Evaluate(name, self.options(), self._as_query())
+
+    def _list_models(self) -> ListModels:
+        return ListModels()
+
+    def _describe_model(self) -> DescribeModel:
+        return DescribeModel(self.name("a model's name after DESCRIBE MODEL"))
+
+    def _drop_model(self) -> DropModel:
+        if_exists = self.accept("IF", "EXISTS")
+        return DropModel(self.name("the name of the model to drop"), if_exists)
+
+    def _import_model(self) -> ImportModel:
+        name = self.name("a name for the new model")
+        self.expect("FROM", f"FROM and a directory or hub id after the name {name}")
+        source = self.place("a directory or hub id in quotes after FROM")
+        return ImportModel(name, source, self.options())
+
+    def _export_model(self) -> ExportModel:
+        name = self.name("the name of the model to export")
+        self.expect("TO", f"TO and a directory after the name {name}")
+        target = self.place("a directory in quotes after TO")
+        return ExportModel(name, target, self.options())
+
+    # Queries
+
+    def _as_query(self) -> Query:
+        """Read AS and the query behind it, up to the end of the level."""
+        behind_options = self.text(self.at - 1) == ")"
+        self.expect(
+            "AS",
+            "AS and a query after OPTIONS (...)"
+            if behind_options
+            else "OPTIONS (...) or AS and a query",
+        )
+        first, end, scope = self.at, self.end, self.scope
+        own_tables, self.at = self.with_list(first, scope)
+        is_query = self.word(self.at) in ("SELECT", "VALUES") or self._head(self.at)
+        malformed = not own_tables and self.at > first
+        if not (malformed or (self.here is not None and is_query)):
+            self.at = min(self.at, end)
+            self.fail("a query after AS (SELECT, VALUES, WITH or PREDICT)")
+        self._scan({first: scope}, first, end)
+        self.at = end
+        start, stop = self.tokens[first].start, self.tokens[end - 1].end
+        tables = self._needed_tables(start, stop, scope, own_tables)
+        if not tables:
+            return self._query(start, stop, (("", start, stop),))
+        if own_tables:
+            first += 2 if self.has(first + 1, "RECURSIVE") else 1
+        parts = [
+            (", " if i else "WITH ", table.start, table.end)
+            for i, table in enumerate(tables)
+        ]
+        glue = ", " if own_tables else " "
+        parts.append((glue, self.tokens[first].start, stop))
+        return self._query(start, stop, tuple(parts))
+
+    def _needed_tables(
+        self, start: int, end: int, scope: Scope, own: Mapping[str, WithTable]
+    ) -> list[WithTable]:
+        """Return the tables of `scope` that the query names, and those they name.
+
+        Any name counts, also that of a column: a table too many costs nothing.
+        """
+        needed: dict[str, WithTable] = {}
+        foreign: Scope = {k: v for k, v in scope.items() if k not in own}
+        unread = [(start, end, foreign)]
+        while unread:
+            start, end, visible = unread.pop()
+            for token in self._outside(self.tokens, start, end):
+                name = token.name.lower() if token.kind in NAME_KINDS else ""
+                if (table := visible.get(name)) is None or table is needed.get(name):
+                    continue
+                if name in needed or name in own:
+                    message = (
+                        f"the query after AS reaches two WITH tables named {name}; "
+                        "rename one"
+                    )
+                    raise NotSupportedError(point(message, self.sql, token.start))
+                needed[name] = table
+                body = self.tokens[table.body].start
+                unread.append((body, table.end, table.scope))
+        return sorted(needed.values(), key=lambda table: table.start)
+
+    def _query(self, start: int, end: int, parts: tuple[Part, ...]) -> Query:
+        parameters = tuple(self.parameters.values())
+        return Query(
+            self.sql,
+            start,
+            end,
+            tuple(c for _, i, j in parts for c in self._outermost(i, j)),
+            tuple(p for _, i, j in parts for p in self._outside(parameters, i, j)),
+            parameters,
+            parts,
+        )
+
+    def _outermost(self, start: int, end: int) -> Iterator[Clause]:
+        """Yield the clauses in ``sql[start:end]`` that no other one there holds."""
+        for clause in sorted(self.clauses, key=lambda clause: clause.start):
+            if start <= clause.start < end:
+                start = clause.end
+                yield clause
+
+    def _outside(
+        self, placed: Iterable[_Placed], start: int, end: int
+    ) -> Iterator[_Placed]:
+        """Yield those tokens or parameters in ``sql[start:end]`` that no clause has."""
+        clauses = [*self._outermost(start, end)]
+        for each in placed:
+            if start <= each.start < end:
+                while clauses and clauses[0].end <= each.start:
+                    del clauses[0]
+                if not clauses or each.start < clauses[0].start:
+                    yield each
+
+
+_STATEMENTS: Mapping[tuple[str, ...], Callable[[_Parser], Node]] = {
+    ("BUILD", "MODEL"): _Parser._build_model,
+    ("BUILD", "OR", "REPLACE", "MODEL"): _Parser._build_model,
+    ("PREDICT", "USING"): _Parser._predict,
+    ("EVALUATE", "USING"): _Parser._evaluate,
+    ("LIST", "MODELS"): _Parser._list_models,
+    ("LIST", "MODEL"): _Parser._list_models,
+    ("LIST", "THANOSQL", "MODELS"): _Parser._list_models,
+    ("LIST", "THANOSQL", "MODEL"): _Parser._list_models,
+    ("DESCRIBE", "MODEL"): _Parser._describe_model,
+    ("DROP", "MODEL"): _Parser._drop_model,
+    ("DELETE", "MODEL"): _Parser._drop_model,
+    ("IMPORT", "MODEL"): _Parser._import_model,
+    ("UPLOAD", "MODEL"): _Parser._import_model,
+    ("EXPORT", "MODEL"): _Parser._export_model,
+}
+_HEADS: Mapping[str, list[tuple[str, ...]]] = {
+    verb: [head for head in _STATEMENTS if head[0] == verb]
+    for verb in {head[0] for head in _STATEMENTS}
+}
