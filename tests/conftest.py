@@ -16,6 +16,10 @@ import transformers
 
 import thanosql
 
+# The models here are so small that a second thread only gets in the way, and on a
+# busy machine waits for its turn at every step.
+torch.set_num_threads(1)
+
 SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 
 

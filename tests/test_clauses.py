@@ -369,9 +369,9 @@ def transformers_model(directory):
     ("sql", "error", "message"),
     [
         (
-            "PREDICT USING n AS SELECT * FROM calls",
+            "PREDICT USING em AS SELECT * FROM calls",
             thanosql.ModelNotFoundError,
-            "no model named 'n'; did you mean 'm'",
+            "no model named 'em'; did you mean 'm'",
         ),
         (
             "PREDICT USING m OPTIONS (bacth_size=2) AS SELECT * FROM calls",
@@ -416,7 +416,7 @@ def transformers_model(directory):
         (
             "PREDICT USING m AS DELETE FROM calls RETURNING audio",
             thanosql.ProgrammingError,
-            "may only read",
+            "expected a query after AS",
         ),
         (
             "EVALUATE USING m AS SELECT audio FROM calls",

@@ -37,10 +37,10 @@ def _build(execution: Execution, node: statements.BuildModel) -> Relation:
     options = execution.options(statements.BuildOptions, node.options)
     overwrite = options.overwrite or node.or_replace
     source = execution.source(node.query)
-    pairs = [_Pairs(source, options)]
+    pairs, held_out = _Pairs(source, options), None
     if isinstance(options.validation, str):
         query = statements.parse(options.validation)
-        pairs.append(_Pairs(execution.source(query), options))
+        held_out = _Pairs(execution.source(query), options)
     epochs: list[Sequence[Any]] = []
 
     def open_base(texts: Callable[[], Iterable[str]]) -> Recognizer:
@@ -56,10 +56,10 @@ def _build(execution: Execution, node: statements.BuildModel) -> Relation:
             return
         execution.store.check_new(node.name, overwrite=overwrite)
         _warn_if_transaction_is_implicit(execution)
-        rows, training_rows = _kept(pairs)
-        built = jobs.build(
-            open_base, rows, training_rows, options, execution.audio_root
-        )
+        # Read to their end, and kept aside: no lock is held while training.
+        rows = KeptRows(pairs, 2)
+        validation = None if held_out is None else KeptRows(held_out, 2)
+        built = jobs.build(open_base, rows, validation, options, execution.audio_root)
         record = _record(
             built.recognizer, node.name, node.base, node.query.source, options
         )
@@ -347,22 +347,6 @@ class _Pairs:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return ((row[self._audio], row[self._text]) for row in self._source)
-
-
-def _kept(pairs: Sequence[_Pairs]) -> tuple[KeptRows, int]:
-    """Return all rows, read now, and how many of them the first query gave.
-
-    They are read to their end: no lock is held while training.
-    """
-    first = 0
-
-    def rows() -> Iterator[tuple[Any, Any]]:
-        nonlocal first
-        for first, pair in enumerate(pairs[0], start=1):  # noqa: B007 - the count
-            yield pair
-        yield from chain.from_iterable(pairs[1:])
-
-    return KeptRows(rows(), 2), first
 
 
 def _key(audio: Any) -> bytes:

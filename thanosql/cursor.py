@@ -11,7 +11,8 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import apsw
 
@@ -251,13 +252,8 @@ class Cursor:
             self._open_cursor().execute(
                 execution.sql, execution.bindings, can_cache=False
             )
-            if not execution.sql:  # a statement without rows: nothing for SQLite
-                execution.before_first_step(writes=True)
         except BaseException as error:
-            self._release()
-            if isinstance(error, apsw.Error):
-                raise execution.explained(error) from error
-            raise
+            self._fail(error)
         return True
 
     def _note_writes(self) -> None:
@@ -272,8 +268,8 @@ class Cursor:
         """Return the next row as a tuple, or None when there is none left."""
         try:
             row = next(self._result(), None)
-        except apsw.Error as error:
-            raise self._failed(error) from error
+        except BaseException as error:
+            self._fail(error)
         if row is None:
             self._finish()
         return row
@@ -283,8 +279,8 @@ class Cursor:
         size = self.arraysize if size is None else size
         try:
             rows = list(itertools.islice(self._result(), size))
-        except apsw.Error as error:
-            raise self._failed(error) from error
+        except BaseException as error:
+            self._fail(error)
         if len(rows) < size:
             self._finish()
         return rows
@@ -293,8 +289,8 @@ class Cursor:
         """Return all rows that are left."""
         try:
             rows = self._result().fetchall()
-        except apsw.Error as error:
-            raise self._failed(error) from error
+        except BaseException as error:
+            self._fail(error)
         self._finish()
         return rows
 
@@ -304,11 +300,11 @@ class Cursor:
     def __next__(self) -> Any:
         try:
             return next(self._open_cursor())
-        except apsw.Error as error:
-            raise self._failed(error) from error
         except StopIteration:
             self._finish()
             raise
+        except BaseException as error:
+            self._fail(error)
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
         """Do nothing, as PEP 249 allows."""
@@ -346,13 +342,15 @@ class Cursor:
             raise errors.ProgrammingError(message)
         return cursor
 
-    def _failed(self, error: apsw.Error) -> errors.Error:
-        """Return the error to raise for one met while fetching."""
+    def _fail(self, error: BaseException) -> NoReturn:
+        """End what was open here and raise the error, PEP 249's for APSW's."""
         execution = self._execution
         self._release()
-        return (
-            errors.from_apsw(error) if execution is None else execution.explained(error)
-        )
+        if not isinstance(error, apsw.Error):
+            raise error
+        if execution is None:
+            raise errors.from_apsw(error) from error
+        raise execution.explained(error) from error
 
     def _finish(self) -> None:
         """Note that the last row was fetched."""
@@ -370,8 +368,10 @@ class Cursor:
         if self._cursor is not None:
             # SQLite closes the scans of the virtual tables with the statement.
             self._cursor.close()
-            self._cursor = execution.database.cursor()
-            self._cursor.exec_trace = self._run.trace
+            # A closed cursor stays where the connection is closed too, to say so.
+            with suppress(apsw.ConnectionClosedError):
+                self._cursor = execution.database.cursor()
+                self._cursor.exec_trace = self._run.trace
         execution.close()
 
     def __del__(self) -> None:

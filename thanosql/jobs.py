@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from thanosql.progress import Progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from thanosql.speech.examination import Examination
+    from thanosql.speech.examination import Examination, Utterance
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
@@ -86,7 +86,7 @@ def transcribe(
     audio: Iterable[Any],
     options: PredictOptions | EvaluateOptions,
     root: Path | None,
-) -> Iterator[list[Transcription]]:
+) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of recordings, in order, a batch at a time."""
     from thanosql.speech import transcription
 
@@ -173,37 +173,44 @@ class Built:
 def build(
     open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
     rows: Rows,
-    training_rows: int,
+    held_out: Rows | None,
     options: BuildOptions,
     root: Path | None,
 ) -> Built:
     """Train a base on rows of (audio, text) and return it.
 
-    `open_base` is given what yields the texts, for a base without a vocabulary. `rows`
-    are `training_rows` of the query, then those of a validation query; if there are
-    none of these, a share of the former is held out. All rows that are bad are named
-    before the training starts.
+    `open_base` is given what yields the texts, for a base without a vocabulary.
+    `held_out` are the rows of a validation query; without one a share of `rows` is
+    taken. All rows that are bad are named before the training starts.
     """
     from thanosql.speech import examination, training
+    from thanosql.speech.conditions import seeded
 
     started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     began = time.monotonic()
-    if not training_rows:
+    if not rows:
         message = "the query gives no rows to train on"
         raise errors.TrainingError(message)
-    with training.seeded(options.seed):
+    with seeded(options.seed):
         recognizer = open_base(
             lambda: (text for _, text in rows if isinstance(text, str))
         )
     with Progress() as progress:
         examined = examination.examine(recognizer, rows, root, progress)
         if examined.bad:
-            raise examination.bad_rows_error(examined.bad, training_rows)
+            raise examination.bad_rows_error(examined.bad, len(rows))
         _warn_of_dropped(examined)
-        learned = [u for u in examined.utterances if u.row <= training_rows]
-        held_out = [u for u in examined.utterances if u.row > training_rows]
-        if isinstance(options.validation, float):
-            learned, held_out = examination.hold_out(
+        learned: Sequence[Utterance] = examined.utterances
+        validation: Sequence[Utterance] = ()
+        if held_out is not None:
+            checked = examination.examine(recognizer, held_out, root, progress)
+            if checked.bad:
+                raise examination.bad_rows_error(
+                    checked.bad, len(held_out), "the validation query"
+                )
+            validation = checked.utterances
+        elif isinstance(options.validation, float):
+            learned, validation = examination.hold_out(
                 learned, options.validation, options.seed
             )
         wanted = {
@@ -212,9 +219,17 @@ def build(
         }
         # Fresh weights are trained in any case, so "auto" needs no look at them.
         wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
-        config = training.TrainingConfig(**wanted)
         epochs = list(
-            training.train(recognizer, rows, learned, held_out, config, root, progress)
+            training.train(
+                recognizer,
+                rows,
+                learned,
+                validation,
+                training.TrainingConfig(**wanted),
+                root,
+                progress,
+                validation_rows=held_out,
+            )
         )
     best = max(epoch.epoch for epoch in epochs if epoch.best)
     return Built(
@@ -222,8 +237,8 @@ def build(
         store.Run(
             device=str(recognizer.device),
             utterances=len(learned),
-            validation_utterances=len(held_out),
-            audio_seconds=examined.seconds,
+            validation_utterances=len(validation),
+            audio_seconds=sum(u.seconds for u in (*learned, *validation)),
             dropped=dict(examined.dropped),
             started_at=started_at,
             seconds=time.monotonic() - began,

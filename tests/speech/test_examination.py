@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import SECONDS_A_LETTER, one_thread, parakeet, recording, spoken, wav2vec2  # noqa: F401
+
+from thanosql.errors import TrainingError
+from thanosql.speech.ctc import frames_needed
+from thanosql.speech.examination import BadRow, bad_rows_error, examine, hold_out
+from thanosql.speech.forward import output_length
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def recognizer(tmp_path):
+    return parakeet(tmp_path)
+
+
+def test_good_rows_become_utterances_in_their_order(recognizer):
+    rows = spoken(40)
+    found = examine(recognizer, rows, None)
+    assert found.bad == ()
+    assert [u.row for u in found.utterances] == list(range(1, 41))
+    for utterance, (_, text) in zip(found.utterances, rows, strict=True):
+        assert recognizer.spelling.decode(utterance.targets) == text
+        assert utterance.seconds == pytest.approx(SECONDS_A_LETTER * len(text))
+    assert found.seconds == pytest.approx(sum(u.seconds for u in found.utterances))
+
+
+def test_every_bad_row_is_returned_with_its_reason(recognizer, tmp_path):
+    (tmp_path / "text.wav").write_text("this is no audio")
+    (tmp_path / "empty.wav").touch()
+    blob = recording("ab")
+    rows = [
+        (blob, "ab"),
+        (None, "ab"),
+        ("missing.wav", "ab"),
+        ("text.wav", "ab"),
+        ("empty.wav", "ab"),
+        (b"", "ab"),
+        (blob[: len(blob) // 2 - 2000][:40], "ab"),
+        (3.5, "ab"),
+        (blob, None),
+        (blob, " "),
+        (blob, "!?"),
+        (blob, 7),
+        (blob, "abcd" * 10),
+    ]
+    bad = {b.row: b.reason for b in examine(recognizer, rows, tmp_path).bad}
+    reasons = {
+        2: "audio is NULL",
+        3: "missing.wav",
+        4: "text.wav",
+        5: "empty",
+        6: "empty",
+        7: "BLOB",
+        8: "float",
+        9: "text is NULL",
+        10: "text is empty",
+        11: "can spell nothing of '!\\?'",
+        12: "text is int",
+        13: "text too long for its audio",
+    }
+    assert sorted(bad) == sorted(reasons)
+    for row, reason in reasons.items():
+        assert reason.replace("\\", "") in bad[row], (row, bad[row])
+
+
+def test_a_text_too_long_for_its_audio_says_how_long_it_would_have_to_be(tmp_path):
+    recognizer = wav2vec2(tmp_path)
+    rows = [(recording("ab"), "aabb" * 6)]
+    (bad,) = examine(recognizer, rows, None).bad
+    seconds = float(bad.reason.split()[-2])
+    enough = output_length(recognizer, int(np.ceil((seconds + 0.01) * 16_000)))
+    assert enough >= frames_needed([1, 1, 2, 2] * 6) == 24 + 12
+    assert output_length(recognizer, int((seconds - 0.01) * 16_000)) < 36
+
+
+def test_equal_neighbours_need_a_frame_between_them():
+    assert frames_needed([]) == 0
+    assert frames_needed([1, 2, 3]) == 3
+    assert frames_needed([1, 1, 2, 2]) == 6
+
+
+def test_characters_that_cannot_be_spelled_are_counted(recognizer):
+    found = examine(recognizer, [(recording("ab"), "a!b!?")] * 3, None)
+    assert found.dropped == {"!": 6, "?": 3}
+    assert len(found.utterances) == 3
+
+
+def test_progress_is_told_to_the_last_row(recognizer):
+    told = []
+    examine(recognizer, spoken(20), None, lambda *facts: told.append(facts))
+    assert told[-1] == ("examine", 20, 20)
+
+
+def test_the_error_lists_the_first_ten_bad_rows_and_counts_the_rest():
+    bad = [BadRow(row, "text is NULL") for row in range(3, 28, 2)]
+    error = bad_rows_error(bad, 50)
+    assert isinstance(error, TrainingError)
+    lines = str(error).splitlines()
+    assert lines[0].startswith("13 of 50 rows of the query cannot be used")
+    assert lines[1] == "  row 3: text is NULL"
+    assert lines[-1] == "  and 3 more"
+    assert len(lines) == 12
+    assert "more" not in str(bad_rows_error(bad[:10], 50))
+
+
+@pytest.mark.parametrize(("share", "held"), [(0, 0), (0.1, 2), (0.001, 1), (1, 19)])
+def test_a_share_of_the_utterances_is_held_out(recognizer, share, held):
+    utterances = examine(recognizer, spoken(20), None).utterances
+    training, validation = hold_out(utterances, share, seed=0)
+    assert len(validation) == held
+    assert sorted(training + validation, key=lambda u: u.row) == list(utterances)
+    assert hold_out(utterances, share, seed=0) == (training, validation)
+    if held == 2:
+        assert hold_out(utterances, share, seed=1) != (training, validation)
+
+
+def test_a_single_utterance_is_trained_on(recognizer):
+    utterances = examine(recognizer, spoken(1), None).utterances
+    assert hold_out(utterances, 0.5, seed=0) == (utterances, ())

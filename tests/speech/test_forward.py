@@ -1,0 +1,336 @@
+"""Every architecture of CTC model through the one forward, and SpecAugment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCTC,
+    GraniteSpeech5CTCConfig,
+    LasrCTCConfig,
+    ParakeetCTCConfig,
+    SEWConfig,
+    SEWDConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    WavLMConfig,
+)
+
+from thanosql.speech import ragged
+from thanosql.speech.forward import forward, output_length
+from thanosql.speech.recognizer import Recognizer
+from thanosql.speech.spec_augment import draw_mask, spec_augment
+
+VOCABULARY = 11
+MELS = 16
+SIZES = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "initializer_range": 0.3,  # logits well apart from nothing
+}
+TINY = {
+    **SIZES,
+    "vocab_size": VOCABULARY,
+    "apply_spec_augment": False,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    **dict.fromkeys(
+        (
+            "hidden_dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "feat_proj_dropout",
+            "final_dropout",
+            "conformer_conv_dropout",
+            "layerdrop",
+        ),
+        0.0,
+    ),
+}
+CONV = {"conv_dim": (16,) * 7}
+SEW_CONV = {"conv_dim": (16,) * 13}
+ADAPTER = {"add_adapter": True, "output_hidden_size": 24, "num_adapter_layers": 2}
+BERT = {**TINY, "feature_projection_input_dim": MELS, "output_hidden_size": 24}
+NO_DROPOUT = dict.fromkeys(
+    (
+        "dropout",
+        "dropout_positions",
+        "attention_dropout",
+        "activation_dropout",
+        "layerdrop",
+    ),
+    0.0,
+)
+CONFORMER = {
+    **SIZES,
+    **NO_DROPOUT,
+    "num_mel_bins": MELS,
+    "subsampling_conv_channels": 8,
+    "conv_kernel_size": 7,
+}
+
+
+def _ctc(config_class, **encoder):
+    return config_class(vocab_size=VOCABULARY, encoder_config={**CONFORMER, **encoder})
+
+
+CONFIGS = {
+    "wav2vec2": lambda: Wav2Vec2Config(**TINY, **CONV),
+    "wavlm": lambda: WavLMConfig(**TINY, **CONV),
+    "wavlm, stable": lambda: WavLMConfig(
+        **TINY, **CONV, do_stable_layer_norm=True, feat_extract_norm="layer"
+    ),
+    "wavlm, adapter": lambda: WavLMConfig(**TINY, **CONV, **ADAPTER),
+    "sew": lambda: SEWConfig(**TINY, **SEW_CONV),
+    "sew-d": lambda: SEWDConfig(**TINY, **SEW_CONV),
+    "conformer": lambda: Wav2Vec2ConformerConfig(**TINY, **CONV),
+    "wav2vec2-bert": lambda: Wav2Vec2BertConfig(**BERT),
+    "wav2vec2-bert, rotary": lambda: Wav2Vec2BertConfig(
+        **BERT, position_embeddings_type="rotary"
+    ),
+    "wav2vec2-bert, relative": lambda: Wav2Vec2BertConfig(
+        **BERT, position_embeddings_type="relative"
+    ),
+    "wav2vec2-bert, adapter": lambda: Wav2Vec2BertConfig(**{**BERT, **ADAPTER}),
+    "parakeet": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=4),
+    "parakeet, factor 8": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=8),
+    "lasr": lambda: _ctc(LasrCTCConfig, num_attention_heads=2),
+    "granite": lambda: GraniteSpeech5CTCConfig(
+        vocab_size=VOCABULARY,
+        encoder_config={
+            **SIZES,
+            "vocab_size": VOCABULARY,
+            "num_mel_bins": MELS // 4,
+            "num_key_value_heads": 3,
+            "head_dim": 8,
+            "context_size": 8,
+        },
+    ),
+}
+SEE_THE_BATCH = ("parakeet", "parakeet, factor 8", "lasr")  # padded, and a batch norm
+MASKED = ("wavlm", "sew", "sew-d", "conformer", "wav2vec2-bert")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(name, **settings):
+    """Return a recognizer that is nothing but a tiny model of fresh weights."""
+    config = CONFIGS[name]()
+    for key, value in settings.items():
+        setattr(config, key, value)
+    torch.manual_seed(0)
+    model = AutoModelForCTC.from_config(config).eval()
+    with torch.no_grad():  # a batch norm that does something
+        for buffer_name, buffer in model.named_buffers():
+            if "running_mean" in buffer_name:
+                buffer += 0.3 * torch.randn(buffer.shape)
+    return Recognizer(model, None, None, frozenset())
+
+
+def inputs(recognizer, seed=0):
+    torch.manual_seed(seed)
+    if recognizer.model.main_input_name == "input_values":
+        return [torch.randn(n) for n in (5_000, 9_999, 3_217, 9_800)]
+    return [torch.randn(n, MELS) for n in (40, 81, 33, 76)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_a_row_is_what_the_model_gives_for_it_alone(name):
+    recognizer = build(name)
+    features = inputs(recognizer)
+    logits, lengths = forward(recognizer, features)
+    for row, length, feature in zip(logits, lengths, features, strict=True):
+        alone = recognizer.model(feature[None]).logits[0]
+        assert length == len(alone) == output_length(recognizer, len(feature))
+        torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
+        assert not row[length:].any()
+    assert logits.abs().max() > 0.1  # so that 1e-4 says something
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_neighbours_and_their_order_change_nothing(name):
+    recognizer = build(name)
+    features = inputs(recognizer)
+    logits, lengths = forward(recognizer, features)
+    backwards, _ = forward(recognizer, features[::-1])
+    torch.testing.assert_close(backwards.flip(0), logits, atol=1e-4, rtol=0)
+    for many in (1, 3):
+        first, _ = forward(recognizer, features[:many])
+        torch.testing.assert_close(
+            first[0, : lengths[0]], logits[0, : lengths[0]], atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n not in SEE_THE_BATCH])
+def test_gradients_are_those_of_each_utterance_alone(name):
+    recognizer = build(name)
+    model = recognizer.model.train()
+    features = inputs(recognizer)
+
+    def gradients(rows):
+        model.zero_grad()
+        torch.stack([row.square().sum() for row in rows]).sum().backward()
+        return {
+            parameter_name: parameter.grad
+            for parameter_name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+
+    alone = gradients([model(feature[None]).logits[0] for feature in features])
+    logits, lengths = forward(recognizer, features)
+    ours = gradients([row[:n] for row, n in zip(logits, lengths, strict=True)])
+    assert ours.keys() == alone.keys()
+    # A key's bias adds the same to a frame's scores: its gradient is noise.
+    scale = max(gradient.norm() for gradient in alone.values())
+    for parameter_name, gradient in alone.items():
+        difference = (ours[parameter_name] - gradient).norm()
+        assert difference <= 1e-3 * gradient.norm() + 1e-6 * scale, parameter_name
+
+
+@pytest.mark.parametrize("name", SEE_THE_BATCH)
+def test_a_batch_norm_is_trained_on_the_batch_as_a_whole(name):
+    recognizer = build(name)
+    norm = next(
+        m for m in recognizer.model.modules() if isinstance(m, torch.nn.BatchNorm1d)
+    )
+    recognizer.model.train()
+    logits, lengths = forward(recognizer, inputs(recognizer))
+    assert norm.num_batches_tracked == 1
+    torch.stack(
+        [r[:n].sum() for r, n in zip(logits, lengths, strict=True)]
+    ).sum().backward()
+    for parameter in recognizer.model.parameters():
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_too_short_an_utterance_has_length_zero(name, training):
+    recognizer = build(name)
+    recognizer.model.train(training)
+    normal = inputs(recognizer)[1]
+    empty = normal[:0]
+    logits, lengths = forward(recognizer, [empty, normal])
+    assert lengths.tolist() == [0, output_length(recognizer, len(normal))]
+    assert logits.shape == (2, int(lengths[1]), VOCABULARY)
+    logits, lengths = forward(recognizer, [empty])
+    assert logits.shape == (1, 0, VOCABULARY)
+    assert lengths.dtype == torch.int64
+    # The shortest that gives a frame at all.
+    shortest = next(n for n in range(1000) if output_length(recognizer, n))
+    if not training:  # some have a batch norm, which is not trained on one frame
+        assert forward(recognizer, [normal[:shortest]])[1].tolist() == [
+            output_length(recognizer, shortest)
+        ]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
+    recognizer = build(name, apply_spec_augment=True, mask_time_prob=0.5)
+    model = recognizer.model.train()
+    features = inputs(recognizer)
+    # Shorter than a mask of ten frames, where transformers' own would raise.
+    features.append(features[0][:2_000] if features[0].ndim == 1 else features[0][:6])
+
+    def run(seed):
+        return forward(
+            recognizer, features, generator=torch.Generator().manual_seed(seed)
+        )[0]
+
+    np.random.seed(7)
+    before = np.random.get_state()[1].copy()
+    torch.testing.assert_close(run(1), run(1), atol=0, rtol=0)
+    assert not torch.equal(run(1), run(2))
+    assert (np.random.get_state()[1] == before).all()
+    assert model.config.apply_spec_augment is True
+    assert not model.base_model.encoder._forward_pre_hooks
+    model.eval()
+    torch.testing.assert_close(run(1), run(2), atol=0, rtol=0)
+
+
+def test_the_family_of_wav2vec2_runs_unpadded_and_others_do_not():
+    supported = {name for name in CONFIGS if ragged.supports(build(name).model)}
+    assert supported == {"wav2vec2"}
+
+
+@pytest.mark.parametrize("name", ["wavlm", "parakeet"])
+def test_autocast_to_bfloat16_runs_on_a_cpu(name):
+    recognizer = build(name)
+    features = inputs(recognizer)
+    exact, _ = forward(recognizer, features)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, _ = forward(recognizer, features)
+    assert (logits.float() - exact).norm() < 0.1 * exact.norm()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_masks_cover_the_share_that_was_asked_for():
+    masks = [draw_mask(1000, 0.05, 10, 0, generator(seed)) for seed in range(400)]
+    share = torch.stack(masks).float().mean().item()
+    # Of fifty frames in five spans a few lie on one another.
+    assert 0.045 < share < 0.05
+
+
+def test_masks_come_in_whole_spans():
+    mask = draw_mask(200, 0.1, 10, 2, generator())
+    edges = torch.nn.functional.pad(mask.int(), (1, 1)).diff()
+    starts, ends = (edges == 1).nonzero(), (edges == -1).nonzero()
+    assert len(starts) > 0
+    assert ((ends - starts) >= 10).all()
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 19, 20, 22, 39])
+def test_least_masks_never_hide_more_than_half_of_a_short_utterance(length):
+    for seed in range(50):
+        mask = draw_mask(length, 1e-9, 10, 2, generator(seed))
+        assert mask.shape == (length,)
+        assert mask.sum() <= length / 2
+
+
+def test_least_masks_are_kept_where_there_is_room():
+    counts = {int(draw_mask(400, 1e-9, 10, 2, generator(s)).sum()) for s in range(50)}
+    assert max(counts) == 20
+    assert min(counts) > 10
+
+
+def test_every_place_is_masked_sooner_or_later():
+    masks = [draw_mask(30, 0.4, 3, 0, generator(seed)) for seed in range(300)]
+    counts = torch.stack(masks).sum(0)
+    assert counts.min() > 0
+
+
+def test_time_masks_become_the_mask_vector_and_feature_masks_zero():
+    config = Wav2Vec2Config(
+        mask_time_prob=0.3,
+        mask_time_length=4,
+        mask_feature_prob=0.3,
+        mask_feature_length=3,
+    )
+    hidden, vector = torch.ones(90, 24), torch.full((24,), 5.0)
+    lengths = (50, 3, 37)
+    masked = spec_augment(hidden, lengths, vector, config, generator())
+    again = spec_augment(hidden, lengths, vector, config, generator())
+    torch.testing.assert_close(masked, again, atol=0, rtol=0)
+    assert set(masked.unique().tolist()) == {0.0, 1.0, 5.0}
+    assert (hidden == 1).all()
+    for utterance in masked.split(lengths):
+        silenced = (utterance == 0).all(0)  # the same features in every frame
+        assert silenced.sum() == (utterance == 0).any(0).sum()
+        hidden_frames = (utterance[:, ~silenced] == 5).any(1)
+        assert (utterance[hidden_frames][:, ~silenced] == 5).all()
+    assert not (masked.split(lengths)[1] == 5).any()  # shorter than a mask

@@ -1,0 +1,108 @@
+"""On real recordings; skipped where they are not at hand."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def librispeech(connection, speech, base):
+    connection.execute("CREATE TABLE clips (id INTEGER PRIMARY KEY, audio, text)")
+    connection.executemany(
+        "INSERT INTO clips (audio, text) VALUES (?, ?)", speech("librispeech")[:60]
+    )
+    connection.commit()
+    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
+    return connection
+
+
+@pytest.mark.slow
+def test_no_transcript_depends_on_the_batch_size_or_the_order_of_rows(librispeech):
+    found = []
+    for order in ("id", "id DESC", "id * 7 % 61"):
+        for size in (1, 5, 8, 16):
+            rows = librispeech.execute(
+                "PREDICT USING m OPTIONS (batch_size=?) "
+                f"AS SELECT id, audio FROM clips ORDER BY {order}",
+                (size,),
+            )
+            found.append({row[0]: row[2] for row in rows})
+    assert len(set(found[0].values())) > 50
+    assert all(each == found[0] for each in found)
+
+
+@pytest.mark.slow
+def test_rows_stream(connection, speech, base):
+    connection.execute("CREATE TABLE clips (audio, text)")
+    connection.executemany(
+        "INSERT INTO clips VALUES (?, ?)", speech("librispeech")[:400]
+    )
+    connection.commit()
+    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
+    connection.execute("PREDICT USING m AS SELECT audio FROM clips LIMIT 1").fetchall()
+    began = time.perf_counter()
+    cursor = connection.execute(
+        "PREDICT USING m OPTIONS (batch_size=4) AS SELECT audio FROM clips"
+    )
+    cursor.fetchone()
+    first = time.perf_counter() - began
+    assert len(cursor.fetchall()) == 399
+    assert first < 0.1 * (time.perf_counter() - began)
+
+
+_PEAK = """
+import resource, sys, thanosql
+con = thanosql.connect(":memory:")
+con.execute("IMPORT MODEL m FROM ?", (sys.argv[1],))
+con.execute("CREATE TABLE clips (audio)")
+paths = sys.argv[3:]
+con.executemany(
+    "INSERT INTO clips VALUES (?)",
+    [(paths[i % len(paths)],) for i in range(int(sys.argv[2]))],
+)
+for row in con.execute("PREDICT USING m OPTIONS (batch_size=4) AS SELECT * FROM clips"):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_rows(speech, base):
+    paths = [path for path, _ in speech("librispeech")[:50]]
+    peaks = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", _PEAK, str(base), str(count), *paths],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for count in (50, 400)
+    ]
+    assert peaks[1] < 1.05 * peaks[0]
+
+
+@pytest.mark.slow
+def test_a_small_model_learns_to_read_digits_from_nothing(
+    connection, speech, small_wav2vec2
+):
+    for split in ("train", "test"):
+        connection.execute(f"CREATE TABLE digits_{split} (audio, text)")
+        connection.executemany(
+            f"INSERT INTO digits_{split} VALUES (?, ?)", speech("digits", split)
+        )
+    connection.commit()
+    connection.execute(
+        f"""
+        BUILD MODEL digits USING '{small_wav2vec2}'
+        OPTIONS (epochs=24, batch_size=16, learning_rate=1e-3, speed_perturbation=True)
+        AS SELECT audio, text FROM digits_train
+        """
+    )
+    (wer,) = connection.execute(
+        "SELECT wer FROM (EVALUATE USING digits AS SELECT audio, text FROM digits_test)"
+    ).fetchone()
+    assert wer <= 0.25

@@ -1,0 +1,155 @@
+"""The name of a base, or the files of a stored model, in; a Recognizer out.
+
+Nothing that is read here is executed: no pickle, no code that comes with a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
+
+from thanosql.errors import DataError, ModelNotFoundError, nearest
+from thanosql.speech import hub, weights
+from thanosql.speech.recognizer import Recognizer, assemble, damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+__all__ = ["BASES", "Base", "Recognizer", "open_base", "open_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model to start from, by a short name."""
+
+    source: str
+    "Its id on the hub, or `package:` and a directory inside this package."
+    language: str
+    "ISO 639-1 code of what it transcribes; empty where it must be trained first."
+    parameters: int
+    "Roughly, in all."
+    license: str
+    "As its authors state it."
+
+
+BASES: Mapping[str, Base] = {
+    # Ready to transcribe, and to be trained further
+    "Wav2Vec2En": Base("facebook/wav2vec2-base-960h", "en", 94_000_000, "Apache-2.0"),
+    "Wav2Vec2Ko": Base(
+        "kresnik/wav2vec2-large-xlsr-korean", "ko", 317_000_000, "Apache-2.0"
+    ),
+    "HubertEn": Base("facebook/hubert-large-ls960-ft", "en", 316_000_000, "Apache-2.0"),
+    "WavLMEn": Base(
+        "patrickvonplaten/wavlm-libri-clean-100h-base-plus", "en", 94_000_000, ""
+    ),
+    "Data2VecEn": Base(
+        "facebook/data2vec-audio-base-960h", "en", 93_000_000, "Apache-2.0"
+    ),
+    "SEWEn": Base("asapp/sew-tiny-100k-ft-ls100h", "en", 41_000_000, "Apache-2.0"),
+    "ParakeetEn": Base("nvidia/parakeet-ctc-1.1b", "en", 1_060_000_000, "CC-BY-4.0"),
+    # Trained on speech without transcripts: a vocabulary comes from the user's texts
+    "Wav2Vec2Base": Base("facebook/wav2vec2-base", "", 94_000_000, "Apache-2.0"),
+    "XLSRBase": Base("facebook/wav2vec2-xls-r-300m", "", 315_000_000, "Apache-2.0"),
+    "HubertBase": Base("facebook/hubert-base-ls960", "", 94_000_000, "Apache-2.0"),
+    "WavLMBase": Base("microsoft/wavlm-base-plus", "", 94_000_000, ""),
+    "Wav2Vec2BertBase": Base("facebook/w2v-bert-2.0", "", 580_000_000, "MIT"),
+    # Nothing but a shape: all weights are fresh
+    "ParakeetTiny": Base("package:sample/parakeet_tiny", "", 0, "Apache-2.0"),
+}
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
+    """Return the recognizer of a base: a name of BASES, a directory or a hub id.
+
+    Where the base has no vocabulary, or no last layer for one (a self-supervised
+    checkpoint, a bare config.json), it gets one from `texts()`, which is called only
+    then, and a fresh last layer. Where it has no weights at all, all are fresh, drawn
+    from torch's random numbers as they stand.
+
+    Raises ModelNotFoundError (no such base), OperationalError (the hub cannot be
+    reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
+    """
+    directory = _locate(base)
+    names = {path.name for path in directory.iterdir()}
+    pickle = hub.pickled_weights(names)
+    if pickle is not None and not hub.has_safetensors(names):
+        raise hub.refuse_pickle(str(directory), pickle)
+    with damaged(str(directory)):
+        state = {
+            key: tensor
+            for name in _weight_files(directory, names)
+            for key, tensor in load_file(directory / name).items()
+        }
+    return assemble(directory, state, texts)
+
+
+def open_files(files: Mapping[str, weights.Buffer]) -> Recognizer:
+    """Return the recognizer of a stored model: relative path -> content.
+
+    The weights never touch the disk, and share the memory of their file where that is
+    a bytearray of float32: the caller hands it over. Raises as `open_base` does.
+    """
+    with TemporaryDirectory(prefix="thanosql-") as temporary:
+        directory = Path(temporary)
+        for name, content in files.items():
+            path = directory / name
+            if not path.resolve().is_relative_to(directory.resolve()):
+                message = f"a stored model has a file outside its directory: {name!r}"
+                raise DataError(message)
+            if path.suffix != ".safetensors":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        with damaged("the stored model"):
+            stored = _weight_files(directory, files)
+            state = weights.tensors({name: files[name] for name in stored})
+        return assemble(directory, state, None)
+
+
+def _locate(base: str) -> Path:
+    """Return the directory a base's name, path or hub id stands for."""
+    named = {name.casefold(): known.source for name, known in BASES.items()}
+    source = named.get(base.casefold(), base)
+    if source.startswith("package:"):
+        package = Path(str(resources.files("thanosql")))
+        return package / source.removeprefix("package:")
+    if source == base:
+        path = Path(base)
+        with suppress(RuntimeError):  # no such user: a name like any other
+            path = path.expanduser()
+        if path.is_dir():
+            return path
+        if path.is_file():
+            message = f"{base!r} is a file; give the directory it lies in"
+            raise ModelNotFoundError(message)
+        if path.is_absolute() or base.startswith((".", "~")):
+            message = f"there is no directory {str(path.absolute())!r}"
+            raise ModelNotFoundError(message)
+    if _HUB_ID.fullmatch(source):
+        return hub.download(source)
+    message = (
+        f"no base model named {base!r}{nearest(base, BASES)}; a base is a name of LIST "
+        "BASES, a hub id such as 'facebook/wav2vec2-base', a directory, or a stored "
+        "model"
+    )
+    raise ModelNotFoundError(message)
+
+
+def _weight_files(directory: Path, names: Container[str]) -> list[str]:
+    """Return the names of the files with the weights; none for a bare config."""
+    if _WEIGHTS in names:
+        return [_WEIGHTS]
+    if _INDEX not in names:
+        return []
+    index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
+    return sorted(set(index["weight_map"].values()))

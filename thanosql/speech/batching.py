@@ -1,0 +1,115 @@
+"""Make batches: durations, or rows in order, in; features ready for the model out."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from thanosql.errors import AudioError
+from thanosql.speech.audio import load
+from thanosql.speech.augmentation import change_speed
+from thanosql.speech.ctc import frames_needed
+from thanosql.speech.forward import output_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from thanosql.speech.recognizer import Recognizer
+
+_Item = TypeVar("_Item")
+_Prepared = TypeVar("_Prepared")
+
+LENGTH_NOISE = 0.1  # durations are jittered by this share before they are sorted
+WORKERS = min(8, os.cpu_count() or 1)  # decoding is cheap beside any model
+
+
+def length_buckets(
+    seconds: Sequence[float], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Return one epoch's batches of indexes, each of utterances of similar length.
+
+    Every index comes once. Sorting by a jittered duration keeps padding small and
+    yet mixes the neighbours anew each epoch; the order of the batches is shuffled,
+    and any one of them may be the short one. Depends on nothing but the arguments.
+    """
+    random = np.random.default_rng((seed, epoch))
+    jitter = random.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(seconds))
+    order = np.argsort(np.asarray(seconds) * jitter, kind="stable").tolist()
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield the items in their order, `size` at a time."""
+    chunk: list[_Item] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def prefetched(
+    batches: Iterable[Sequence[_Item]],
+    prepare: Callable[[_Item], _Prepared],
+    ahead: int = 1,
+) -> Generator[list[_Prepared], None, None]:
+    """Yield each batch with `prepare` applied to its items, in order.
+
+    Threads prepare up to `ahead` batches while the caller works on the one before.
+    `batches` itself is advanced in the calling thread only, so it may read from a
+    SQLite connection. What `prepare` raises is raised here, when that item's batch
+    is due. Closing the generator, or any error, ends the threads.
+    """
+    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="thanosql-prepare")
+    waiting: deque[list[Future[_Prepared]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append([pool.submit(prepare, item) for item in batch])
+            if len(waiting) > ahead:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def row_features(
+    recognizer: Recognizer,
+    row: int,
+    value: object,
+    root: Path | None,
+    speed: float = 1.0,
+    targets: Sequence[int] = (),
+) -> torch.Tensor:
+    """Return a row's recording as the model's features: (samples,) or (frames, mels).
+
+    speed: played so many times as fast, unless `targets` would then no longer fit.
+    Raises AudioError that names the row.
+    """
+    with naming(row):
+        waveform = load(value, root)
+        features = recognizer.features(change_speed(waveform, speed))
+        if frames_needed(targets) > output_length(recognizer, len(features)):
+            features = recognizer.features(waveform)
+        return features
+
+
+@contextmanager
+def naming(row: int) -> Iterator[None]:
+    """Put the row's number, from 1, before the reason of an AudioError."""
+    try:
+        yield
+    except AudioError as error:
+        message = f"row {row}: {error}"
+        raise AudioError(message) from error

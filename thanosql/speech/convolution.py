@@ -1,0 +1,175 @@
+"""The convolutional encoder of wav2vec 2.0: waveforms in, frames of features out.
+
+The layers of `Wav2Vec2FeatureEncoder` (Baevski et al. 2020, section 2) make a frame
+of every 320 samples, from a receptive field of 400. transformers runs them as
+convolutions of (batch, channels, time); here they are matrix products over (time,
+channels), which is faster both ways on a CPU:
+
+* Frame t of a convolution of kernel k and stride s reads the rows ts ... ts+k-1 of
+  its input. In (time, channels) layout these rows are one stretch of memory, and s
+  of them are a row of a matrix whose rows lie s*channels apart: the convolution is
+  a sum of ceil(k/s) products, and nothing is copied.
+* Where no gradient is wanted, a stretch of time goes through all the layers before
+  the next one does: its activations stay in the cache, and no allocation is so large
+  that the operating system hands out, and clears, new pages for it each time.
+  Neighbouring stretches share 80 samples, computed twice.
+* The GroupNorm of the first layer (one group a channel) needs the mean and variance
+  of that layer's output over the whole utterance, before there is any. But the
+  layer is linear. Channel c is w_c.u + b_c over the windows u of ten samples, so
+  its mean is w_c.mean(u) + b_c and its variance w_c'Cov(u)w_c: ten and a hundred
+  numbers an utterance. Scale and shift then go into the layer's own weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Module = Any  # transformers', made of parts that mypy can only take for tensors
+
+STRETCH = 64  # frames computed together: 1.3 s of audio, 8 MB behind the first layer
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A convolution as matrix products, and what follows it."""
+
+    weight: Tensor
+    "(kernel * channels in, channels out), in the precision of the product."
+    bias: Tensor | None
+    "(channels out,)"
+    kernel: int
+    stride: int
+    norm: Module | None
+    activation: Callable[[Tensor], Tensor]
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return (frames, channels out) of `rows` (time, channels in)."""
+        width = rows.shape[1]
+        frames = (len(rows) - self.kernel) // self.stride + 1
+        windows = [
+            rows.as_strided(
+                (frames, min(self.stride, self.kernel - tap) * width),
+                (self.stride * width, 1),
+                rows.storage_offset() + tap * width,
+            )
+            for tap in range(0, self.kernel, self.stride)
+        ]
+        weights = torch.split(self.weight, self.stride * width)
+        if self.bias is None:
+            output = windows[0] @ weights[0]
+        else:
+            output = torch.addmm(self.bias, windows[0], weights[0])
+        for more, weight in zip(windows[1:], weights[1:], strict=True):
+            output.addmm_(more, weight)
+        if self.norm is not None:
+            output = self.norm(output).to(self.weight.dtype)  # autocast: norms in fp32
+        return self.activation(output)
+
+
+def output_length(encoder: Module, samples: int) -> int:
+    """Return how many frames `encoder` makes of a waveform of that many samples."""
+    for layer in encoder.conv_layers:
+        samples = (samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+    return max(samples, 0)
+
+
+def extract(encoder: Module, waveforms: Sequence[Tensor]) -> list[Tensor]:
+    """Return the frames, (frames, channels), of each waveform, (samples,), alone.
+
+    A waveform too short for a frame gives (0, channels). Where gradients are off, or
+    the encoder's parameters frozen, nothing is recorded for autograd; with gradient
+    checkpointing on, an utterance's waveform is, and its layers are computed again.
+    """
+    modules = list(encoder.conv_layers)
+    channels = modules[-1].conv.out_channels
+    dtype = _product_dtype(modules[0].conv.weight)
+    trained = any(parameter.requires_grad for parameter in encoder.parameters())
+    with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+        layers = [_layer(module, dtype) for module in modules]
+
+        def frames(waveform: Tensor) -> Tensor:
+            if not isinstance(layers[0].norm, nn.GroupNorm):
+                return _through(layers, waveform)
+            # Its mean goes anyway, and is no small number to lose digits to.
+            waveform = waveform - waveform.mean()
+            first = _folded(modules[0], waveform, dtype)
+            return _through([first, *layers[1:]], waveform)
+
+        compute: Callable[[Tensor], Tensor] = frames
+        if torch.is_grad_enabled() and modules[0].gradient_checkpointing:
+            compute = partial(checkpoint, frames, use_reentrant=False)
+        return [
+            compute(waveform)
+            if output_length(encoder, len(waveform))
+            else waveform.new_empty(0, channels)
+            for waveform in waveforms
+        ]
+
+
+def _through(layers: Sequence[_Layer], waveform: Tensor) -> Tensor:
+    """Return the frames, (frames, channels), that layers make of one waveform."""
+    hop = math.prod(layer.stride for layer in layers)
+    field = 1  # samples that one frame sees
+    for layer in reversed(layers):
+        field = (field - 1) * layer.stride + layer.kernel
+    frames = (len(waveform) - field) // hop + 1
+    samples = waveform.to(layers[0].weight.dtype).contiguous()[:, None]
+    in_cache = samples.device.type == "cpu" and not torch.is_grad_enabled()
+    at_once = STRETCH if in_cache else frames
+    stretches = []
+    for start in range(0, frames, at_once):
+        end = min(start + at_once, frames)
+        rows = samples[start * hop : (end - 1) * hop + field]
+        for layer in layers:
+            rows = layer(rows)
+        stretches.append(rows)
+    return torch.cat(stretches)
+
+
+def _layer(module: Module, dtype: torch.dtype) -> _Layer:
+    conv, bias = module.conv, module.conv.bias
+    return _Layer(
+        weight=conv.weight.permute(2, 1, 0).reshape(-1, conv.out_channels).to(dtype),
+        bias=None if bias is None else bias.to(dtype),
+        kernel=conv.kernel_size[0],
+        stride=conv.stride[0],
+        norm=getattr(module, "layer_norm", None),
+        activation=module.activation,
+    )
+
+
+def _folded(module: Module, waveform: Tensor, dtype: torch.dtype) -> _Layer:
+    """Return the first layer with its GroupNorm over this waveform folded into it.
+
+    In float64: speech is mostly low tones, so the covariance is near singular, and
+    the variance of a channel that looks for high ones is a small difference.
+    """
+    layer, norm = _layer(module, torch.float64), module.layer_norm
+    windows = waveform.double().unfold(0, layer.kernel, layer.stride)
+    mean = windows.mean(0)
+    covariance = (windows - mean).T @ (windows - mean) / len(windows)
+    variance = ((covariance @ layer.weight) * layer.weight).sum(0)
+    scale = norm.weight.double() / (variance + norm.eps).sqrt()
+    return replace(
+        layer,
+        weight=(layer.weight * scale).to(dtype),
+        bias=(norm.bias.double() - (mean @ layer.weight) * scale).to(dtype),
+        norm=None,
+    )
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype:
+    """Return what autocast, if it is on, would compute a product with `weight` in."""
+    kind = weight.device.type
+    on = torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else weight.dtype

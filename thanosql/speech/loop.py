@@ -1,0 +1,220 @@
+"""The inside of a training: batches of rows in, steps of the optimizer and scores out.
+
+Rows are read, in the calling thread, one to two batches ahead of the step they are
+for; nothing of them is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from thanosql.speech.augmentation import draw_speeds
+from thanosql.speech.batching import chunks, length_buckets, prefetched, row_features
+from thanosql.speech.conditions import mixed_seed
+from thanosql.speech.ctc import ctc_loss, speaking_share
+from thanosql.speech.decoding import greedy_decode
+from thanosql.speech.forward import forward
+from thanosql.speech.metrics import EditCounts, character_errors, word_errors
+from thanosql.speech.monitoring import LossLog
+from thanosql.speech.optimization import adamw, rate_factor
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+    from pathlib import Path
+
+    from thanosql.speech.examination import Utterance
+    from thanosql.speech.precision import Compute
+    from thanosql.speech.progress import Progress
+    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.training import TrainingConfig
+
+AHEAD = 2  # batches prepared in threads while the model works on one
+
+
+class Score(NamedTuple):
+    """How a model reads utterances; lower is better, and the first counts most."""
+
+    silent: bool  # not one character was written
+    wer: float
+    loss: float  # mean over utterances, per target character
+    cer: float
+
+
+class _Task(NamedTuple):
+    utterance: Utterance
+    audio: object
+    speed: float
+
+
+class _Prepared(NamedTuple):
+    utterance: Utterance
+    features: torch.Tensor
+
+
+@dataclass
+class Loop:
+    """A training under way: its optimizer, its place in the schedule, its clock."""
+
+    recognizer: Recognizer
+    utterances: Sequence[Utterance]
+    rows: Sequence[tuple[object, object]]
+    config: TrainingConfig
+    compute: Compute
+    root: Path | None
+    progress: Progress
+    epoch: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.total_steps = config.epochs * math.ceil(
+            len(self.utterances) / config.batch_size
+        )
+        if config.max_steps is not None:
+            self.total_steps = min(self.total_steps, config.max_steps)
+        self._model: torch.nn.Module = self.recognizer.model
+        self._optimizer = adamw(self._model, config.weight_decay)
+        self._scaler = self.compute.grad_scaler()
+        warmup_steps = round(config.warmup * self.total_steps)
+        self._log = LossLog(self.compute.device, warmup_steps)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the steps, or the time, are used up."""
+        return self.step >= self.total_steps or self._time_share() >= 1
+
+    def _time_share(self) -> float:
+        """Return the share of the time limit that is used up; 0 where there is none."""
+        if self.config.time_limit is None:
+            return 0.0
+        return (time.monotonic() - self._began) / self.config.time_limit
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Train on every utterance once; return the mean loss, the seconds of audio."""
+        self.epoch += 1
+        self._model.train()
+        # SpecAugment's own, whatever else draws random numbers.
+        masks = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
+        audio_seconds = 0.0
+        with closing(self._training_batches()) as batches:
+            for batch in batches:
+                self._train_step(batch, masks)
+                audio_seconds += sum(u.seconds for u, _ in batch)
+                self.progress(
+                    "train",
+                    self.step,
+                    self.total_steps,
+                    epoch=self.epoch,
+                    loss=self._log.latest,
+                    learning_rate=self.learning_rate,
+                    audio_seconds=audio_seconds,
+                )
+                if self.ended:
+                    break
+        return self._log.mean(), audio_seconds
+
+    def _train_step(self, batch: list[_Prepared], masks: torch.Generator) -> None:
+        """Take one step of the optimizer. Nothing in it waits for a GPU."""
+        # Towards whichever end comes first, the last step's or the time limit's.
+        done = max((self.step + 1) / (self.total_steps + 1), self._time_share())
+        factor = rate_factor(done, self.config.warmup)
+        self.learning_rate = self.config.learning_rate * factor
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        loss, logits, lengths = self._forward(batch, masks)
+        speaking = speaking_share(logits.detach(), lengths, self.recognizer.blank)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(
+            self._model.parameters(), self.config.max_grad_norm
+        )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._log.add(loss, speaking, len(batch))
+
+    def score(
+        self,
+        utterances: Sequence[Utterance],
+        rows: Sequence[tuple[object, object]],
+    ) -> Score | None:
+        """Return how the model as it is reads utterances; None if there are none."""
+        if not utterances:
+            return None
+        self._model.eval()
+        by_length = sorted(utterances, key=lambda u: u.seconds)
+        words = characters = EditCounts()
+        loss, done, silent = 0.0, 0, True
+        plain = ((u, 1.0) for u in by_length)
+        tasks = self._prepared(chunks(plain, self.config.batch_size), rows)
+        with closing(tasks) as batches:
+            for batch in batches:
+                with torch.inference_mode():
+                    mean, logits, lengths = self._forward(batch)
+                    hypotheses = greedy_decode(logits, lengths, self.recognizer)
+                references = [
+                    self.recognizer.spelling.decode(u.targets) for u, _ in batch
+                ]
+                words += word_errors(references, hypotheses)
+                characters += character_errors(references, hypotheses)
+                silent = silent and not any(hypotheses)
+                loss += float(mean) * len(batch)
+                done += len(batch)
+                self.progress("validate", done, len(by_length), epoch=self.epoch)
+        # Of word delimiters alone there is no rate.
+        return Score(silent, words.rate or 0.0, loss / done, characters.rate or 0.0)
+
+    def _forward(
+        self, batch: Sequence[_Prepared], masks: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the loss, the logits (batch, frames, vocab) and lengths (batch,)."""
+        features = [self.compute.move(f) for _, f in batch]
+        with self.compute.autocast():
+            logits, lengths = forward(self.recognizer, features, generator=masks)
+        targets = [u.targets for u, _ in batch]
+        loss = ctc_loss(logits, lengths, targets, self.recognizer.blank)
+        return loss, logits, lengths
+
+    def _training_batches(self) -> Generator[list[_Prepared], None, None]:
+        config, epoch = self.config, self.epoch
+        seconds = [u.seconds for u in self.utterances]
+        buckets = length_buckets(seconds, config.batch_size, config.seed, epoch)
+        speeds = [1.0] * len(seconds)
+        if config.speed_perturbation:
+            speeds = draw_speeds(len(seconds), config.seed, epoch)
+        batches = ([(self.utterances[i], speeds[i]) for i in b] for b in buckets)
+        return self._prepared(batches, self.rows)
+
+    def _prepared(
+        self,
+        batches: Iterable[list[tuple[Utterance, float]]],
+        rows: Sequence[tuple[object, object]],
+    ) -> Generator[list[_Prepared], None, None]:
+        """Yield the batches with their features, each utterance at its speed."""
+
+        def prepare(task: _Task) -> _Prepared:
+            utterance, value, speed = task
+            features = row_features(
+                self.recognizer,
+                utterance.row,
+                value,
+                self.root,
+                speed,
+                utterance.targets,
+            )
+            return _Prepared(utterance, self.compute.stage(features))
+
+        tasks = (
+            [_Task(u, rows[u.row - 1][0], speed) for u, speed in batch]
+            for batch in batches
+        )
+        return prefetched(tasks, prepare, AHEAD)

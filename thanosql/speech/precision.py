@@ -1,0 +1,109 @@
+"""Choose device and precision: their names as options in, a `Compute` out."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from thanosql.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A device, and the precision of the matrix products on it."""
+
+    device: torch.device
+    precision: str
+    "fp32, bf16 or fp16; weights, normalisations and the loss are fp32 in each."
+
+    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a CPU tensor where a GPU can fetch it while it computes."""
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a staged tensor on the device, without waiting for it."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context the model's forward pass runs in."""
+        return torch.autocast(
+            self.device.type,
+            _DTYPES[self.precision] if self.precision != "fp32" else None,
+            enabled=self.precision != "fp32",
+        )
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Return the scaler that keeps fp16 gradients from vanishing; else idle."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    @contextmanager
+    def tf32(self) -> Iterator[None]:
+        """Let what autocast leaves in fp32 use tf32 on CUDA; put the switch back.
+
+        Where fp32 was asked for nothing is loosened: fp32 is the exact choice.
+        """
+        matmul = torch.backends.cuda.matmul
+        before = matmul.fp32_precision
+        if self.device.type == "cuda" and self.precision != "fp32":
+            matmul.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+
+
+def resolve(device: str = "auto", precision: str = "auto") -> Compute:
+    """Return the device and the precision that two option values mean here.
+
+    device: "auto" (CUDA if there is any, else the CPU), "cpu", "cuda" or "cuda:1".
+    precision: "auto" (on CUDA bf16 where the device has it, else fp16; on a CPU
+    fp32), "fp32", "bf16" or "fp16". Raises OptionError for what is not to be had.
+    """
+    chosen = _device(device)
+    on_cuda = chosen.type == "cuda"
+    bf16 = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        precision = ("bf16" if bf16 else "fp16") if on_cuda else "fp32"
+    if precision not in _DTYPES:
+        message = f"precision is 'auto', 'fp32', 'bf16' or 'fp16', not {precision!r}"
+        raise OptionError(message)
+    if precision == "bf16" and on_cuda and not bf16:
+        message = (
+            f"precision='bf16' needs a GPU of a newer kind than "
+            f"{torch.cuda.get_device_name(chosen)}; use 'fp16', or 'auto'"
+        )
+        raise OptionError(message)
+    return Compute(chosen, precision)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()) or name.endswith(":"):
+        message = f"device is 'auto', 'cpu', 'cuda' or 'cuda:0', not {name!r}"
+        raise OptionError(message)
+    if not torch.cuda.is_available():
+        message = (
+            f"device={name!r} asks for a CUDA GPU, and torch sees none here; "
+            "use device='cpu' or 'auto', or install a CUDA build of torch"
+        )
+        raise OptionError(message)
+    if index and int(index) >= torch.cuda.device_count():
+        message = (
+            f"device={name!r} does not exist; there are "
+            f"{torch.cuda.device_count()} GPUs, the first is 'cuda:0'"
+        )
+        raise OptionError(message)
+    # With its number, so that it equals the device of tensors that are there.
+    return torch.device("cuda", int(index) if index else torch.cuda.current_device())

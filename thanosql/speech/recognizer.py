@@ -1,0 +1,323 @@
+"""The files and tensors of a model in, a Recognizer out: waveform to text and back.
+
+A Recognizer is a CTC model of transformers with its tokenizer and feature extractor.
+No code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from thanosql.errors import (
+    AudioError,
+    DataError,
+    Error,
+    ModelNotFoundError,
+    NotSupportedError,
+)
+from thanosql.speech.audio import SAMPLE_RATE
+from thanosql.speech.text import BLANK, UNKNOWN, WORD_DELIMITER, Spelling, vocabulary
+from thanosql.speech.weights import draw_by_fan_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import (
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+# transformers is annotated in part only: what it leaves open goes by Any.
+_hf: Any = transformers
+_logging: Any = transformers_logging
+
+# The layer that scores the vocabulary, in every CTC class of transformers; Granite's
+# is one with a layer half-way, under whose name it is saved.
+_LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
+_VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
+
+
+@dataclass(eq=False)
+class Recognizer:
+    """A CTC model with all it takes to go from a waveform to text and back."""
+
+    model: PreTrainedModel
+    "Any that AutoModelForCTC gives, in evaluation mode when opened."
+    tokenizer: PreTrainedTokenizerBase
+    feature_extractor: Any
+    "A SequenceFeatureExtractor of transformers, for 16 kHz."
+    fresh: frozenset[str]
+    "Names of the parameters that were newly drawn, not loaded."
+
+    @property
+    def blank(self) -> int:
+        """The token id that stands for no letter in CTC."""
+        return int(self.model.config.pad_token_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.model.device)
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What the model can spell."""
+        return Spelling(self.tokenizer, self.model.config.vocab_size)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the target ids of a normalized text."""
+        return self.spelling.encode(text)
+
+    def features(self, waveform: NDArray[np.float32]) -> Tensor:
+        """Return what the model takes of one utterance, with no padding.
+
+        waveform: (samples,), mono, 16 kHz; result: (samples,) or (frames, mels),
+        float32 on the CPU. Raises AudioError where it is too short to give a frame.
+        """
+        try:
+            inputs = self.feature_extractor(
+                waveform,
+                sampling_rate=SAMPLE_RATE,
+                return_tensors="pt",
+                return_attention_mask=True,
+            )
+        except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+            raise _too_short(waveform) from error
+        values = inputs[self.model.main_input_name][0]
+        if "attention_mask" in inputs:
+            values = values[: int(inputs["attention_mask"][0].sum())]
+        if len(values) == 0 or not bool(torch.isfinite(values).all()):
+            raise _too_short(waveform)
+        features: Tensor = values.to(torch.float32)
+        return features
+
+    def save(self, directory: Path) -> None:
+        """Write a model directory that AutoModelForCTC and AutoProcessor open."""
+        with _quiet():
+            self.model.save_pretrained(directory)
+            if isinstance(self.feature_extractor, _hf.Wav2Vec2FeatureExtractor):
+                # AutoProcessor knows not of itself which one data2vec needs.
+                processor = _hf.Wav2Vec2Processor(
+                    self.feature_extractor, self.tokenizer
+                )
+                processor.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
+            self.feature_extractor.save_pretrained(directory)
+
+
+def assemble(
+    directory: Path,
+    state: Mapping[str, Tensor],
+    texts: Callable[[], Iterable[str]] | None,
+) -> Recognizer:
+    """Return the recognizer of a model directory.
+
+    directory: its files but the weights; state: the weights, empty for a bare config.
+    `texts` gives transcripts to make a vocabulary from where there is none; None says
+    that the model must be whole.
+    """
+    where = str(directory) if texts is not None else "the stored model"
+    with damaged(where):
+        config = _config(directory, where)
+        has_tokenizer = any(any(directory.glob(name)) for name in _VOCABULARIES)
+    whole = has_tokenizer and any(key.startswith(_LAST_LAYERS) for key in state)
+    if not whole and texts is None:
+        message = f"{where} is damaged: it has no tokenizer, or no weights for it"
+        raise DataError(message)
+    made = None if whole or texts is None else vocabulary(texts())
+    with damaged(where), _quiet():
+        if made is None:
+            tokenizer = _hf.AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=False
+            )
+        else:
+            tokenizer = _tokenizer(made)
+            _set_vocabulary(config, len(made))
+        model, fresh = _model(config, state, new_last_layer=made is not None)
+        if fresh and texts is None:
+            message = f"{where} is damaged: it has no weights for {min(fresh)}"
+            raise DataError(message)
+        draw_by_fan_in(model, fresh)
+        model.train(mode=False)
+        recognizer = Recognizer(
+            model, tokenizer, _feature_extractor(directory, config), fresh
+        )
+        _check(recognizer, where)
+    return recognizer
+
+
+def _config(directory: Path, where: str) -> PreTrainedConfig:
+    path = directory / "config.json"
+    if not path.is_file():
+        message = f"{where} is no model directory: it has no config.json"
+        raise ModelNotFoundError(message)
+    kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if kind not in MODEL_FOR_CTC_MAPPING_NAMES:
+        message = (
+            f"{where} holds a model of type {kind!r}, which has no CTC head; types "
+            f"that have: {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}"
+        )
+        raise NotSupportedError(message)
+    config: PreTrainedConfig = _hf.AutoConfig.from_pretrained(
+        directory, trust_remote_code=False
+    )
+    return config
+
+
+def _tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerBase:
+    with TemporaryDirectory(prefix="thanosql-") as temporary:
+        path = Path(temporary, "vocab.json")
+        path.write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
+        tokenizer: PreTrainedTokenizerBase = _hf.Wav2Vec2CTCTokenizer(
+            str(path),
+            unk_token=UNKNOWN,
+            pad_token=BLANK,
+            word_delimiter_token=WORD_DELIMITER,
+            bos_token=None,
+            eos_token=None,
+        )
+    return tokenizer
+
+
+def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
+    """Tell the configuration of a vocabulary made here: its size, blank 0."""
+    config.vocab_size, config.pad_token_id = size, 0
+    encoder: Any = getattr(config, "encoder_config", None)
+    if hasattr(encoder, "vocab_size"):  # Granite's encoder predicts tokens half-way
+        encoder.vocab_size = size
+
+
+def _model(
+    config: PreTrainedConfig, state: Mapping[str, Tensor], *, new_last_layer: bool
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Return the model with the tensors of `state` in it, and what was not there."""
+    kind = _hf.MODEL_FOR_CTC_MAPPING[type(config)]
+    if not state:
+        model = kind(config)
+        return model, frozenset(_parameters(model))
+    model, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(state),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=new_last_layer,
+        output_loading_info=True,
+    )
+    parameters = _parameters(model)
+    absent = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    last = {name for name in parameters if name.startswith(_LAST_LAYERS)}
+    if not parameters - absent - last:
+        message = f"none of its {len(state)} tensors is one of {kind.__name__}"
+        raise ValueError(message)
+    return model, frozenset(parameters & absent | (last if new_last_layer else set()))
+
+
+def _parameters(model: PreTrainedModel) -> set[str]:
+    # Both names of a tied layer count.
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
+    """Return the model's own feature extractor, or the default of its type."""
+    names = ("preprocessor_config.json", "processor_config.json")
+    if any((directory / name).is_file() for name in names):
+        return _hf.AutoFeatureExtractor.from_pretrained(
+            directory, trust_remote_code=False
+        )
+    if config.model_type == "wav2vec2-bert":
+        # Two frames of filterbanks are stacked into one input.
+        bins = config.feature_projection_input_dim // 2
+        return _hf.SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins)
+    kind: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
+    encoder = getattr(config, "encoder_config", None)
+    if encoder is None:
+        # With group norm over time, padding cannot be told from silence: no mask.
+        norm = getattr(config, "feat_extract_norm", "layer")
+        return kind(return_attention_mask=norm == "layer")
+    takes_bins = "num_mel_bins" in inspect.signature(kind).parameters
+    return kind(
+        **{"num_mel_bins" if takes_bins else "feature_size": encoder.num_mel_bins}
+    )
+
+
+def _check(recognizer: Recognizer, where: str) -> None:
+    """Raise where model, tokenizer and feature extractor do not belong together."""
+    model, tokenizer = recognizer.model, recognizer.tokenizer
+    # Published texts are decoded by the tokenizer's padding token, so that one holds.
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    outputs = model.config.vocab_size
+    known = set(tokenizer.get_vocab().values())
+    spelled = recognizer.spelling.ids
+    if model.config.pad_token_id not in range(outputs) or not (
+        spelled <= set(range(outputs)) <= known | {model.config.pad_token_id}
+    ):
+        message = (
+            f"{where}: the model has {outputs} outputs, its tokenizer {len(known)} "
+            f"tokens up to id {max(known)}, with blank {model.config.pad_token_id}; "
+            "they do not belong together"
+        )
+        raise DataError(message)
+    extractor = recognizer.feature_extractor
+    gives, takes = extractor.model_input_names[0], model.main_input_name
+    if gives != takes or extractor.sampling_rate != SAMPLE_RATE:
+        message = (
+            f"{where}: the model takes {takes} of {SAMPLE_RATE} Hz audio, its feature "
+            f"extractor gives {gives} of {extractor.sampling_rate} Hz audio"
+        )
+        raise NotSupportedError(message)
+
+
+def _too_short(waveform: NDArray[np.float32]) -> AudioError:
+    message = (
+        f"the recording is too short for the model: {len(waveform) / SAMPLE_RATE:.3f} s"
+    )
+    return AudioError(message)
+
+
+@contextmanager
+def damaged(where: str) -> Iterator[None]:
+    """Raise what goes wrong inside the block as DataError, but our own errors."""
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except ImportError as error:
+        message = f"{where} needs a package that is missing: {error}"
+        raise NotSupportedError(message) from error
+    except Exception as error:
+        # Whatever a damaged file makes JSON, safetensors or transformers stumble on.
+        message = f"{where} cannot be opened as a model: {error}"
+        raise DataError(message) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress bars and the advice of transformers inside the block."""
+    verbosity = _logging.get_verbosity()
+    bars = _logging.is_progress_bar_enabled()
+    _logging.set_verbosity_error()
+    _logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        _logging.set_verbosity(verbosity)
+        if bars:
+            _logging.enable_progress_bar()

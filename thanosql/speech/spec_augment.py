@@ -1,0 +1,93 @@
+"""SpecAugment: frames of utterances in, the same with stretches of them blotted out.
+
+Park et al. 2019, "SpecAugment", by the settings that transformers' configs carry:
+``mask_time_*`` for stretches of frames, which become the model's learned mask vector
+(as in wav2vec 2.0), and ``mask_feature_*`` for stretches of features, which become 0.
+
+It differs from transformers' own in three ways. All randomness is from one
+`torch.Generator`. Every utterance draws for itself, its rounding included, so what
+it gets does not hang on its neighbours' lengths. And the config's least number of
+masks (usually two of ten frames) is cut down for an utterance of which they would
+cover more than half: a spoken word of 22 frames, always 20 of them hidden, teaches
+a model to guess. Masks too long for an utterance are left out rather than an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedConfig
+
+
+def spec_augment(
+    hidden: Tensor,
+    lengths: Sequence[int],
+    mask_vector: Tensor,
+    config: PreTrainedConfig,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Return `hidden` with masks over time and over features, as `config` sizes them.
+
+    hidden: (sum of lengths, features), one utterance after the other; mask_vector:
+    (features,), or () for a constant; generator: on the CPU, None for torch's own.
+    """
+    # Drawn on the CPU whatever the device, so that nothing waits for a GPU.
+    if config.mask_time_prob > 0:
+        masks = [
+            draw_mask(
+                length,
+                config.mask_time_prob,
+                config.mask_time_length,
+                config.mask_time_min_masks,
+                generator,
+            )
+            for length in lengths
+        ]
+        mask = torch.cat(masks).to(hidden.device, non_blocking=True)[:, None]
+        hidden = torch.where(mask, mask_vector.to(hidden.dtype), hidden)
+    if config.mask_feature_prob > 0:
+        masks = [
+            draw_mask(
+                hidden.shape[1],
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                config.mask_feature_min_masks,
+                generator,
+            )
+            for _ in lengths
+        ]
+        mask = torch.stack(masks).to(hidden.device, non_blocking=True)
+        parts = zip(torch.split(hidden, list(lengths)), mask, strict=True)
+        hidden = torch.cat([part.masked_fill(hides, 0) for part, hides in parts])
+    return hidden
+
+
+def draw_mask(
+    length: int,
+    probability: float,
+    span: int,
+    least: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Return a mask (length,) of bool, on the CPU: True in random spans.
+
+    The spans are `span` long, start at different places and may overlap; there are
+    as many as would cover the share `probability` of the length if they did not,
+    rounded up or down at random, and `least` of them if half the length holds those.
+    """
+    mask = torch.zeros(length, dtype=torch.bool)
+    if span > length:
+        return mask
+    rounding = float(torch.rand((), generator=generator))
+    count = int(probability * length / span + rounding)
+    count = max(count, min(least, length // (2 * span)))
+    count = min(count, length // span)
+    starts = torch.randperm(length - span + 1, generator=generator)[:count]
+    mask[(starts[:, None] + torch.arange(span)).flatten()] = True
+    return mask

@@ -1,0 +1,267 @@
+"""A transcript in, what a model's vocabulary can spell of it out; and the way back.
+
+Text is Unicode NFC throughout. What `Spelling.normalize` returns is just what decoding
+writes for a model that hears everything right, so references and hypotheses compare.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from thanosql.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+BLANK = "[PAD]"
+UNKNOWN = "[UNK]"
+WORD_DELIMITER = "|"
+
+# The letter-like signs people type for an apostrophe.
+_APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
+# Marks that part words even where no space does: "well-known", "and/or", "so…then".
+_PARTING = frozenset("/\\…|")
+# Tokens that stand for no letter: <s>, </s>, <unk>, [PAD], [UNK].
+_BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+
+# Hangul as a keyboard spells it, by compatibility jamo, in Unicode's order.
+_INITIALS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
+_VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
+_FINALS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
+# Those that some vocabularies spell by two letters: a line each for finals and vowels.
+_PAIRS = {
+    letter: pair
+    for letters, pairs in (
+        (
+            "ㄳㄵㄶㄺㄻㄼㄽㄾㄿㅀㅄ",
+            "ㄱㅅ ㄴㅈ ㄴㅎ ㄹㄱ ㄹㅁ ㄹㅂ ㄹㅅ ㄹㅌ ㄹㅍ ㄹㅎ ㅂㅅ",
+        ),
+        ("ㅘㅙㅚㅝㅞㅟㅢ", "ㅗㅏ ㅗㅐ ㅗㅣ ㅜㅓ ㅜㅔ ㅜㅣ ㅡㅣ"),
+    )
+    for letter, pair in zip(letters, pairs.split(), strict=True)
+}
+_JOINED = {pair: letter for letter, pair in _PAIRS.items()}
+_SYLLABLE = re.compile(
+    "(?P<initial>[{initials}])(?P<vowel>{vowel_pairs}|[{vowels}])"
+    "(?:(?P<final>{final_pairs}|[{finals}])(?![{vowels}]))?".format(
+        initials=_INITIALS,
+        vowels=_VOWELS,
+        finals="".join(_FINALS),
+        vowel_pairs="|".join(_PAIRS[vowel] for vowel in _VOWELS if vowel in _PAIRS),
+        final_pairs="|".join(_PAIRS[final] for final in _FINALS if final in _PAIRS),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """A transcript as a model can spell it."""
+
+    text: str
+    dropped: Counter[str] = field(default_factory=Counter)
+    "The characters left out, each with how often."
+
+
+class Spelling:
+    """What the tokenizer of a CTC model can spell, and how.
+
+    A vocabulary of single characters is looked up here; any other (word pieces) is
+    left to the tokenizer itself.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, outputs: int) -> None:
+        """Read the vocabulary of a tokenizer; the model has `outputs` of its tokens."""
+        self._tokenizer = tokenizer
+        special = set(tokenizer.all_special_tokens)
+        delimiter = getattr(tokenizer, "word_delimiter_token", None)
+        tokens = {
+            token: index
+            for token, index in tokenizer.get_vocab().items()
+            if token not in special and not _BRACKETED.fullmatch(token)
+        }
+        self._unknown = tokenizer.unk_token_id
+        self._special = {
+            index
+            for token, index in tokenizer.get_vocab().items()
+            if token not in tokens and token != delimiter
+        }
+        self.ids = frozenset(tokens.values()) - {self._unknown}
+        "Ids of the tokens that stand for something written, the delimiter apart."
+        self._ids: dict[str, int] | None = None
+        if delimiter is not None and all(len(token) == 1 for token in tokens):
+            self._ids = {t: i for t, i in tokens.items() if t != delimiter}
+            # To a vocabulary without words (Japanese) the tokenizer adds a delimiter.
+            if tokenizer.get_vocab().get(delimiter, outputs) < outputs:
+                self._ids[" "] = tokenizer.get_vocab()[delimiter]
+        self._spelled: dict[str, str | None] = {}
+        cases = {
+            case
+            for letter in set("".join(tokens))
+            for case in (letter.islower() and "lower", letter.isupper() and "upper")
+            if case and self._spells(letter)
+        }
+        self._case = cases.pop() if len(cases) == 1 else ""
+        self._writes_lower = bool(getattr(tokenizer, "do_lower_case", False))
+        if self._writes_lower and self._ids is not None:
+            self._case = "upper"  # Wav2Vec2CTCTokenizer: upper case inside, lower out
+
+    def normalize(self, text: str) -> Normalized:
+        """Return `text` as the model can spell it, and what had to be left out.
+
+        Case and apostrophes become the vocabulary's, white space single spaces, Hangul
+        what the vocabulary has of it; a letter it lacks becomes its base letter (é, e)
+        or, like punctuation, is dropped and counted. A dash or a slash parts words.
+        """
+        dropped: Counter[str] = Counter()
+        letters = "".join(self._letters(text, dropped))
+        return Normalized(self.written(letters), dropped)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the target ids of a normalized text; no blanks among them."""
+        letters = "".join(self._letters(text, Counter()))
+        if self._ids is not None:
+            return tuple(self._ids[letter] for letter in letters)
+        ids = self._tokenizer(letters, add_special_tokens=False)["input_ids"]
+        return tuple(i for i in ids if i != self._unknown)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids that are collapsed already (no blanks)."""
+        spoken = [index for index in ids if index not in self._special]
+        # What CTC repeats is merged before; here "ll" is two letters.
+        text = self._tokenizer.decode(spoken, group_tokens=False)
+        return self.written(str(text))
+
+    def written(self, letters: str) -> str:
+        """Return the letters a model spells as one reads them: jamo as syllables."""
+        text = compose_jamo(unicodedata.normalize("NFC", letters))
+        return _lower(text) if self._writes_lower else text
+
+    def _letters(self, text: str, dropped: Counter[str]) -> Iterator[str]:
+        """Give the spelled characters of `text` with spaces between its words."""
+        text = compose_jamo(unicodedata.normalize("NFC", text))
+        if self._case:
+            text = _lower(text) if self._case == "lower" else text.upper()
+        word_before = space = False
+        for character in text:
+            spelled = None
+            if not character.isspace():
+                spelled = self._spell(character)
+                if spelled is None:
+                    dropped[character] += 1
+            if spelled is not None:
+                if space and word_before and self._spells(" "):
+                    yield " "
+                yield spelled
+                word_before, space = True, False
+            elif character.isspace() or _parts_words(character):
+                space = True
+
+    def _spell(self, character: str) -> str | None:
+        """Return how the vocabulary spells one character, or None."""
+        if character not in self._spelled:
+            self._spelled[character] = next(
+                (
+                    candidate
+                    for candidate in _candidates(character)
+                    if candidate and all(self._spells(letter) for letter in candidate)
+                ),
+                None,
+            )
+        return self._spelled[character]
+
+    def _spells(self, letter: str) -> bool:
+        if self._ids is not None:
+            return letter in self._ids
+        if letter == " ":
+            return True
+        ids = self._tokenizer(letter, add_special_tokens=False)["input_ids"]
+        return bool(ids) and self._unknown not in ids
+
+
+def vocabulary(texts: Iterable[str]) -> dict[str, int]:
+    """Return a character vocabulary for transcripts: each token with its id.
+
+    The blank is 0, then the unknown token and the word delimiter; then, by code point,
+    all letters in lower case, marks, digits and the apostrophe. Hangul is spelled by
+    conjoining jamo: some tens of letters reach every syllable, those not seen too.
+
+    Raises DataError where the texts hold no letter.
+    """
+    letters: set[str] = set()
+    for text in texts:
+        composed = compose_jamo(unicodedata.normalize("NFC", text))
+        letters.update(_lower(composed.translate(_APOSTROPHES)))
+    alphabet: set[str] = set()
+    for letter in letters:
+        if _is_syllable(letter):
+            alphabet.update(unicodedata.normalize("NFD", letter))
+        elif letter == "'" or letter.isdecimal() or _is_letter_or_mark(letter):
+            alphabet.add(letter)
+    if not alphabet - {"'"}:
+        message = (
+            "no vocabulary can be made: the texts hold no letter; check that the text "
+            "column is the transcript"
+        )
+        raise DataError(message)
+    tokens = [BLANK, UNKNOWN, WORD_DELIMITER, *sorted(alphabet)]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def compose_jamo(text: str) -> str:
+    """Return `text` with its runs of compatibility jamo as Hangul syllables.
+
+    A consonant belongs to the next syllable where a vowel follows it. What makes no
+    syllable stays as it is.
+    """
+    return _SYLLABLE.sub(_composed, text)
+
+
+def _composed(match: re.Match[str]) -> str:
+    initial, vowel, final = match["initial"], match["vowel"], match["final"] or ""
+    index = _INITIALS.index(initial) * len(_VOWELS)
+    index = (index + _VOWELS.index(_JOINED.get(vowel, vowel))) * len(_FINALS)
+    return chr(0xAC00 + index + _FINALS.index(_JOINED.get(final, final)))
+
+
+def _candidates(character: str) -> Iterator[str]:
+    """Give the ways to spell a character, the nearest to it first."""
+    yield character
+    if ord(character) in _APOSTROPHES or character == "'":
+        yield from ("'", "’")  # noqa: RUF001 - the apostrophe some vocabularies have
+    yield from (character.lower(), character.upper(), character.casefold())
+    yield unicodedata.normalize("NFD", character)  # letter and marks; conjoining jamo
+    if _is_syllable(character):
+        syllable = ord(character) - 0xAC00
+        initial, rest = divmod(syllable, len(_VOWELS) * len(_FINALS))
+        vowel, final = divmod(rest, len(_FINALS))
+        consonant, vowels, rest = _INITIALS[initial], _VOWELS[vowel], _FINALS[final]
+        yield consonant + vowels + rest
+        yield consonant + vowels + _PAIRS.get(rest, rest)
+        yield consonant + _PAIRS.get(vowels, vowels) + _PAIRS.get(rest, rest)
+    if character.isdecimal() or _is_letter_or_mark(character):
+        parts = unicodedata.normalize("NFKD", character)
+        base = "".join(c for c in parts if not unicodedata.category(c).startswith("M"))
+        yield from (base, base.lower(), base.upper())
+
+
+def _is_syllable(character: str) -> bool:
+    return "가" <= character <= "힣"
+
+
+def _is_letter_or_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LM"
+
+
+def _parts_words(character: str) -> bool:
+    return character in _PARTING or unicodedata.category(character) in ("Pd", "Pc")
+
+
+def _lower(text: str) -> str:
+    # A dotted capital I would leave its dot behind as a mark of its own.
+    return text.lower().replace("i\u0307", "i")

@@ -1,0 +1,160 @@
+"""Train a model with CTC: examined rows in, an `EpochResult` an epoch out.
+
+The loop is plain PyTorch and lies in `loop.py`; here is what it is told, what it
+tells, and which of its epochs is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thanosql.errors import TrainingError
+from thanosql.speech.conditions import (
+    frozen_feature_encoder,
+    gradient_checkpointing,
+    seeded,
+)
+from thanosql.speech.loop import Loop, Score
+from thanosql.speech.precision import resolve
+from thanosql.speech.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from thanosql.speech.examination import Utterance
+    from thanosql.speech.recognizer import Recognizer
+
+SAMPLE = 32  # training utterances listened to at the end where none were held out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How to train; the options of BUILD MODEL hold the defaults."""
+
+    epochs: int
+    batch_size: int  # utterances
+    learning_rate: float  # the peak
+    warmup: float  # share of the steps in which the rate rises to it
+    weight_decay: float
+    max_grad_norm: float
+    freeze_feature_encoder: bool  # fresh weights are trained all the same
+    speed_perturbation: bool
+    precision: str  # auto, fp32, bf16, fp16
+    device: str  # auto, cpu, cuda, cuda:1
+    seed: int
+    gradient_checkpointing: bool  # computes twice, to hold less in memory
+    max_steps: int | None  # at most so many, whatever `epochs` says
+    time_limit: float | None  # seconds; the rate falls to 0 towards it
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What an epoch did; the validation's are None where nothing is held out."""
+
+    epoch: int  # from 1
+    step: int  # since the beginning
+    train_loss: float  # mean over utterances, per target character
+    validation_loss: float | None
+    wer: float | None
+    cer: float | None
+    learning_rate: float  # of the last step
+    audio_seconds: float  # trained on, at their own speed
+    seconds: float  # it took, validation included
+    best: bool  # so far; without validation every epoch is
+
+
+def train(
+    recognizer: Recognizer,
+    rows: Sequence[tuple[object, object]],
+    utterances: Sequence[Utterance],
+    validation_utterances: Sequence[Utterance],
+    config: TrainingConfig,
+    root: Path | None,
+    progress: Progress = silent,
+    *,
+    validation_rows: Sequence[tuple[object, object]] | None = None,
+) -> Iterator[EpochResult]:
+    """Train the recognizer's model, yielding after each epoch.
+
+    rows: (audio, text) each, as `examine` saw them; validation_rows: those of the
+    validation utterances, where they are others. Both are read in the calling thread.
+
+    When exhausted, the model holds the weights of the epoch with the lowest WER (then
+    loss) on the validation utterances, or of the last epoch where there are none, and
+    is in evaluation mode. The same seed gives the same weights on a CPU. torch's and
+    numpy's own random states are as before at each yield.
+
+    Raises TrainingError where the loss becomes NaN or the model writes only blanks at
+    the end, AudioError for a recording that can no longer be read, OptionError for a
+    device or a precision that is not to be had.
+    """
+    if not utterances:
+        message = "there is no utterance to train on"
+        raise TrainingError(message)
+    if validation_rows is None:
+        validation_rows = rows
+    compute = resolve(config.device, config.precision)
+    model: torch.nn.Module = recognizer.model
+    model.to(compute.device)
+    best: Score | None = None
+    kept: dict[str, torch.Tensor] = {}
+    try:
+        with (
+            frozen_feature_encoder(recognizer, config.freeze_feature_encoder),
+            gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
+        ):
+            loop = Loop(recognizer, utterances, rows, config, compute, root, progress)
+            ended = False
+            while not ended:
+                began = time.monotonic()
+                with (
+                    compute.tf32(),
+                    seeded(config.seed, loop.epoch + 1, compute.device),
+                ):
+                    train_loss, audio_seconds = loop.run_epoch()
+                    score = loop.score(validation_utterances, validation_rows)
+                ended = loop.ended
+                improved = score is None or best is None or score < best
+                if improved and score is not None:
+                    best = score
+                    # What the last epoch leaves in the model needs no copy.
+                    kept = {} if ended else _trained_state(model)
+                yield EpochResult(
+                    epoch=loop.epoch,
+                    step=loop.step,
+                    train_loss=train_loss,
+                    validation_loss=score.loss if score else None,
+                    wer=score.wer if score else None,
+                    cer=score.cer if score else None,
+                    learning_rate=loop.learning_rate,
+                    audio_seconds=audio_seconds,
+                    seconds=time.monotonic() - began,
+                    best=improved,
+                )
+            model.load_state_dict(kept, strict=False)
+        final = best or loop.score(utterances[:SAMPLE], rows)
+        if final is not None and final.silent:
+            message = (
+                f"the model writes only blanks (epoch {loop.epoch}, step {loop.step}, "
+                f"loss {final.loss:.2f}); train for more epochs, with another "
+                f"learning_rate than {config.learning_rate:g}, or from a larger or a "
+                "pretrained base"
+            )
+            raise TrainingError(message)
+    finally:
+        model.eval()
+
+
+def _trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies, on the CPU, of all that training changes: weights and buffers."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {
+        name: tensor.detach().to("cpu", copy=True)
+        for name, tensor in model.state_dict().items()
+        if name not in frozen
+    }

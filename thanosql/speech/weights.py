@@ -1,0 +1,106 @@
+"""A model's weights: safetensors bytes in memory to tensors, and fresh ones drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from thanosql.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Names of the safetensors format, as its specification lists them.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+# What transformers calls the convolutions between the audio and the encoder.
+_FRONT_ENDS = {"feature_extractor", "subsampling", "subsampler"}
+
+Buffer = bytes | bytearray | memoryview
+
+
+def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
+    """Return every tensor of the safetensors files in memory: name -> tensor.
+
+    Float tensors come as float32. Those stored so share the memory of their file where
+    that is writable (a bytearray); the caller must not use it for anything else.
+
+    Raises DataError where a file is not whole.
+    """
+    found: dict[str, Tensor] = {}
+    for name, content in files.items():
+        try:
+            found.update(_tensors(content))
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            message = f"the weights in {name} are damaged: {error}"
+            raise DataError(message) from error
+    return found
+
+
+def _tensors(content: Buffer) -> dict[str, Tensor]:
+    """Read one safetensors file: 8 bytes of length, a JSON header, the data."""
+    if memoryview(content).readonly:
+        content = bytearray(content)  # torch wants memory it may write to
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 8 <= start <= len(content):
+        message = f"its header ends at byte {start} of {len(content)}"
+        raise ValueError(message)
+    header = json.loads(bytes(content[8:start]))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        first, last = entry["data_offsets"]
+        count = math.prod(shape)
+        if last - first != count * dtype.itemsize or start + last > len(content):
+            message = f"{name} is to lie at bytes {first} to {last} of {len(content)}"
+            raise ValueError(message)
+        tensor = (
+            torch.frombuffer(content, dtype=dtype, count=count, offset=start + first)
+            if count
+            else torch.empty(0, dtype=dtype)
+        ).reshape(shape)
+        found[name] = tensor.float() if dtype.is_floating_point else tensor
+    return found
+
+
+def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
+    """Draw the fresh linear and convolution layers anew, each by its number of inputs.
+
+    transformers draws them with one small deviation for all, meant for wide pretrained
+    models: in a small model the signal dies on its way and all utterances look alike.
+    The convolutions of the front end, whose rectifiers each halve the signal, by He et
+    al. 2015; all other layers uniform within one over the root of their inputs.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            continue
+        names = [f"{name}.{own}" for own, _ in module.named_parameters()]
+        if not names or not fresh.issuperset(names):
+            continue
+        if parametrize.is_parametrized(module, "weight"):
+            # Weight norm: the weight is computed; assigning it sets what it is made of.
+            weight = torch.empty_like(module.weight, requires_grad=False)
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            module.weight = weight
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        else:
+            module.reset_parameters()
+            if not isinstance(module, nn.Linear) and _FRONT_ENDS & set(name.split(".")):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
