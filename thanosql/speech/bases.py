@@ -37,7 +37,7 @@ class Base:
     parameters: int
     "Roughly, in all."
     license: str
-    "As its authors state it."
+    "As its authors state it; empty where they do not."
 
 
 BASES: Mapping[str, Base] = {
@@ -59,10 +59,10 @@ BASES: Mapping[str, Base] = {
     "Wav2Vec2Base": Base("facebook/wav2vec2-base", "", 94_000_000, "Apache-2.0"),
     "XLSRBase": Base("facebook/wav2vec2-xls-r-300m", "", 315_000_000, "Apache-2.0"),
     "HubertBase": Base("facebook/hubert-base-ls960", "", 94_000_000, "Apache-2.0"),
-    "WavLMBase": Base("microsoft/wavlm-base-plus", "", 94_000_000, ""),
+    "WavLMBase": Base("microsoft/wavlm-base-plus", "", 94_000_000, "CC-BY-SA-3.0"),
     "Wav2Vec2BertBase": Base("facebook/w2v-bert-2.0", "", 580_000_000, "MIT"),
     # Nothing but a shape: all weights are fresh
-    "ParakeetTiny": Base("package:sample/parakeet_tiny", "", 0, "Apache-2.0"),
+    "ParakeetTiny": Base("package:sample/parakeet_tiny", "", 2_200_000, "Apache-2.0"),
 }
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -81,11 +81,11 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
     """
     directory = _locate(base)
-    names = {path.name for path in directory.iterdir()}
-    pickle = hub.pickled_weights(names)
-    if pickle is not None and not hub.has_safetensors(names):
-        raise hub.refuse_pickle(str(directory), pickle)
     with damaged(str(directory)):
+        names = {path.name for path in directory.iterdir()}
+        pickle = hub.pickled_weights(names)
+        if pickle is not None and not hub.has_safetensors(names):
+            raise hub.refuse_pickle(str(directory), pickle)
         state = {
             key: tensor
             for name in _weight_files(directory, names)

@@ -170,12 +170,12 @@ def _explained(repository: str, error: Exception) -> Exception:
             "private ('hf auth login'); there is no such directory either"
         )
         return ModelNotFoundError(message)
-    tried = (
-        "offline mode is set (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else error
-    )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if constants.HF_HUB_OFFLINE:
+        reason = "offline mode is set (HF_HUB_OFFLINE)"
     message = (
         f"base model {repository!r} cannot be fetched from {constants.ENDPOINT}: "
-        f"{str(tried).splitlines()[0]}; it is not in the cache "
-        f"({constants.HF_HUB_CACHE}) either; {ways_out}"
+        f"{reason}; it is neither in the cache ({constants.HF_HUB_CACHE}) nor a "
+        f"directory here; {ways_out}"
     )
     return OperationalError(message)
