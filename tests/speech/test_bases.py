@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import socket
 import threading
@@ -353,6 +354,18 @@ def test_a_pickled_checkpoint_is_refused_and_not_opened(name, fine_tuned, tmp_pa
     with pytest.raises(NotSupportedError, match=r"as .*, which can run code.*convert"):
         open_base(str(fine_tuned), no_texts)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_refused_pickle_opens_after_the_conversion_that_is_named(fine_tuned):
+    torch.save(
+        load_file(fine_tuned / "model.safetensors"), fine_tuned / "pytorch_model.bin"
+    )
+    (fine_tuned / "model.safetensors").unlink()
+    with pytest.raises(NotSupportedError, match="convert it once") as refused:
+        open_base(str(fine_tuned), no_texts)
+    command = re.search(r"AutoModelForCTC\.\S+ \S+\)", str(refused.value))[0]
+    exec(command, {"AutoModelForCTC": transformers.AutoModelForCTC, "DIR": fine_tuned})
+    assert open_base(str(fine_tuned), no_texts).fresh == frozenset()
 
 
 def test_what_a_training_pickled_beside_the_weights_does_not_matter(

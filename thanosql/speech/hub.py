@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 10.0  # seconds for the hub's first answer; the client itself waits for ever
+TIMEOUT = 5.0  # seconds for the hub to answer; by itself the client waits for ever
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".h5", ".msgpack")
 # What a training leaves beside the weights, pickled too, and of no use here.
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}

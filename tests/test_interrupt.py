@@ -1,0 +1,72 @@
+"""Ctrl-C, in a real process."""
+
+import subprocess
+import sys
+
+import pytest
+
+_SCRIPT = """
+import os, signal, sys, threading
+import thanosql
+from thanosql import jobs
+
+statement, stage = sys.argv[2:]
+con = thanosql.connect(sys.argv[1])
+before = con.execute("SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)")
+before = before.fetchall()
+show = jobs.Progress.__call__
+
+def interrupt_once(self, at, *numbers, **facts):
+    if at == stage:
+        jobs.Progress.__call__ = show
+        os.kill(os.getpid(), signal.SIGINT)
+
+jobs.Progress.__call__ = interrupt_once
+try:
+    con.execute(statement).fetchall()
+except KeyboardInterrupt:
+    print("interrupted", threading.active_count())
+after = con.execute("SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)")
+print(after.fetchall() == before, con.in_transaction)
+print(con.execute("PRAGMA integrity_check").fetchall())
+print(con.execute("SELECT name FROM pragma_module_list WHERE name LIKE 'thanosql%'")
+      .fetchall())
+"""
+
+
+@pytest.mark.parametrize("stage", ["examine", "train", "validate"])
+def test_interrupting_a_build_leaves_the_earlier_model_and_no_thread(calls, stage):
+    path = calls.execute("PRAGMA database_list").fetchone()[2]
+    statement = (
+        "BUILD MODEL m USING m OPTIONS (overwrite=TRUE, epochs=50, validation=0.3) "
+        "AS SELECT * FROM calls"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, path, statement, stage],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == [
+        "interrupted 1",
+        "True False",
+        "[('ok',)]",
+        "[]",
+    ], done.stderr
+
+
+def test_interrupting_a_predict_ends_it(calls):
+    path = calls.execute("PRAGMA database_list").fetchone()[2]
+    statement = "PREDICT USING m OPTIONS (batch_size=2) AS SELECT audio FROM calls"
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, path, statement, "transcribe"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == [
+        "interrupted 1",
+        "True False",
+        "[('ok',)]",
+        "[]",
+    ], done.stderr
