@@ -56,7 +56,7 @@ def forward(
     if ragged.supports(model):
         return ragged.encode(model, ragged.extract(model, inputs), generator)
     lengths = [output_length(recognizer, len(f)) for f in inputs]
-    rows = [torch.zeros(0, model.config.vocab_size, device=model.device)] * len(inputs)
+    rows: dict[int, Tensor] = {}
     for group in _groups(model, inputs, lengths):
         together = [inputs[i] for i in group]
         with _our_randomness(model, [len(f) for f in together], generator):
@@ -64,10 +64,10 @@ def forward(
         for i, row in zip(group, logits, strict=True):
             # A lone row's own length: an adapter may drop layers while it is trained.
             rows[i] = row[: lengths[i]] if len(group) > 1 else row
-    return (
-        pad_sequence(rows, batch_first=True),
-        torch.tensor([len(row) for row in rows]),
-    )
+    some = next(iter(rows.values()), torch.zeros(0, model.config.vocab_size))
+    in_order = [rows.get(i, some[:0]) for i in range(len(inputs))]
+    logits = pad_sequence(in_order, batch_first=True)
+    return logits, torch.tensor([len(row) for row in in_order])
 
 
 def output_length(recognizer: Recognizer, feature_length: int) -> int:

@@ -7,8 +7,8 @@ depends on its neighbours, and all of them spend their arithmetic on padding. He
 padding is ever made. Which parts of the network look beyond one frame?
 
 * The convolutional encoder (and its GroupNorm): run per utterance, `convolution.py`.
-* The positional convolution, the adapter's convolutions (`add_adapter`): transformers'
-  own modules, per utterance. The convolution's weight norm is computed once a batch.
+* The positional convolution and the adapter's (`add_adapter`): per utterance, the
+  weight norm of the first being computed once for all of them.
 * Attention: softmax(QK'/sqrt d)V among an utterance's own frames, per utterance by
   `scaled_dot_product_attention`.
 
@@ -17,13 +17,14 @@ forward, attention adapters, CTC head) treats every frame alone. There the frame
 all the utterances simply lie one after the other, (sum of lengths, features): one
 large product instead of many small ones. So row i of the result is, but for the
 order of floating-point sums, what the model gives for utterance i alone, and so are
-gradients. The parameters are the model's own modules' and nothing is copied.
+gradients. Modules and parameters are the model's own: what is loaded into them, frozen
+or quantized there, holds here.
 
 In training, dropout and LayerDrop are the config's, SpecAugment is our own
-(`spec_augment.py`), and a model with gradient checkpointing on recomputes layer by
-layer. transformers also drops adapter layers at random; here never, since
-without one the frame rate doubles, which no caller could know. HuBERT's
-`conv_pos_batch_norm`, in training, takes its statistics from the batch's real frames.
+(`spec_augment.py`), and gradient checkpointing is done where transformers' switch put
+it. transformers also drops adapter layers at random; here none is, since without one
+the frame rate doubles, which no caller could know. HuBERT's `conv_pos_batch_norm`, in
+training, takes its statistics from all the batch's frames, none of them padding.
 Where no gradients are wanted, what follows attention is computed `ROWS` frames at a
 time, which keeps the wide feed-forward activations in the cache and memory flat.
 """
