@@ -19,9 +19,7 @@ def copy_into(connection: apsw.Connection) -> int:
     before = connection.total_changes()
     with (
         resources.as_file(resources.files(__name__) / "sample.db") as path,
-        closing(
-            apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
-        ) as sample,
+        closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)) as sample,
         connection,
     ):
         for name, definition in sample.execute(
