@@ -104,7 +104,9 @@ def test_what_was_trained_how_is_kept_in_tables(tone_table, base):
     facts = dict(tone_table.execute("DESCRIBE MODEL m").fetchall())
     assert facts["query"] == "SELECT * FROM spoken"
     assert facts["option seed"] == 3
-    assert facts["epoch 2 train_loss"] == epochs[1]["train_loss"]
+    (best,) = [epoch for epoch in epochs if epoch["kept"]]
+    assert facts["kept_epoch"] == best["epoch"]
+    assert facts["train_loss"] == best["train_loss"]
     assert "version torch" in facts
 
 
@@ -124,7 +126,7 @@ def test_the_same_seed_builds_the_same_model_and_another_another(tone_table, bar
 
 def test_validation_rows_may_come_from_a_query(tone_table, base):
     tone_table.execute("CREATE TABLE other AS SELECT * FROM spoken LIMIT 5")
-    build(tone_table, base, validation="SELECT audio, text FROM other")
+    build(tone_table, base, validation="SELECT audio, text FROM other; ")
     assert tone_table.execute(
         "SELECT utterances, validation_utterances FROM thanosql_runs"
     ).fetchone() == (40, 5)
@@ -211,6 +213,48 @@ def test_no_lock_is_held_while_training(tmp_path, base):
     assert len(wrote) > 1
     other.close()
     con.close()
+
+
+def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
+    path = tmp_path / "x.db"
+    con = thanosql.connect(path)
+    con.execute("CREATE TABLE spoken (audio BLOB, text TEXT)")
+    con.execute("CREATE TABLE history (epoch, loss)")
+    con.executemany("INSERT INTO spoken VALUES (?, ?)", [(tones(w), w) for w in WORDS])
+    con.commit()
+    other = thanosql.connect(path, timeout=0)
+
+    def write(*_, **__):
+        other.execute("INSERT INTO spoken VALUES (NULL, NULL)")
+        other.commit()
+
+    from thanosql import jobs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.Progress, "__call__", write)
+        con.execute(
+            "INSERT INTO history SELECT epoch, train_loss FROM (BUILD MODEL m "
+            f"USING '{base}' OPTIONS (epochs=1) AS SELECT * FROM spoken)"
+        )
+    con.rollback()  # the history; no transaction was open when the model was stored
+    assert con.execute("SELECT * FROM history").fetchall() == []
+    assert con.execute("SELECT name FROM (LIST MODELS)").fetchall() == [("m",)]
+    other.close()
+    con.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "message"),
+    [
+        ("SELECT * FROM spoken WHERE text = ?", thanosql.OptionError, "parameters"),
+        ("DROP MODEL m", thanosql.StatementSyntaxError, "yields no rows"),
+        ("SELECT * FROM spoken; SELECT 1", thanosql.OperationalError, 'near ";"'),
+        ("DELETE FROM spoken", thanosql.OperationalError, "syntax error"),
+    ],
+)
+def test_validation_takes_one_query(tone_table, base, query, error, message):
+    with pytest.raises(error, match=message):
+        build(tone_table, base, validation=query)
 
 
 def test_the_epochs_of_a_build_can_be_queried(tone_table, base):

@@ -1,6 +1,7 @@
 """A speech clause stands wherever SQLite takes a query."""
 
 import gc
+import itertools
 import threading
 import warnings
 
@@ -282,6 +283,15 @@ def test_a_row_that_cannot_be_read_is_named_when_it_is_reached(calls):
     assert calls.execute("SELECT 1").fetchall() == [(1,)]
 
 
+def test_a_row_is_named_by_its_number_in_later_scans_too(calls):
+    calls.execute("UPDATE calls SET audio = x'00' WHERE id = 7")
+    sql = "PREDICT USING m OPTIONS (batch_size=2) AS SELECT id, audio FROM calls"
+    with pytest.raises(thanosql.AudioError, match=r"^row 7:"):
+        calls.execute(
+            f"SELECT (SELECT predicted FROM ({sql}) WHERE id = c.id) FROM calls c"
+        ).fetchall()
+
+
 def test_an_empty_query_predicts_nothing_and_keeps_its_columns(calls):
     cursor = calls.execute(f"{PREDICT} WHERE 0")
     assert [column[0] for column in cursor.description] == ["id", "audio", "predicted"]
@@ -459,3 +469,106 @@ def test_audio_paths_start_at_audio_root(calls, transcripts, tmp_path):
     sql = "PREDICT USING m AS SELECT id, id || '.wav' AS audio_path FROM calls"
     assert {row[0]: row[2] for row in connection.execute(sql)} == transcripts
     connection.close()
+
+
+def test_an_error_that_is_kept_keeps_no_lock(calls):
+    calls.execute("UPDATE calls SET audio = x'00' WHERE id = 5")
+    calls.commit()
+    path = calls.execute("PRAGMA database_list").fetchone()[2]
+    other = thanosql.connect(path, timeout=0)
+    kept = []
+    for clause in ("PREDICT USING m", "EVALUATE USING m", "BUILD MODEL n USING m"):
+        sql = f"{clause} OPTIONS (batch_size=2) AS SELECT * FROM calls"
+        with pytest.raises(thanosql.Error) as error:
+            calls.execute(sql).fetchall()
+        kept.append(error.value)
+        other.execute("UPDATE calls SET text = 'x' WHERE id = 1")
+        other.commit()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "sql", [PREDICT, "EVALUATE USING m AS SELECT * FROM calls", "DESCRIBE MODEL m"]
+)
+def test_a_locked_database_is_an_operational_error_for_clauses_too(calls, sql):
+    path = calls.execute("PRAGMA database_list").fetchone()[2]
+    calls.execute("BEGIN EXCLUSIVE")
+    other = thanosql.connect(path, timeout=0)
+    with pytest.raises(thanosql.OperationalError, match="locked"):
+        other.execute(sql)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "sql", ["PREDICT USING m AS SELECT ? AS audio", f"SELECT ? FROM ({PREDICT})"]
+)
+def test_a_parameter_of_a_wrong_type_is_a_programming_error(calls, sql):
+    with pytest.raises(thanosql.ProgrammingError, match="bad binding argument"):
+        calls.execute(sql, (object(),))
+    assert modules(calls) == []
+
+
+def test_tables_with_the_names_of_ours_are_not_mistaken_for_them(calls):
+    calls.serial = itertools.count(1)
+    calls.execute("CREATE TABLE thanosql_predict_1 AS SELECT 'wrong'")
+    calls.execute("CREATE TEMP TABLE thanosql_PREDICT_2 AS SELECT 'wrong'")
+    sql = f"""
+        WITH thanosql_predict_3 AS (SELECT 'wrong')
+        SELECT count(*) FROM ({PREDICT}), thanosql_predict_3
+        """
+    assert calls.execute(sql).fetchall() == [(8,)]
+
+
+def test_a_column_added_between_two_scans_does_not_pass_for_the_transcript(calls):
+    cursor = calls.execute(
+        "SELECT k.value, predicted FROM json_each('[1, 2]') AS k "
+        "CROSS JOIN (PREDICT USING m AS SELECT * FROM calls)"
+    )
+    cursor.fetchone()
+    calls.execute("ALTER TABLE calls ADD COLUMN extra DEFAULT 'wrong'")
+    with pytest.raises(thanosql.OperationalError, match="have changed since"):
+        cursor.fetchall()
+
+
+def test_a_model_replaced_before_it_is_read_is_not_mistaken_for_the_new_one(
+    calls, base, monkeypatch
+):
+    from thanosql import jobs
+
+    monkeypatch.setattr(jobs, "_loaded", jobs._LoadedModels())
+    calls.execute("IMPORT MODEL n FROM ?", (str(base),))
+    calls.execute("UPDATE thanosql_models SET sha256 = 'old' WHERE name = 'n'")
+    calls.commit()
+    sql = f"SELECT id FROM ({PREDICT}) UNION ALL SELECT id FROM ({PREDICT})"
+    cursor = calls.execute(sql[::-1].replace(" m ", " n ", 1)[::-1])
+    calls.execute("IMPORT MODEL n FROM ? OPTIONS (overwrite=TRUE)", (str(base),))
+    with pytest.raises(thanosql.OperationalError, match="'n' was dropped or replaced"):
+        cursor.fetchall()
+
+
+def test_an_implicit_transaction_is_announced_at_the_callers_line(calls, base):
+    calls.execute("INSERT INTO calls (audio) VALUES (NULL)")
+    calls.execute("SAVEPOINT s")
+    with pytest.warns(thanosql.Warning, match="commit") as warned:
+        calls.execute("IMPORT MODEL n FROM ?", (str(base),))
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_model_that_cannot_be_written_out_is_an_operational_error(calls, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(thanosql.OperationalError, match="Not a directory"):
+        calls.execute("EXPORT MODEL m TO ?", (str(tmp_path / "file" / "m"),))
+    with pytest.raises(thanosql.ProgrammingError, match="it is a file"):
+        calls.execute("EXPORT MODEL m TO ?", (str(tmp_path / "file"),))
+
+
+def test_an_error_of_a_later_scan_points_nowhere_rather_than_wrong(calls):
+    calls.execute("CREATE TABLE c AS SELECT audio, text FROM calls LIMIT 1")
+    cursor = calls.execute(
+        "SELECT k.value FROM json_each('[1, 2]') AS k "
+        "CROSS JOIN (PREDICT USING m AS SELECT audio, text FROM c)"
+    )
+    cursor.fetchone()
+    calls.execute("ALTER TABLE c RENAME COLUMN text TO words")
+    with pytest.raises(thanosql.OperationalError, match=r"no such column: text$"):
+        cursor.fetchall()

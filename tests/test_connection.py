@@ -112,6 +112,22 @@ def test_the_block_of_a_connection_commits_or_rolls_back_and_leaves_it_open(tabl
     assert rows(table) == [(1,)]
 
 
+def test_a_block_whose_commit_fails_is_rolled_back(connection):
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+    connection.execute(
+        "CREATE TABLE child (p REFERENCES parent DEFERRABLE INITIALLY DEFERRED)"
+    )
+
+    def leave_an_orphan():
+        with connection:
+            connection.execute("INSERT INTO child VALUES (5)")
+
+    with pytest.raises(thanosql.IntegrityError, match="FOREIGN KEY"):
+        leave_an_orphan()
+    assert not connection.in_transaction
+
+
 def test_committing_does_not_end_an_open_query(table):
     table.executemany("INSERT INTO t VALUES (?, ?)", [(i, "x") for i in range(5)])
     table.commit()
@@ -135,6 +151,13 @@ def test_closing_rolls_back_and_may_be_repeated(tmp_path):
     with thanosql.connect(path) as con:
         assert rows(con) == []
     con.close()
+
+
+def test_a_connection_that_cannot_be_closed_stays_open(connection):
+    connection.apsw.create_scalar_function("close", connection.close)
+    with pytest.raises(thanosql.ProgrammingError, match="cannot close"):
+        connection.execute("SELECT close()")
+    assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def test_a_busy_database_is_an_operational_error_after_the_timeout(tmp_path):

@@ -1,4 +1,5 @@
 import gc
+import time
 
 import apsw
 import pytest
@@ -204,3 +205,43 @@ def test_speech_words_elsewhere_stay_plain_sql(before, expression, name, after):
     assert [column[:2] for column in cursor.description] == [*columns]
     assert cursor.fetchall() == rows
     connection.close()
+
+
+def test_executemany_runs_every_row_of_a_statement_that_returns_some(connection):
+    connection.execute("CREATE TABLE t (a)")
+    cursor = connection.executemany(
+        "INSERT INTO t VALUES (?) RETURNING a", [(1,), (2,), (3,)]
+    )
+    assert cursor.rowcount == 3
+    connection.commit()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (3,)
+
+
+def test_the_callers_own_error_is_not_its_own_cause(connection):
+    connection.apsw.create_scalar_function("fail", lambda value: {}[value])
+    with pytest.raises(KeyError) as error:
+        connection.execute("SELECT fail('x')")
+    assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize("method", ["execute", "executescript"])
+def test_a_nul_in_the_text_is_a_programming_error(cursor, method):
+    with pytest.raises(thanosql.ProgrammingError, match="NUL character"):
+        getattr(cursor, method)("SELECT 1;\0SELECT 2;")
+
+
+def test_a_script_with_many_semicolons_in_a_string_is_split_quickly(connection):
+    text = "a { b: c; }\n" * 20_000
+    began = time.perf_counter()
+    connection.executescript(f"CREATE TABLE t (a); INSERT INTO t VALUES ('{text}');")
+    assert time.perf_counter() - began < 2  # 4 s if each semicolon were asked about
+    assert connection.execute("SELECT a FROM t").fetchone() == (text,)
+
+
+@pytest.mark.parametrize(
+    "quoted", ["'a;''b;'", '"a;"', "`a;`", "[a;]", "/* a; */ 1", "-- a;\n 1"]
+)
+def test_a_script_is_not_split_inside_any_kind_of_quotes(connection, quoted):
+    connection.execute('CREATE TABLE t ("a;")')
+    connection.executescript(f"CREATE TABLE u AS SELECT {quoted} FROM t; SELECT 1")
+    assert connection.execute("SELECT count(*) FROM u").fetchone() == (0,)

@@ -12,8 +12,8 @@ from thanosql import jobs
 
 statement, stage = sys.argv[2:]
 con = thanosql.connect(sys.argv[1])
-before = con.execute("SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)")
-before = before.fetchall()
+transcripts = "SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
+before = con.execute(transcripts).fetchall()
 show = jobs.Progress.__call__
 
 def interrupt_once(self, at, *numbers, **facts):
@@ -26,8 +26,8 @@ try:
     con.execute(statement).fetchall()
 except KeyboardInterrupt:
     print("interrupted", threading.active_count())
-after = con.execute("SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)")
-print(after.fetchall() == before, con.in_transaction)
+after = con.execute(transcripts).fetchall()
+print(after == before, con.in_transaction)
 print(con.execute("PRAGMA integrity_check").fetchall())
 print(con.execute("SELECT name FROM pragma_module_list WHERE name LIKE 'thanosql%'")
       .fetchall())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import warnings
 from collections import deque
 from contextlib import closing
 from importlib.metadata import version
@@ -36,11 +35,11 @@ def relation(execution: Execution, node: statements.Node) -> Relation | None:
 def _build(execution: Execution, node: statements.BuildModel) -> Relation:
     options = execution.options(statements.BuildOptions, node.options)
     overwrite = options.overwrite or node.or_replace
-    source = execution.source(node.query)
+    source = execution.source(node.query, for_effect=True)
     pairs, held_out = _Pairs(source, options), None
     if isinstance(options.validation, str):
-        query = statements.parse(options.validation)
-        held_out = _Pairs(execution.source(query), options)
+        query = _validation_query(options.validation)
+        held_out = _Pairs(execution.source(query, for_effect=True), options)
     epochs: list[Sequence[Any]] = []
 
     def open_base(texts: Callable[[], Iterable[str]]) -> Recognizer:
@@ -70,6 +69,18 @@ def _build(execution: Execution, node: statements.BuildModel) -> Relation:
     return Relation(_EPOCH_COLUMNS, lambda: iter(epochs))
 
 
+def _validation_query(text: str) -> statements.Query:
+    """Return a query for the validation rows; in parentheses, for one is all it is."""
+    query = statements.parse(f"SELECT * FROM ({text.rstrip().rstrip(';')}\n)")
+    if query.statement_parameters:
+        message = (
+            "the query in the option validation cannot use parameters of its own; "
+            "bind the whole text of it instead: validation=?"
+        )
+        raise errors.OptionError(message)
+    return query
+
+
 def _predict(execution: Execution, node: statements.Predict) -> Relation:
     options = execution.options(statements.PredictOptions, node.options)
     model = execution.store.get(node.model_name)
@@ -87,7 +98,7 @@ def _predict(execution: Execution, node: statements.Predict) -> Relation:
         rows = iter(source)
         # A scan after the first (the inner side of a join) reads the query again but
         # runs the model only from the first row that no earlier scan has come to.
-        for row in rows:
+        for number, row in enumerate(rows, start=1):  # noqa: B007 - used behind
             text = known.get(_key(row[audio]))
             if text is None:
                 break
@@ -103,7 +114,12 @@ def _predict(execution: Execution, node: statements.Predict) -> Relation:
 
         with closing(
             jobs.transcribe(
-                execution.store, model, recordings(), options, execution.audio_root
+                execution.store,
+                model,
+                recordings(),
+                options,
+                execution.audio_root,
+                first_row=number,
             )
         ) as batches:
             for batch in batches:
@@ -142,22 +158,16 @@ def _list_models(execution: Execution, _node: statements.ListModels) -> Relation
 
 def _describe(execution: Execution, node: statements.DescribeModel) -> Relation:
     model = execution.store.get(node.name)
-    epochs = execution.store.epochs(model)
     facts: list[tuple[str, Any]] = [
         (name, value)
         for (name, _), value in zip(_SUMMARY_COLUMNS, _summary(model), strict=True)
     ]
     facts += [("sha256", model.sha256), ("query", model.query)]
+    facts += execution.store.run_facts(model)
     facts += [
         (f"option {name}", value) for name, value in (model.options or {}).items()
     ]
     facts += [(f"version {name}", value) for name, value in model.versions.items()]
-    for (name, _), *values in zip(_EPOCH_COLUMNS, *epochs, strict=True):
-        facts += [
-            (f"epoch {epoch[0]} {name}", value)
-            for epoch, value in zip(epochs, values, strict=True)
-            if name != "epoch"
-        ]
     return Relation((("property", "TEXT"), ("value", None)), lambda: iter(facts))
 
 
@@ -208,7 +218,14 @@ def _export(execution: Execution, node: statements.ExportModel) -> Relation:
         store.export(files, target)
         written.append((model.name, str(target), len(files), model.bytes))
 
-    execution.effect(write)
+    def write_or_explain() -> None:
+        try:
+            write()
+        except OSError as error:  # no permission, a full disk
+            message = f"cannot export to {str(target)!r}: {error.strerror}"
+            raise errors.OperationalError(message) from error
+
+    execution.effect(write_or_explain)
     columns = (
         ("name", "TEXT"),
         ("directory", "TEXT"),
@@ -220,11 +237,9 @@ def _export(execution: Execution, node: statements.ExportModel) -> Relation:
 
 def _warn_if_transaction_is_implicit(execution: Execution) -> None:
     if execution.transaction_is_implicit:
-        warnings.warn(
+        errors.warn(
             "the model becomes part of the transaction that an earlier write opened; "
-            "commit() to keep it",
-            errors.Warning,
-            stacklevel=2,
+            "commit() to keep it"
         )
 
 

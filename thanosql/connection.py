@@ -194,6 +194,11 @@ class Connection:
             self._run(f"BEGIN {self._isolation_level}")
             self.began_implicitly = True
 
+    def note_transaction_control(self, keyword: str) -> None:
+        """Take note that a statement with that first word was executed."""
+        if keyword == "BEGIN" or not self.in_transaction:
+            self.began_implicitly = False
+
     def commit_before_script(self) -> None:
         """Commit what a write began, as `sqlite3` does before a script."""
         if self._autocommit == LEGACY_TRANSACTION_CONTROL:
@@ -227,11 +232,11 @@ class Connection:
         An open transaction is rolled back, as `sqlite3` does.
         """
         if self._open is not None:
-            connection, self._open = self._open, None
             try:
-                connection.close()
-            except apsw.Error as error:
+                self._open.close()
+            except apsw.Error as error:  # in an SQL function of its own, say
                 raise errors.from_apsw(error) from error
+            self._open = None
 
     def __enter__(self) -> Self:
         return self
@@ -242,10 +247,14 @@ class Connection:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.commit()
-        else:
+        if kind is not None:
             self.rollback()
+            return
+        try:
+            self.commit()
+        except errors.Error:  # a deferred constraint, say
+            self.rollback()
+            raise
 
 
 def _checked_isolation_level(level: Any) -> IsolationLevel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
@@ -43,7 +44,8 @@ class _Route(NamedTuple):
     """What the text alone tells, before SQLite sees it."""
 
     may_write_rows: bool
-    controls_transaction: bool
+    transaction_control: str
+    "BEGIN, COMMIT, END or ROLLBACK, where that is the first word; else empty."
     may_be_speech: bool
 
 
@@ -53,7 +55,7 @@ def _route(sql: str) -> _Route | None:
     keyword = found[1].upper() if found else ""
     route = _Route(
         keyword in ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"),
-        keyword in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT"),
+        keyword if keyword in ("BEGIN", "COMMIT", "END", "ROLLBACK") else "",
         _may_be_speech(sql),
     )
     return route if any(route) else None
@@ -102,17 +104,18 @@ class _Run:
                 message = "execute takes one statement; executescript takes several"
                 raise errors.ProgrammingError(message)
         self.columns = cursor.get_description()
-        if self.is_plain:
+        if self.is_plain or cursor.is_explain:
             return True
-        if (
-            self.may_write_rows
-            and not cursor.is_readonly  # WITH may begin a SELECT
-            and not cursor.is_explain
-        ):
+        # Before a transaction begins, which would be held while a model trains.
+        if self.execution is not None:
+            self.execution.take_effect()
+        if cursor.is_readonly:  # WITH may begin a SELECT
+            return True
+        if self.may_write_rows:
             self.writes_rows = True
             self.connection.begin_for_write()
-        if self.execution is not None and not cursor.is_explain:
-            self.execution.before_first_step(writes=not cursor.is_readonly)
+        if self.execution is not None:
+            self.execution.read_first()
         return True
 
     def trace_once(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
@@ -177,15 +180,18 @@ class Cursor:
         try:
             cursor.execute(sql, parameters)
         except _SQLITE_ERRORS as error:
-            raise _explained(error, parameters) from error
+            _raise_explained(error, parameters)
         if route is not None:
             self._note_writes()
-            if route.controls_transaction:
-                self.connection.began_implicitly = False
+            if route.transaction_control:
+                self.connection.note_transaction_control(route.transaction_control)
         return self
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
-        """Execute a statement that changes rows once for each of `parameters`."""
+        """Execute a statement that changes rows once for each of `parameters`.
+
+        The rows of RETURNING are dropped, as `sqlite3` does.
+        """
         cursor = self._idle_cursor()
         route = _route(sql)
         if route is None or not route.may_write_rows:
@@ -194,16 +200,18 @@ class Cursor:
         before = self.connection.total_changes
         if route.may_be_speech:
             for each in parameters:
-                self.execute(sql, each)
+                deque(self.execute(sql, each), maxlen=0)
         else:
             self._run.prepare(sql, True)
             cursor.exec_trace = self._run.trace_once
             try:
-                cursor.executemany(sql, parameters)
+                # APSW stops at the first row of RETURNING until it is fetched.
+                deque(cursor.executemany(sql, parameters), maxlen=0)
             except _SQLITE_ERRORS as error:
-                raise _explained(error, ()) from error
+                _raise_explained(error, ())
             finally:
                 cursor.exec_trace = self._run.trace
+        self._run.columns = ()
         self.rowcount = self.connection.total_changes - before
         return self
 
@@ -223,10 +231,9 @@ class Cursor:
                 self._run.prepare(statement, False)
                 try:
                     self._open_cursor().execute(statement)
-                except apsw.Error as error:
-                    raise errors.from_apsw(error) from error
-            for _ in self:
-                pass
+                except _SQLITE_ERRORS as error:
+                    _raise_explained(error, ())
+            deque(self, maxlen=0)
         self._run.prepare("", False)
         return self
 
@@ -245,10 +252,10 @@ class Cursor:
             return False
         from thanosql.execution import Execution
 
-        self._execution = execution = Execution(self.connection, query, parameters)
-        self._run.prepare(execution.sql, may_write_rows, execution)
-        # Not cached: the text names virtual tables that end with this execution.
         try:
+            self._execution = execution = Execution(self.connection, query, parameters)
+            self._run.prepare(execution.sql, may_write_rows, execution)
+            # Not cached: the text names virtual tables that end with this execution.
             self._open_cursor().execute(
                 execution.sql, execution.bindings, can_cache=False
             )
@@ -346,11 +353,12 @@ class Cursor:
         """End what was open here and raise the error, PEP 249's for APSW's."""
         execution = self._execution
         self._release()
-        if not isinstance(error, apsw.Error):
-            raise error
-        if execution is None:
-            raise errors.from_apsw(error) from error
-        raise execution.explained(error) from error
+        try:
+            if execution is not None and isinstance(error, apsw.Error):
+                raise execution.explained(error) from error
+            _raise_explained(error, ())
+        finally:
+            del error  # its traceback holds this frame: a cycle
 
     def _finish(self) -> None:
         """Note that the last row was fetched."""
@@ -383,20 +391,34 @@ class Cursor:
             execution.close()
 
 
-_SQLITE_ERRORS = (apsw.Error, KeyError, TypeError)
+_SQLITE_ERRORS = (apsw.Error, KeyError, TypeError, ValueError)
 
 
-def _explained(error: Exception, parameters: Parameters) -> Exception:
+def _raise_explained(error: BaseException, parameters: Parameters) -> NoReturn:
+    """Raise the PEP 249 error for one that APSW raised in an execution."""
+    explained = _explained(error, parameters)
+    try:
+        if explained is error:
+            raise error
+        raise explained from error
+    finally:
+        del error, explained  # their tracebacks hold this frame: a cycle
+
+
+def _explained(error: BaseException, parameters: Parameters) -> BaseException:
     """Return the PEP 249 error for one that APSW raised in an execution.
 
-    APSW answers a missing name with KeyError and a value of a type SQLite lacks with
-    TypeError. A KeyError or TypeError of the caller's own (an SQL function, say) is
-    returned as it is.
+    APSW answers a missing name with KeyError, a value of a type SQLite lacks with
+    TypeError and a NUL in the text with ValueError. One of the caller's own (of an SQL
+    function, say) is returned as it is.
     """
     if isinstance(error, apsw.Error):
         return errors.from_apsw(error)
     text = str(error)
-    if isinstance(error, TypeError) and "binding" in text:
+    if isinstance(error, ValueError) and text == "null character in query":
+        message = "the statement contains a NUL character; bind text that has one"
+        return errors.ProgrammingError(message)
+    if isinstance(error, TypeError) and text.startswith("Bad binding argument"):
         return errors.ProgrammingError(text[0].lower() + text[1:])
     if isinstance(error, TypeError) and "dict or a sequence" in text:
         message = "parameters are a sequence or a mapping"
@@ -407,17 +429,28 @@ def _explained(error: Exception, parameters: Parameters) -> Exception:
     return error
 
 
+# Stretches in which a semicolon ends nothing, else one semicolon.
+_quoted_or_semicolon = re.compile(
+    r"""'[^']*+' | "[^"]*+" | `[^`]*+` | \[[^\]]*+\] | --[^\n]*+ | /\*.*?\*/ | ;""",
+    re.DOTALL | re.VERBOSE,
+).finditer
+
+
 def _statements(script: str) -> Iterator[str]:
     """Yield the statements of a script, each with what ends it.
 
     SQLite itself says where one ends (`sqlite3_complete`): a semicolon in a string,
-    a comment or a trigger's body ends none.
+    a comment or a trigger's body ends none. It reads the statement from its start each
+    time, so it is not asked about those in strings and comments.
     """
     start = 0
-    for semicolon in re.finditer(";", script):
-        statement = script[start : semicolon.end()]
-        if apsw.complete(statement):
+    for found in _quoted_or_semicolon(script):
+        if found[0] != ";":
+            continue
+        statement = script[start : found.end()]
+        # A NUL, which `complete` refuses, is for the execution to refuse.
+        if "\0" in statement or apsw.complete(statement):
             yield statement
-            start = semicolon.end()
+            start = found.end()
     if not _only_blank(script, start):
         yield script[start:]

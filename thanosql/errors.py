@@ -19,6 +19,8 @@ code written for ``sqlite3`` (pandas rolls back on ``sqlite3.Error`` only) catch
 from __future__ import annotations
 
 import sqlite3
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -118,6 +120,17 @@ def point(message: str, sql: str, offset: int) -> str:
     # Tabs are kept, so that the caret stands where the terminal puts the character.
     indent = "".join("\t" if c == "\t" else " " for c in shown[: column - 1])
     return f"{message} (line {line}, column {column})\n  {shown}\n  {indent}^"
+
+
+def warn(message: str) -> None:
+    """Warn, at the line outside of this package that led here.
+
+    Python shows a warning once for a line, so it is to be the caller's.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("thanosql."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, Warning, stacklevel=level)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -54,6 +54,7 @@ class Execution:
         self._registered: list[str] = []
         self._names_of: dict[int, str] = {}
         self._sources: list[Source] = []
+        self._scanned: list[Source] = []  # those that relations read, not effects
         self._effects: list[Callable[[], None]] = []
         try:
             self._names = self._register(query)
@@ -64,20 +65,27 @@ class Execution:
         self.sql = query.text(self._names) if is_left else ""
         self.bindings = query.bindings(parameters) if is_left else []
 
-    def before_first_step(self, *, writes: bool) -> None:
-        """Do what the clauses do, and read what SQLite cannot know to be read.
-
-        SQLite does not see that a virtual table reads other tables, so a statement
-        that writes would feed on its own rows: its queries are read first.
-        """
+    def take_effect(self) -> None:
+        """Do what the clauses do to the database."""
         for effect in self._effects:
             effect()
-        if writes:
-            for source in self._sources:
-                source.keep()
+
+    def read_first(self) -> None:
+        """Read the queries to their end, before the statement writes.
+
+        SQLite does not see that a virtual table reads other tables, so a statement
+        that writes would feed on its own rows.
+        """
+        for source in self._scanned:
+            source.keep()
 
     def close(self) -> None:
-        """Drop the virtual tables; a connection that is closed has dropped them."""
+        """End all reading and drop the virtual tables.
+
+        A connection that is closed has dropped them.
+        """
+        for source in self._sources:
+            source.close()
         while self._registered:
             try:
                 unregister(self.database, self._registered.pop())
@@ -90,8 +98,11 @@ class Execution:
 
     # For the functions of `clauses`
 
-    def source(self, query: statements.Query) -> Source:
-        """Return the rows of a clause's query, whose own clauses are registered."""
+    def source(self, query: statements.Query, *, for_effect: bool = False) -> Source:
+        """Return the rows of a clause's query, whose own clauses are registered.
+
+        `for_effect`: they are read by an effect, so before anything is written.
+        """
         names = self._register(query)
         try:
             source = Source(
@@ -100,6 +111,8 @@ class Execution:
         except apsw.SQLError as error:
             raise _pointing(error, query, names) from error
         self._sources.append(source)
+        if not for_effect:
+            self._scanned.append(source)
         return source
 
     def effect(self, do: Callable[[], None]) -> None:
@@ -137,12 +150,19 @@ class Execution:
             relation = clauses.relation(self, clause.node)
             if relation is None:
                 return ""
-            kind = type(clause.node).__name__.lower()
-            name = f"thanosql_{kind}_{next(self._serial)}"
+            name = self._free_name(type(clause.node).__name__.lower())
             register(self.database, name, relation)
             self._registered.append(name)
             self._names_of[id(clause)] = name
         return name
+
+    def _free_name(self, kind: str) -> str:
+        """Return a name that no table has, nor a WITH table of the statement."""
+        sql = self._query.sql.lower()
+        while True:
+            name = f"thanosql_{kind}_{next(self._serial)}"
+            if name not in sql and not self.database.table_exists(None, name):
+                return name
 
 
 def _pointing(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -86,8 +85,12 @@ def transcribe(
     audio: Iterable[Any],
     options: PredictOptions | EvaluateOptions,
     root: Path | None,
+    first_row: int = 1,
 ) -> Generator[list[Transcription], None, None]:
-    """Yield the transcriptions of recordings, in order, a batch at a time."""
+    """Yield the transcriptions of recordings, in order, a batch at a time.
+
+    `first_row` is the number of the first recording's row, for errors.
+    """
     from thanosql.speech import transcription
 
     recognizer = _loaded.get(models, model)
@@ -102,6 +105,7 @@ def transcribe(
                 precision=options.precision,
                 device=options.device,
                 root=root,
+                first_row=first_row,
             )
         ) as batches,
     ):
@@ -254,10 +258,8 @@ def _warn_of_dropped(examined: Examination) -> None:
     letters = {c: n for c, n in examined.dropped.items() if c.isalnum()}
     if letters:
         listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])
-        warnings.warn(
+        errors.warn(
             f"the model's vocabulary cannot spell {listed}"
             f"{' and others' if len(letters) > 10 else ''}: left out of the texts; "
-            "spell them out in the query, or start from a base that has them",
-            errors.Warning,
-            stacklevel=2,
+            "spell them out in the query, or start from a base that has them"
         )

@@ -18,7 +18,9 @@ class Progress:
     def __init__(self) -> None:
         self._bar: Any = None
         self._stage = ""
-        self._shown = _in_notebook() or sys.stderr.isatty()
+        # No stderr: a program of Windows without a console.
+        has_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._shown = has_terminal or _in_notebook()
 
     def __call__(
         self, stage: str, done: float, total: float | None = None, **facts: object

@@ -19,7 +19,7 @@ class Source:
 
     Iterating runs the query anew, with SQLite's ordinary isolation: on one
     connection a reader may see what the same connection writes meanwhile. After
-    `keep` it reads a copy instead, made at that moment.
+    `keep` it reads a copy instead, made at that moment. `close` ends what still reads.
     """
 
     def __init__(self, connection: apsw.Connection, sql: str, bindings: Any) -> None:
@@ -27,6 +27,7 @@ class Source:
         self._sql = sql
         self._bindings = bindings
         self._kept: KeptRows | None = None
+        self._open: set[apsw.Cursor] = set()
         self.columns = self._describe()
 
     def __iter__(self) -> Iterator[Sequence[Any]]:
@@ -34,10 +35,31 @@ class Source:
             yield from self._kept
             return
         cursor = self._connection.cursor()
+        self._open.add(cursor)
         try:
-            yield from cursor.execute(self._sql, self._bindings, can_cache=False)
+            for row in cursor.execute(self._sql, self._bindings, can_cache=False):
+                if len(row) != len(self.columns):  # of SELECT *, after ALTER TABLE
+                    message = (
+                        "the columns of the query have changed since the statement "
+                        "began; run it again"
+                    )
+                    raise errors.OperationalError(message)
+                yield row
+        except apsw.Error as error:
+            # Translated here, since its place is one in this text, not the statement's.
+            raise errors.from_apsw(error) from error
         finally:
+            self._open.discard(cursor)
             cursor.close()
+
+    def close(self) -> None:
+        """End every reading, and with it SQLite's lock.
+
+        Leaving that to the garbage collector would not do: the traceback of an error
+        holds what was being read for as long as somebody keeps the error.
+        """
+        while self._open:
+            self._open.pop().close()
 
     def keep(self) -> None:
         """Read the rows now, so that what is written later is not among them."""

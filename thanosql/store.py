@@ -248,6 +248,13 @@ class ModelStore:
 
     def read(self, model: StoredModel) -> dict[str, bytearray]:
         """Return the files of a model: relative path to content."""
+        # SQLite may give the id of a dropped model to another.
+        if self.find(model.name) != model:
+            message = (
+                f"model {model.name!r} was dropped or replaced since the statement "
+                "began; run it again"
+            )
+            raise errors.OperationalError(message)
         sizes: dict[str, int] = dict(
             self._connection.execute(
                 """
@@ -274,18 +281,24 @@ class ModelStore:
                 place += length
         return files
 
-    def epochs(self, model: StoredModel) -> list[Sequence[Any]]:
-        """Return the epochs of the training a model came from."""
-        return list(
-            self._connection.execute(
-                """
-                SELECT epoch, steps, train_loss, validation_loss, wer, cer,
-                       learning_rate, audio_seconds, seconds, kept
-                FROM main.thanosql_epochs WHERE run_id = ? ORDER BY epoch
-                """,
-                (model.run_id,),
-            )
+    def run_facts(self, model: StoredModel) -> list[tuple[str, Any]]:
+        """Return the training a model came from as (name, value); none if imported."""
+        if model.run_id is None:
+            return []
+        cursor = self._connection.execute(
+            """
+            SELECT r.id AS run_id, r.device, r.utterances, r.validation_utterances,
+                   r.audio_seconds, r.dropped, r.started_at,
+                   r.seconds AS training_seconds, e.epoch AS kept_epoch, e.steps,
+                   e.train_loss, e.validation_loss, e.cer
+            FROM main.thanosql_runs AS r
+            JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
+            WHERE r.id = ?
+            """,
+            (model.run_id,),
         )
+        names = [name for name, _ in cursor.get_description()]
+        return [fact for row in cursor for fact in zip(names, row, strict=True)]
 
     def _exists(self) -> bool:
         return bool(

@@ -43,6 +43,13 @@ def test_batches_hold_utterances_of_similar_length():
     assert padded < 1.2 * seconds.sum()
 
 
+def test_short_words_of_different_length_share_batches():
+    seconds = [0.3] * 80 + [0.6] * 80
+    batches = length_buckets(seconds, 16, seed=0, epoch=1)
+    mixed = [len({seconds[i] for i in batch}) == 2 for batch in batches]
+    assert sum(mixed) >= 6
+
+
 def test_preparation_is_two_batches_ahead_and_no_further():
     taken = []
 

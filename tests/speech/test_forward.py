@@ -295,12 +295,12 @@ def test_masks_come_in_whole_spans():
     assert ((ends - starts) >= 10).all()
 
 
-@pytest.mark.parametrize("length", [0, 1, 9, 10, 19, 20, 22, 39])
-def test_least_masks_never_hide_more_than_half_of_a_short_utterance(length):
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 19, 22, 49, 50, 99])
+def test_least_masks_never_hide_more_than_a_fifth_of_a_short_utterance(length):
     for seed in range(50):
         mask = draw_mask(length, 1e-9, 10, 2, generator(seed))
         assert mask.shape == (length,)
-        assert mask.sum() <= length / 2
+        assert mask.sum() <= length / 5
 
 
 def test_least_masks_are_kept_where_there_is_room():

@@ -22,20 +22,26 @@ _INTRODUCTION = """\
 -- {count} recordings, spoken by speech synthesizers (they ship with the package),
 -- in {path}; the model starts from random weights.
 """
+_END = """\
+-- {seconds:.0f} seconds. The database is yours to go on with, from Python:
+--   con = thanosql.connect({path!r})
+--   con.execute("SELECT epoch, wer FROM thanosql_epochs").fetchall()
+"""
 _DEMO = """
 SELECT * FROM commands_train LIMIT 5;
 
 BUILD MODEL commands USING ParakeetTiny
-OPTIONS (epochs=12, batch_size=16, learning_rate=2e-3)
-AS SELECT audio, text FROM commands_train;
+OPTIONS (audio_col='audio', text_col='text', epochs=9, batch_size=8,
+         learning_rate=2e-3, speed_perturbation=TRUE)
+AS SELECT * FROM commands_train;
 
-PREDICT USING commands
-AS SELECT audio, speaker, text FROM commands_test ORDER BY random() LIMIT 10;
+PREDICT USING commands OPTIONS (audio_col='audio')
+AS SELECT audio, text FROM commands_test LIMIT 12;
 
 EVALUATE USING commands AS SELECT audio, text FROM commands_test;
 
-SELECT speaker, count(*) AS clips, sum(predicted = text) AS exact
-FROM (PREDICT USING commands AS SELECT audio, text, speaker FROM commands_test)
+SELECT speaker, count(*) AS clips, sum(predicted = text) AS read_exactly
+FROM (PREDICT USING commands AS SELECT audio, speaker, text FROM commands_test)
 GROUP BY speaker;
 
 LIST MODELS;
@@ -62,22 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        return _demo(chosen.database)
+        _demo(chosen.database)
     except thanosql.Error as error:
         print(f"thanosql: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("thanosql: interrupted", file=sys.stderr)
+        print("\nthanosql: interrupted", file=sys.stderr)
         return 130
+    return 0
 
 
-def _demo(path: Path) -> int:
+def _demo(path: Path) -> None:
     if path.exists():
-        print(
-            f"thanosql: {path} exists already; name another file: thanosql demo FILE",
-            file=sys.stderr,
-        )
-        return 1
+        message = f"{path} exists already; name another file: thanosql demo FILE"
+        raise thanosql.ProgrammingError(message)
     began = time.perf_counter()
     connection = thanosql.connect(path)
     try:
@@ -87,13 +91,12 @@ def _demo(path: Path) -> int:
         )
         for statement in _DEMO.strip().split(";\n\n"):
             show(connection, statement.rstrip(";\n"))
-    finally:
+    except BaseException:
         connection.close()
-    print(
-        f"-- {time.perf_counter() - began:.0f} seconds. Go on with: sqlite3 {path}, or"
-    )
-    print(f'-- python -c "import thanosql; con = thanosql.connect({str(path)!r})"')
-    return 0
+        path.unlink()  # so that the same command can be tried again
+        raise
+    connection.close()
+    print(_END.format(seconds=time.perf_counter() - began, path=str(path)), end="")
 
 
 def show(connection: thanosql.Connection, statement: str) -> None:
@@ -101,19 +104,30 @@ def show(connection: thanosql.Connection, statement: str) -> None:
     print(f"{statement};\n", flush=True)
     cursor = connection.execute(statement)
     if cursor.description is not None:
-        print(_table([column[0] for column in cursor.description], cursor.fetchall()))
-        print(flush=True)
+        names = [column[0] for column in cursor.description]
+        print(_table(names, cursor.fetchall()), end="\n\n", flush=True)
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    import pandas as pd  # only for the table
+    """Return rows as a table: numbers to the right, everything else to the left."""
+    lines = [list(names), *([_shown(value) for value in row] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    numeric = [
+        any(isinstance(row[i], int | float) for row in rows) for i in range(len(names))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if is_numeric else cell.ljust(width)
+            for cell, width, is_numeric in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
 
-    frame = pd.DataFrame([[_shown(value) for value in row] for row in rows])
-    frame.columns = pd.Index(names)
-    return frame.to_string(index=False, max_colwidth=60, na_rep="")
 
-
-def _shown(value: object) -> object:
+def _shown(value: object) -> str:
+    """Return a value as a person wants to read it."""
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

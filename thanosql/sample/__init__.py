@@ -25,7 +25,7 @@ def copy_into(connection: apsw.Connection) -> int:
         for name, definition in sample.execute(
             "SELECT name, sql FROM sqlite_schema WHERE type = 'table'"
         ).fetchall():
-            connection.execute(definition)
+            connection.execute(str(definition))
             rows = sample.execute(f'SELECT * FROM "{name}" ORDER BY rowid')
             marks = ", ".join("?" * len(rows.get_description()))
             connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', rows)

@@ -33,17 +33,16 @@ def ctc_loss(
 ) -> torch.Tensor:
     """Return the mean over the batch of each utterance's loss per target character.
 
-    logits: (batch, frames, vocab), any precision; lengths: (batch,), the frames that
-    count. Each utterance weighs the same, however long its text; transformers calls
-    this ``ctc_loss_reduction="mean"``. Infinite where a text does not fit its frames.
+    logits: (batch, frames, vocab), any precision; lengths: (batch,), on the CPU, the
+    frames that count. Each utterance weighs the same, however long its text;
+    transformers calls this ``ctc_loss_reduction="mean"``. Infinite where a text does
+    not fit its frames.
     """
     log_probs = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-    flat = torch.tensor(list(chain.from_iterable(targets)))
-    if logits.is_cuda:  # a copy from pageable memory would wait for the GPU
-        flat = flat.pin_memory().to(logits.device, non_blocking=True)
+    characters = torch.tensor(list(chain.from_iterable(targets)))
     return functional.ctc_loss(
         log_probs.transpose(0, 1),
-        flat,
+        _sent(characters, logits.device),
         lengths,
         torch.tensor([len(target) for target in targets]),
         blank=blank,
@@ -56,10 +55,16 @@ def speaking_share(
 ) -> torch.Tensor:
     """Return the share of frames whose most likely output is not the blank: a scalar.
 
-    logits: (batch, frames, vocab); lengths: (batch,). Zero is the plateau on which
-    CTC training begins, and on which a bad one stays.
+    logits: (batch, frames, vocab); lengths: (batch,), on the CPU. Zero is the plateau
+    on which CTC training begins, and on which a bad one stays.
     """
-    frames = torch.arange(logits.shape[1], device=logits.device)
-    counts = frames < lengths.to(logits.device)[:, None]
-    speaking = (logits.argmax(-1) != blank) & counts
-    return speaking.sum() / counts.sum()
+    counts = torch.arange(logits.shape[1]) < lengths[:, None]
+    speaking = (logits.argmax(-1) != blank) & _sent(counts, logits.device)
+    return speaking.sum() / int(lengths.sum())
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU tensor on the device; pinned, so that nothing waits for a GPU."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from dataclasses import dataclass
 
 import torch
 
-from thanosql.errors import TrainingError, Warning
+from thanosql.errors import TrainingError, warn
 
 SEND_EVERY = 10  # steps between copies from a GPU; a CPU's values are there at once
 PLATEAU_STEPS = 250  # so long may a loss lie still, twice over, before we speak up
@@ -112,4 +111,4 @@ class LossLog:
             "belong to their recordings, then raise learning_rate, train longer, or "
             "start from a pretrained base"
         )
-        warnings.warn(message, Warning, stacklevel=2)
+        warn(message)

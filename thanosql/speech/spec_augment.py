@@ -8,8 +8,9 @@ It differs from transformers' own in three ways. All randomness is from one
 `torch.Generator`. Every utterance draws for itself, its rounding included, so what
 it gets does not hang on its neighbours' lengths. And the config's least number of
 masks (usually two of ten frames) is cut down for an utterance of which they would
-cover more than half: a spoken word of 22 frames, always 20 of them hidden, teaches
-a model to guess. Masks too long for an utterance are left out rather than an error.
+cover more than a fifth: with 20 of a word's 22 frames always hidden a model learns to
+guess (spoken digits from random weights: WER 0.36 with half of a word hidden, 0.16 so;
+docs/experiments.md). Masks too long for an utterance are left out, not an error.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ def draw_mask(
 
     The spans are `span` long, start at different places and may overlap; there are
     as many as would cover the share `probability` of the length if they did not,
-    rounded up or down at random, and `least` of them if half the length holds those.
+    rounded up or down at random, and `least` of them if a fifth of it holds those.
     """
     mask = torch.zeros(length, dtype=torch.bool)
     if span > length:
         return mask
     rounding = float(torch.rand((), generator=generator))
     count = int(probability * length / span + rounding)
-    count = max(count, min(least, length // (2 * span)))
+    count = max(count, min(least, length // (5 * span)))
     count = min(count, length // span)
     starts = torch.randperm(length - span + 1, generator=generator)[:count]
     mask[(starts[:, None] + torch.arange(span)).flatten()] = True

@@ -38,6 +38,7 @@ def transcribe(
     precision: str = "auto",
     device: str = "auto",
     root: Path | None = None,
+    first_row: int = 1,
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of a batch of recordings at a time, in order.
 
@@ -46,8 +47,8 @@ def transcribe(
     While the model hears one batch, threads decode the next. Closing the generator
     ends them.
 
-    Raises AudioError that names the row (from 1), when its batch is reached, and
-    OptionError for a device or a precision that is not to be had.
+    Raises AudioError that names the row (counted from `first_row`), when its batch is
+    reached, and OptionError for a device or a precision that is not to be had.
     """
     compute = resolve(device, precision)
     model: torch.nn.Module = recognizer.model
@@ -59,7 +60,7 @@ def transcribe(
             features = recognizer.features(waveform)
         return compute.stage(features), len(waveform) / SAMPLE_RATE
 
-    numbered = chunks(enumerate(audio, start=1), batch_size)
+    numbered = chunks(enumerate(audio, start=first_row), batch_size)
     with closing(prefetched(numbered, prepare)) as batches:
         for batch in batches:
             # Another use of the same model may have moved it since the last batch.

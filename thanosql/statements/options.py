@@ -173,7 +173,9 @@ class BuildOptions(_SpeechOptions):
         "keep the convolutions as they are; `auto`: if their weights are trained ones",
     )
     speed_perturbation: bool = _option(
-        False, _FLAG, "train on each recording at 0.9, 1 and 1.1 times its speed"
+        False,
+        _FLAG,
+        "play each recording at another speed in each epoch, 0.88 to 1.12 of its own",
     )
     seed: int = _option(0, _whole_number(0), "same seed, same rows: same model")
     validation: float | str = _option(
@@ -229,7 +231,7 @@ class ExportOptions:
 
     statement: ClassVar[str] = "EXPORT MODEL"
 
-    overwrite: bool = _option(False, _FLAG, "replace what the directory holds")
+    overwrite: bool = _option(False, _FLAG, "write into a directory that holds files")
 
 
 Options = (
