@@ -1,10 +1,13 @@
 """On real recordings; skipped where they are not at hand."""
 
+import json
+import os
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -85,7 +88,36 @@ def test_memory_does_not_grow_with_the_number_of_rows(speech, base):
     assert peaks[1] < 1.05 * peaks[0]
 
 
+@pytest.fixture
+def small_wav2vec2(tmp_path):
+    """Return a directory with nothing but the config of 1.3 million parameters."""
+    config = {
+        "model_type": "wav2vec2",
+        "hidden_size": 144,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 576,
+        "conv_dim": [64, 64, 96, 96, 128, 128, 144],
+        "feat_extract_norm": "layer",
+        "conv_bias": True,
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 8,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.fixture
+def all_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_threads")
 def test_a_small_model_learns_to_read_digits_from_nothing(
     connection, speech, small_wav2vec2
 ):

@@ -31,8 +31,8 @@ _DEMO = """
 SELECT * FROM commands_train LIMIT 5;
 
 BUILD MODEL commands USING ParakeetTiny
-OPTIONS (audio_col='audio', text_col='text', epochs=9, batch_size=8,
-         learning_rate=2e-3, speed_perturbation=TRUE)
+OPTIONS (audio_col='audio', text_col='text', epochs=7, batch_size=8,
+         learning_rate=3e-3, speed_perturbation=TRUE)
 AS SELECT * FROM commands_train;
 
 PREDICT USING commands OPTIONS (audio_col='audio')

@@ -3,7 +3,7 @@
     apt-get install flite espeak-ng        # Debian 12: flite 2.2, espeak-ng 1.51
     python -m thanosql.sample.make_sample  # two minutes
 
-With the same versions of these, and of soundfile, every run gives the same file, byte
+With the same versions of these, soundfile and apsw, every run gives the same file, byte
 for byte. README.md says what is in it, and under which licences the voices are.
 """
 
