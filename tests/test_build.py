@@ -1,7 +1,9 @@
 """BUILD MODEL, from rows to a stored model that PREDICT and EVALUATE use."""
 
+import contextlib
 import json
 import math
+import threading
 import warnings
 
 import pytest
@@ -255,6 +257,23 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
 def test_validation_takes_one_query(tone_table, base, query, error, message):
     with pytest.raises(error, match=message):
         build(tone_table, base, validation=query)
+
+
+def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path, base):
+    path = tmp_path / "x.db"
+    con = thanosql.connect(path, timeout=0)
+    con.execute("IMPORT MODEL m FROM ?", (str(base),))
+    with contextlib.closing(thanosql.connect(path)) as other:
+        other.execute("CREATE TABLE t (a)")
+        other.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(thanosql.OperationalError, match="locked"):
+            con.execute("DROP MODEL m")
+        committing = threading.Timer(0.5, other.commit)
+        committing.start()
+        con.execute("IMPORT MODEL n FROM ?", (str(base),))
+        committing.join()
+    assert len(con.execute("LIST MODELS").fetchall()) == 2
+    con.close()
 
 
 def test_the_epochs_of_a_build_can_be_queried(tone_table, base):

@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import apsw
 
 from thanosql import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import apsw
 
 CHUNK = 16 * 2**20
 """Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
+
+PATIENCE = 60.0
+"""Seconds to wait for a lock before hours of training are given up for it."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS thanosql_runs (
@@ -205,7 +210,7 @@ class ModelStore:
         paths = sorted(path for path in directory.rglob("*") if path.is_file())
         digest = _digest(directory, paths)
         size = sum(path.stat().st_size for path in paths)
-        with self._transaction():
+        with self._transaction(patience=PATIENCE):
             self._connection.execute(_SCHEMA)
             self.check_new(record.name, overwrite=overwrite)
             self._delete(record.name)
@@ -347,14 +352,26 @@ class ModelStore:
         return run_id
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Write all of the block or nothing; in an open transaction, as part of it."""
+    def _transaction(self, patience: float = 0.0) -> Iterator[None]:
+        """Write all of the block or nothing; in an open transaction, as part of it.
+
+        A database that another connection writes to is waited for, `patience` seconds
+        beyond the connection's own timeout.
+        """
         begin, undo, end = (
             ("SAVEPOINT thanosql", "ROLLBACK TO thanosql", "RELEASE thanosql")
             if self._connection.in_transaction
             else ("BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
         )
-        self._connection.execute(begin)
+        tried_until = time.monotonic() + patience
+        while True:
+            try:
+                self._connection.execute(begin)
+                break
+            except apsw.BusyError:
+                if time.monotonic() >= tried_until:
+                    raise
+                time.sleep(0.05)
         try:
             yield
             self._connection.execute(end)
