@@ -137,11 +137,11 @@ def _locate(base: str) -> Path:
             raise ModelNotFoundError(message)
     if _HUB_ID.fullmatch(source):
         return hub.download(source)
-    message = (
-        f"no base model named {base!r}{nearest(base, BASES)}; a base is a name of LIST "
-        "BASES, a hub id such as 'facebook/wav2vec2-base', a directory, or a stored "
-        "model"
+    hint = nearest(base, BASES) or (
+        f"; a base is a stored model, a directory, a hub id such as "
+        f"'facebook/wav2vec2-base', or one of {', '.join(BASES)}"
     )
+    message = f"no base model named {base!r}{hint}"
     raise ModelNotFoundError(message)
 
 
