@@ -35,16 +35,14 @@ OPTIONS (audio_col='audio', text_col='text', epochs=7, batch_size=8,
          learning_rate=3e-3, speed_perturbation=TRUE)
 AS SELECT * FROM commands_train;
 
-PREDICT USING commands OPTIONS (audio_col='audio')
-AS SELECT audio, text FROM commands_test LIMIT 12;
-
 EVALUATE USING commands AS SELECT audio, text FROM commands_test;
 
 SELECT speaker, count(*) AS clips, sum(predicted = text) AS read_exactly
 FROM (PREDICT USING commands AS SELECT audio, speaker, text FROM commands_test)
 GROUP BY speaker;
 
-LIST MODELS;
+PREDICT USING commands OPTIONS (audio_col='audio')
+AS SELECT audio, text FROM commands_test LIMIT 12;
 """
 
 
