@@ -147,7 +147,8 @@ def test_a_bare_config_of_every_type_opens_saves_and_opens_again(kind, tmp_path)
     torch.testing.assert_close(logits, expected)
     text = transcript(again)
     assert text
-    assert text == processor.batch_decode(logits.argmax(-1))[0]
+    # Up to how many spaces part two words.
+    assert text.split() == processor.batch_decode(logits.argmax(-1))[0].split()
 
 
 def test_the_base_in_the_package_opens_without_a_network(monkeypatch):

@@ -131,11 +131,15 @@ class Spelling:
         return tuple(i for i in ids if i != self._unknown)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids that are collapsed already (no blanks)."""
+        """Return the text of token ids that are collapsed already (no blanks).
+
+        As transformers reads them, but with one space between words: two delimiters
+        with a blank between them still part two words only.
+        """
         spoken = [index for index in ids if index not in self._special]
         # What CTC repeats is merged before; here "ll" is two letters.
         text = self._tokenizer.decode(spoken, group_tokens=False)
-        return self.written(str(text))
+        return " ".join(self.written(str(text)).split())
 
     def written(self, letters: str) -> str:
         """Return the letters a model spells as one reads them: jamo as syllables."""
