@@ -110,7 +110,7 @@ def test_value_is_taken_as_the_type_of_the_option(option, written, value):
         ("freeze_feature_encoder", "never", "auto or TRUE or FALSE, not 'never'"),
         ("precision", "bf32", "auto, fp32, bf16, fp16, not 'bf32'"),
         ("precision", "16", "auto, fp32, bf16, fp16, not 16"),
-        ("device", "gpu", "auto, cpu, cuda, cuda:N, mps, not 'gpu'"),
+        ("device", "gpu", "auto, cpu, cuda, cuda:N, not 'gpu'"),
         (
             "validation",
             "1",

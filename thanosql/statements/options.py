@@ -140,7 +140,7 @@ class _SpeechOptions:
     )
     device: str = _option(
         "auto",
-        _matching("auto, cpu, cuda, cuda:N, mps", r"auto|cpu|cuda(:[0-9]+)?|mps"),
+        _matching("auto, cpu, cuda, cuda:N", r"auto|cpu|cuda(:[0-9]+)?"),
         "where the model runs; `auto` is a GPU if there is one",
     )
 
