@@ -7,9 +7,9 @@ import threading
 import warnings
 
 import pytest
+from tones import LETTERS, tones
 
 import thanosql
-from tests.conftest import LETTERS, tones
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
 
