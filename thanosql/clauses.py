@@ -208,24 +208,21 @@ def _export(execution: Execution, node: statements.ExportModel) -> Relation:
                 f"cannot export to {str(target)!r}: it is a file; name a directory"
             )
             raise errors.ProgrammingError(message)
-        if target.is_dir() and any(target.iterdir()) and not options.overwrite:
-            message = (
-                f"the directory {str(target)!r} is not empty; "
-                "set overwrite=True to write into it, or name another"
-            )
-            raise errors.ProgrammingError(message)
         files = execution.store.read(model)
-        store.export(files, target)
-        written.append((model.name, str(target), len(files), model.bytes))
-
-    def write_or_explain() -> None:
         try:
-            write()
+            if target.is_dir() and any(target.iterdir()) and not options.overwrite:
+                message = (
+                    f"the directory {str(target)!r} is not empty; "
+                    "set overwrite=True to write into it, or name another"
+                )
+                raise errors.ProgrammingError(message)
+            store.export(files, target)
         except OSError as error:  # no permission, a full disk
             message = f"cannot export to {str(target)!r}: {error.strerror}"
             raise errors.OperationalError(message) from error
+        written.append((model.name, str(target), len(files), model.bytes))
 
-    execution.effect(write_or_explain)
+    execution.effect(write)
     columns = (
         ("name", "TEXT"),
         ("directory", "TEXT"),

@@ -160,7 +160,7 @@ def _check(
         length = len(recognizer.features(waveform))
     except AudioError as error:
         return BadRow(row, str(error))
-    seconds = len(waveform) / audio.SAMPLE_RATE
+    seconds = audio.seconds(waveform)
     needed = frames_needed(targets)
     frames = output_length(recognizer, length)
     if frames >= needed:

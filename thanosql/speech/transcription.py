@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thanosql.speech.audio import SAMPLE_RATE, load
+from thanosql.speech.audio import load, seconds
 from thanosql.speech.batching import chunks, naming, prefetched
 from thanosql.speech.decoding import greedy_decode
 from thanosql.speech.forward import forward
@@ -58,7 +58,7 @@ def transcribe(
         with naming(row):
             waveform = load(value, root)
             features = recognizer.features(waveform)
-        return compute.stage(features), len(waveform) / SAMPLE_RATE
+        return compute.stage(features), seconds(waveform)
 
     numbered = chunks(enumerate(audio, start=first_row), batch_size)
     with closing(prefetched(numbered, prepare)) as batches:
