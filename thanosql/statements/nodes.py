@@ -146,8 +146,6 @@ class BuildModel:
 
     name: str
     base: str
-    base_is_quoted: bool
-    "A hub id or a directory is always quoted; a bare word is a name known here."
     or_replace: bool
     if_not_exists: bool
     options: tuple[RawOption, ...]

@@ -232,14 +232,11 @@ class _Parser(Reader):
         if_not_exists = self.accept("IF", "NOT", "EXISTS")
         name = self.name("a name for the new model")
         self.expect("USING", f"USING and a base model after the name {name}")
-        base_is_quoted = self.here is not None and self.here.kind != "word"
         base = self.name("a base model after USING")
         if self.here is not None and self.here.text in ("/", "-", "."):
             self.fail("the base model in quotes, where it is more than a word")
         options, query = self.options(), self._as_query()
-        return BuildModel(
-            name, base, base_is_quoted, or_replace, if_not_exists, options, query
-        )
+        return BuildModel(name, base, or_replace, if_not_exists, options, query)
 
     def _predict(self) -> Predict:
         name = self.name("a model's name after PREDICT USING")
