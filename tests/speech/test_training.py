@@ -131,7 +131,7 @@ def test_the_best_epoch_is_kept(tmp_path):
         rows,
         utterances,
         utterances,
-        config(epochs=30, batch_size=8, learning_rate=1e-2),
+        config(epochs=30, batch_size=8, learning_rate=1e-2, feature_cache=0),
         None,
         validation_rows=list(rows),
     )

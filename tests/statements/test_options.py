@@ -184,6 +184,27 @@ def test_parameters_are_checked_like_literals():
     assert "not [1]" in refusal(BuildOptions, "validation=?", ([1],))
 
 
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("'500MB'", 500_000_000),
+        ("'2 GiB'", 2 << 30),
+        ("'1.5kb'", 1500),
+        ("'16B'", 16),
+        ("0", 0),
+        ("123", 123),
+    ],
+)
+def test_a_size_is_taken_with_its_unit_or_in_bytes(written, size):
+    assert bound(BuildOptions, f"feature_cache={written}").feature_cache == size
+
+
+@pytest.mark.parametrize("written", ["'1'", "'1iB'", "'much'", "-1", "'-1GB'", "NULL"])
+def test_a_size_that_is_none_is_refused(written):
+    told = refusal(BuildOptions, f"feature_cache={written}")
+    assert "option feature_cache takes a size such as '500MB' or '2GiB', or" in told
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_default_is_a_value_the_option_takes(cls):
     for field in dataclasses.fields(cls):

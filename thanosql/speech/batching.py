@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 
 from thanosql.errors import AudioError
 from thanosql.speech.audio import load
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import torch
-
     from thanosql.speech.recognizer import Recognizer
 
 _Item = TypeVar("_Item")
@@ -30,7 +29,8 @@ _Prepared = TypeVar("_Prepared")
 # Durations are jittered before they are sorted, by a share of each and by seconds.
 NOISE_SHARE = 0.1
 NOISE_SECONDS = 1.0
-WORKERS = min(8, os.cpu_count() or 1)  # decoding is cheap beside any model
+# Decoding is cheap beside any model, which wants the other cores for itself.
+WORKERS = max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 def length_buckets(
@@ -77,7 +77,12 @@ def prefetched(
     SQLite connection. What `prepare` raises is raised here, when that item's batch
     is due. Closing the generator, or any error, ends the threads.
     """
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="thanosql-prepare")
+    # Where each of these shared its operations out among threads of its own, as torch
+    # does, these and the model's would wait for each other: on two cores, half the
+    # speed. The setting holds for the thread that makes it, and for those yet to come.
+    pool = ThreadPoolExecutor(
+        WORKERS, "thanosql-prepare", torch.set_num_threads, initargs=(1,)
+    )
     waiting: deque[list[Future[_Prepared]]] = deque()
     try:
         for batch in batches:
@@ -88,6 +93,7 @@ def prefetched(
             yield [future.result() for future in waiting.popleft()]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # for those yet to come
 
 
 def row_features(

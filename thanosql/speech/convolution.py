@@ -13,6 +13,10 @@ channels), which is faster both ways on a CPU:
   the next one does: its activations stay in the cache, and no allocation is so large
   that the operating system hands out, and clears, new pages for it each time.
   Neighbouring stretches share 80 samples, computed twice.
+* Where gradients are wanted and nothing looks beyond a frame, short utterances lie
+  end to end, each filled up to a whole number of frames' hops: each layer is then a
+  few large products rather than many small ones, and what the frames across two
+  utterances hold is left out at the end.
 * The GroupNorm of the first layer (one group a channel) needs the mean and variance
   of that layer's output over the whole utterance, before there is any. But the
   layer is linear. Channel c is w_c.u + b_c over the windows u of ten samples, so
@@ -25,18 +29,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Module = Any  # transformers', made of parts that mypy can only take for tensors
 
 STRETCH = 64  # frames computed together: 1.3 s of audio, 8 MB behind the first layer
+TOGETHER = 80_000  # samples (5 s) of utterances that are computed end to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,31 +104,58 @@ def extract(encoder: Module, waveforms: Sequence[Tensor]) -> list[Tensor]:
     with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
         layers = [_layer(module, dtype) for module in modules]
 
-        def frames(waveform: Tensor) -> Tensor:
+        def frames(waveforms: Sequence[Tensor]) -> list[Tensor]:
             if not isinstance(layers[0].norm, nn.GroupNorm):
-                return _through(layers, waveform)
+                return _through(layers, waveforms)
+            (waveform,) = waveforms
             # Its mean goes anyway, and is no small number to lose digits to.
             waveform = waveform - waveform.mean()
             first = _folded(modules[0], waveform, dtype)
-            return _through([first, *layers[1:]], waveform)
+            return _through([first, *layers[1:]], [waveform])
 
-        compute: Callable[[Tensor], Tensor] = frames
+        compute: Callable[[Sequence[Tensor]], list[Tensor]] = frames
         if torch.is_grad_enabled() and modules[0].gradient_checkpointing:
             compute = partial(checkpoint, frames, use_reentrant=False)
-        return [
-            compute(waveform)
-            if output_length(encoder, len(waveform))
-            else waveform.new_empty(0, channels)
-            for waveform in waveforms
-        ]
+        alone = isinstance(layers[0].norm, nn.GroupNorm) or not torch.is_grad_enabled()
+        results = [waveform.new_empty(0, channels) for waveform in waveforms]
+        long = [i for i, w in enumerate(waveforms) if output_length(encoder, len(w))]
+        lengths = [len(waveforms[i]) for i in long]
+        for group in _groups(lengths, 0 if alone else TOGETHER):
+            frames_of_group = compute([waveforms[long[i]] for i in group])
+            for i, each in zip(group, frames_of_group, strict=True):
+                results[long[i]] = each
+        return results
 
 
-def _through(layers: Sequence[_Layer], waveform: Tensor) -> Tensor:
-    """Return the frames, (frames, channels), that layers make of one waveform."""
+def _groups(lengths: Sequence[int], together: int) -> Iterator[list[int]]:
+    """Yield neighbouring indexes whose lengths add up to `together`, or lone ones."""
+    group: list[int] = []
+    total = 0
+    for i, length in enumerate(lengths):
+        if group and total + length > together:
+            yield group
+            group, total = [], 0
+        group.append(i)
+        total += length
+    if group:
+        yield group
+
+
+def _through(layers: Sequence[_Layer], waveforms: Sequence[Tensor]) -> list[Tensor]:
+    """Return the frames, (frames, channels), that layers make of each waveform."""
     hop = math.prod(layer.stride for layer in layers)
     field = 1  # samples that one frame sees
     for layer in reversed(layers):
         field = (field - 1) * layer.stride + layer.kernel
+    if len(waveforms) > 1:
+        filled = [functional.pad(w, (0, -len(w) % hop)) for w in waveforms]
+        (rows,) = _through(layers, [torch.cat(filled)])
+        starts = accumulate((len(w) // hop for w in filled[:-1]), initial=0)
+        return [
+            rows[start : start + (len(waveform) - field) // hop + 1]
+            for start, waveform in zip(starts, waveforms, strict=True)
+        ]
+    (waveform,) = waveforms
     frames = (len(waveform) - field) // hop + 1
     samples = waveform.to(layers[0].weight.dtype).contiguous()[:, None]
     in_cache = samples.device.type == "cpu" and not torch.is_grad_enabled()
@@ -133,7 +167,7 @@ def _through(layers: Sequence[_Layer], waveform: Tensor) -> Tensor:
         for layer in layers:
             rows = layer(rows)
         stretches.append(rows)
-    return torch.cat(stretches)
+    return [torch.cat(stretches)]
 
 
 def _layer(module: Module, dtype: torch.dtype) -> _Layer:

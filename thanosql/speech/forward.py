@@ -40,12 +40,12 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return logits (batch, frames, vocab), zeros at the end, and lengths (batch,).
 
-    features: a tensor an utterance, (samples,) or (frames, mels), on any device;
-    lengths: int64, on the CPU. In evaluation mode a row is, but for float noise, what
-    the model gives for that utterance alone. Three ways lead there: the wav2vec 2.0
-    family runs unpadded (`ragged.py`); an architecture whose own masks are exact runs
-    padded, beside utterances of like length; any other, one utterance at a time. An
-    utterance too short for a frame has length 0.
+    features: a tensor an utterance, (samples,) or (frames, mels), on any device, or
+    what `frozen_part` made of it; lengths: int64, on the CPU. In evaluation mode a row
+    is, but for float noise, what the model gives for that utterance alone. Three ways
+    lead there: the wav2vec 2.0 family runs unpadded (`ragged.py`); an architecture
+    whose own masks are exact runs padded, beside utterances of like length; any other,
+    one utterance at a time. An utterance too short for a frame has length 0.
 
     In training mode, what is drawn for SpecAugment comes from `generator` (on the
     CPU; None for torch's default), and dropout from torch's default generator. The
@@ -54,7 +54,7 @@ def forward(
     model = recognizer.model
     inputs = [f.to(model.device, non_blocking=True) for f in features]
     if ragged.supports(model):
-        return ragged.encode(model, ragged.extract(model, inputs), generator)
+        return ragged.encode(model, _extracted(model, inputs), generator)
     lengths = [output_length(recognizer, len(f)) for f in inputs]
     rows: dict[int, Tensor] = {}
     for group in _groups(model, inputs, lengths):
@@ -68,6 +68,23 @@ def forward(
     in_order = [rows.get(i, some[:0]) for i in range(len(inputs))]
     logits = pad_sequence(in_order, batch_first=True)
     return logits, torch.tensor([len(row) for row in in_order])
+
+
+def frozen_part(recognizer: Recognizer, features: Sequence[Tensor]) -> list[Tensor]:
+    """Return what the layers before the first trained one make of each utterance.
+
+    features: as for `forward`, which takes the result in their place. For the wav2vec
+    2.0 family with its convolutional encoder frozen, these are that encoder's frames,
+    (frames, channels) in the precision of its products; else the features as they
+    are. They depend on the utterance and frozen parameters alone, so may be kept.
+    """
+    model = recognizer.model
+    base: Any = model.base_model
+    if not ragged.supports(model) or any(
+        parameter.requires_grad for parameter in base.feature_extractor.parameters()
+    ):
+        return list(features)
+    return _extracted(model, features)
 
 
 def output_length(recognizer: Recognizer, feature_length: int) -> int:
@@ -87,6 +104,16 @@ def output_length(recognizer: Recognizer, feature_length: int) -> int:
         "recording; use a model of another architecture"
     )
     raise NotSupportedError(message)
+
+
+def _extracted(model: PreTrainedModel, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the encoder's frames of each utterance, of which some may be frames."""
+    waveforms = [i for i, utterance in enumerate(inputs) if utterance.ndim == 1]
+    results = list(inputs)
+    frames = ragged.extract(model, [inputs[i] for i in waveforms])
+    for i, each in zip(waveforms, frames, strict=True):
+        results[i] = each
+    return results
 
 
 def _groups(

@@ -1,7 +1,7 @@
 """The inside of a training: batches of rows in, steps of the optimizer and scores out.
 
 Rows are read, in the calling thread, one to two batches ahead of the step they are
-for; nothing of them is kept.
+for; of them a `FeatureCache` keeps what fits its budget.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 
 from thanosql.speech.augmentation import draw_speeds
 from thanosql.speech.batching import chunks, length_buckets, prefetched, row_features
+from thanosql.speech.caching import FeatureCache, Key
 from thanosql.speech.conditions import mixed_seed
 from thanosql.speech.ctc import ctc_loss, speaking_share
 from thanosql.speech.decoding import greedy_decode
-from thanosql.speech.forward import forward
+from thanosql.speech.forward import forward, frozen_part
 from thanosql.speech.metrics import EditCounts, character_errors, word_errors
 from thanosql.speech.monitoring import LossLog
 from thanosql.speech.optimization import adamw, rate_factor
@@ -48,13 +49,15 @@ class Score(NamedTuple):
 
 class _Task(NamedTuple):
     utterance: Utterance
-    audio: object
-    speed: float
+    key: Key
+    audio: object  # None where the features were kept
+    kept: torch.Tensor | None
 
 
 class _Prepared(NamedTuple):
     utterance: Utterance
-    features: torch.Tensor
+    key: Key
+    features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Loop:
         self._model: torch.nn.Module = self.recognizer.model
         self._optimizer = adamw(self._model, config.weight_decay)
         self._scaler = self.compute.grad_scaler()
+        self._cache = FeatureCache(config.feature_cache)
         warmup_steps = round(config.warmup * self.total_steps)
         self._log = LossLog(self.compute.device, warmup_steps)
 
@@ -107,7 +111,7 @@ class Loop:
         with closing(self._training_batches()) as batches:
             for batch in batches:
                 self._train_step(batch, masks)
-                audio_seconds += sum(u.seconds for u, _ in batch)
+                audio_seconds += sum(p.utterance.seconds for p in batch)
                 self.progress(
                     "train",
                     self.step,
@@ -158,11 +162,12 @@ class Loop:
         tasks = self._prepared(chunks(plain, self.config.batch_size), rows)
         with closing(tasks) as batches:
             for batch in batches:
-                with torch.inference_mode():
+                # Not inference mode, whose tensors training could not use again.
+                with torch.no_grad():
                     mean, logits, lengths = self._forward(batch)
                     hypotheses = greedy_decode(logits, lengths, self.recognizer)
                 references = [
-                    self.recognizer.spelling.decode(u.targets) for u, _ in batch
+                    self.recognizer.spelling.decode(p.utterance.targets) for p in batch
                 ]
                 words += word_errors(references, hypotheses)
                 characters += character_errors(references, hypotheses)
@@ -177,10 +182,15 @@ class Loop:
         self, batch: Sequence[_Prepared], masks: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the loss, the logits (batch, frames, vocab) and lengths (batch,)."""
-        features = [self.compute.move(f) for _, f in batch]
+        features = [self.compute.move(p.features) for p in batch]
         with self.compute.autocast():
-            logits, lengths = forward(self.recognizer, features, generator=masks)
-        targets = [u.targets for u, _ in batch]
+            inputs = frozen_part(self.recognizer, features)
+            for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
+                # Features that no layer has touched are on the CPU already.
+                keep = prepared.features if frozen is moved else frozen
+                self._cache.add(prepared.key, keep)
+            logits, lengths = forward(self.recognizer, inputs, generator=masks)
+        targets = [p.utterance.targets for p in batch]
         loss = ctc_loss(logits, lengths, targets, self.recognizer.blank)
         return loss, logits, lengths
 
@@ -200,21 +210,28 @@ class Loop:
         rows: Sequence[tuple[object, object]],
     ) -> Generator[list[_Prepared], None, None]:
         """Yield the batches with their features, each utterance at its speed."""
+        held_out = rows is not self.rows
+
+        def task(utterance: Utterance, speed: float) -> _Task:
+            key = Key(held_out, utterance.row, speed)
+            kept = self._cache.get(key)
+            audio = rows[utterance.row - 1][0] if kept is None else None
+            return _Task(utterance, key, audio, kept)
 
         def prepare(task: _Task) -> _Prepared:
-            utterance, value, speed = task
-            features = row_features(
-                self.recognizer,
-                utterance.row,
-                value,
-                self.root,
-                speed,
-                utterance.targets,
-            )
-            return _Prepared(utterance, self.compute.stage(features))
+            utterance, key, audio, features = task
+            if features is None:
+                features = self.compute.stage(
+                    row_features(
+                        self.recognizer,
+                        utterance.row,
+                        audio,
+                        self.root,
+                        key.speed,
+                        utterance.targets,
+                    )
+                )
+            return _Prepared(utterance, key, features)
 
-        tasks = (
-            [_Task(u, rows[u.row - 1][0], speed) for u, speed in batch]
-            for batch in batches
-        )
+        tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
         return prefetched(tasks, prepare, AHEAD)

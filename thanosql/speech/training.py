@@ -44,6 +44,7 @@ class TrainingConfig:
     max_grad_norm: float
     freeze_feature_encoder: bool  # fresh weights are trained all the same
     speed_perturbation: bool
+    feature_cache: int  # bytes
     precision: str  # auto, fp32, bf16, fp16
     device: str  # auto, cpu, cuda, cuda:1
     seed: int

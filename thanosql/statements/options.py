@@ -60,6 +60,24 @@ def _whole_number(least: int) -> Accepted:
     return Accepted(f"a whole number, {least} or more", read)
 
 
+def _byte_count(text: str) -> Accepted:
+    prefixes = {"": 1} | {
+        prefix + binary: (1024 if binary else 1000) ** power
+        for power, prefix in enumerate("kmgt", start=1)
+        for binary in ("", "i")
+    }
+
+    def read(value: Any) -> int:
+        if isinstance(value, str):
+            size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?i?)b", value.lower())
+            if size is None or size[2] not in prefixes:
+                raise ValueError
+            value = round(float(size[1]) * prefixes[size[2]])
+        return _whole_number(0).read(value)  # type: ignore[no-any-return]
+
+    return Accepted(text, read)
+
+
 def _one_of(*words: str) -> Accepted:
     def read(value: Any) -> str:
         if not isinstance(value, str) or value.lower() not in words:
@@ -176,6 +194,14 @@ class BuildOptions(_SpeechOptions):
         False,
         _FLAG,
         "play each recording at another speed in each epoch, 0.88 to 1.12 of its own",
+    )
+    feature_cache: int = _option(
+        10**9,
+        _byte_count(
+            "a size such as '500MB' or '2GiB', or a number of bytes, 0 or more"
+        ),
+        "memory for features that need not be computed again in each epoch; 0 for none",
+        unit="bytes",
     )
     seed: int = _option(0, _whole_number(0), "same seed, same rows: same model")
     validation: float | str = _option(
