@@ -391,3 +391,41 @@ def test_a_gpu_learns_what_a_cpu_learns(tmp_path):
     on_cpu = [*transcribe(recognizer, audio, batch_size=8, device="cpu")]
     assert on_gpu == on_cpu
     assert [each.text for each in on_gpu[0]] == [text for _, text in rows]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("make", [parakeet, wav2vec2])
+def test_no_step_waits_for_the_gpu(tmp_path, make, precision):
+    recognizer = make(tmp_path)
+    recognizer.fresh = frozenset()
+    rows = spoken(24)
+    utterances = examine(recognizer, rows, None).utterances
+    steps = []
+
+    def watch(stage, done, total, **facts):
+        # From the second step on: the first one allocates and tunes.
+        steps.append(done)
+        torch.cuda.set_sync_debug_mode("default" if done == total else "error")
+
+    try:
+        with suppress(TrainingError):
+            for _ in training.train(
+                recognizer,
+                rows,
+                utterances,
+                (),
+                config(
+                    max_steps=6,
+                    device="cuda",
+                    precision=precision,
+                    freeze_feature_encoder=True,
+                ),
+                None,
+                watch,
+            ):
+                break
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert steps == [1, 2, 3, 4, 5, 6]

@@ -45,10 +45,12 @@ class FeatureCache:
         A copy from one may still be under way afterwards: only what the same stream
         does later, as training does, may read it.
         """
+        if key in self._kept:
+            return
         size = features.nbytes
         if features.is_cuda or features.is_pinned():
             size = 1 << (size - 1).bit_length()  # torch hands out powers of two there
-        if key in self._kept or self.bytes + size > self._budget:
+        if self.bytes + size > self._budget:
             return
         kept = features.to("cpu", non_blocking=True)
         if kept.untyped_storage().nbytes() > kept.nbytes:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from thanosql.speech.precision import sent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +44,7 @@ def ctc_loss(
     characters = torch.tensor(list(chain.from_iterable(targets)))
     return functional.ctc_loss(
         log_probs.transpose(0, 1),
-        _sent(characters, logits.device),
+        sent(characters, logits.device),
         lengths,
         torch.tensor([len(target) for target in targets]),
         blank=blank,
@@ -59,12 +61,5 @@ def speaking_share(
     on which CTC training begins, and on which a bad one stays.
     """
     counts = torch.arange(logits.shape[1]) < lengths[:, None]
-    speaking = (logits.argmax(-1) != blank) & _sent(counts, logits.device)
+    speaking = (logits.argmax(-1) != blank) & sent(counts, logits.device)
     return speaking.sum() / int(lengths.sum())
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a CPU tensor on the device; pinned, so that nothing waits for a GPU."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

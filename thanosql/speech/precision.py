@@ -60,6 +60,13 @@ class Compute:
             matmul.fp32_precision = before
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU tensor on the device; pinned, so that nothing waits for a GPU."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def resolve(device: str = "auto", precision: str = "auto") -> Compute:
     """Return the device and the precision that two option values mean here.
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from thanosql.speech.precision import sent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,7 +52,7 @@ def spec_augment(
             )
             for length in lengths
         ]
-        mask = torch.cat(masks).to(hidden.device, non_blocking=True)[:, None]
+        mask = sent(torch.cat(masks), hidden.device)[:, None]
         hidden = torch.where(mask, mask_vector.to(hidden.dtype), hidden)
     if config.mask_feature_prob > 0:
         masks = [
@@ -63,7 +65,7 @@ def spec_augment(
             )
             for _ in lengths
         ]
-        mask = torch.stack(masks).to(hidden.device, non_blocking=True)
+        mask = sent(torch.stack(masks), hidden.device)
         parts = zip(torch.split(hidden, list(lengths)), mask, strict=True)
         hidden = torch.cat([part.masked_fill(hides, 0) for part, hides in parts])
     return hidden

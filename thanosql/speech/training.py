@@ -16,6 +16,7 @@ from thanosql.speech.conditions import (
     gradient_checkpointing,
     seeded,
 )
+from thanosql.speech.dropout import cheap_dropout
 from thanosql.speech.loop import Loop, Score
 from thanosql.speech.precision import resolve
 from thanosql.speech.progress import Progress, silent
@@ -116,6 +117,7 @@ def train(
                 with (
                     compute.tf32(),
                     seeded(config.seed, loop.epoch + 1, compute.device),
+                    cheap_dropout(model),
                 ):
                     train_loss, audio_seconds = loop.run_epoch()
                     score = loop.score(validation_utterances, validation_rows)
