@@ -83,7 +83,7 @@ def _keep_freed_memory() -> None:
     """Have glibc keep what a training step frees for the next one, up to 1 GiB.
 
     It would give large tensors back to the system, which has to clear their pages
-    anew each time: a fifth of a small model's training on two cores. This is for our
+    anew each time (docs/experiments.md says what that costs). This is for our
     own process only; a program that embeds the package decides for itself.
     """
     if sys.platform != "linux":
