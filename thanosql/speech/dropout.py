@@ -1,4 +1,4 @@
-"""Dropout at a third of torch's cost on a CPU: a model in, the same one cheaper out.
+"""Dropout with cheaper random numbers on a CPU: a model in, the same one cheaper out.
 
 torch draws a Bernoulli number an element, one after the other: a tenth of the time of
 a small model's training step. Sixteen random bits do as well. An element is dropped if
