@@ -104,6 +104,7 @@ def transcribe(
                 batch_size=options.batch_size,
                 precision=options.precision,
                 device=options.device,
+                chunk_seconds=options.chunk_seconds,
                 root=root,
                 first_row=first_row,
             )
