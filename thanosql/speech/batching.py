@@ -78,16 +78,28 @@ def prefetched(
     is due. Closing the generator, or any error, ends the threads.
     """
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="thanosql-prepare")
-    waiting: deque[list[Future[_Prepared]]] = deque()
+    waiting: deque[deque[Future[_Prepared]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(prepare, item) for item in batch])
+            waiting.append(deque(pool.submit(prepare, item) for item in batch))
             if len(waiting) > ahead:
-                yield [future.result() for future in waiting.popleft()]
+                yield _results(waiting.popleft())
         while waiting:
-            yield [future.result() for future in waiting.popleft()]
+            yield _results(waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(futures: deque[Future[_Prepared]]) -> list[_Prepared]:
+    """Return the results, in order.
+
+    A future that fails is held by no variable when it raises: the error's traceback
+    holds the variables, and the future the error, so that neither would ever go.
+    """
+    results = []
+    while futures:
+        results.append(futures.popleft().result())
+    return results
 
 
 def row_features(
