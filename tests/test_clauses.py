@@ -1,6 +1,7 @@
 """A speech clause stands wherever SQLite takes a query."""
 
 import gc
+import inspect
 import itertools
 import threading
 import warnings
@@ -572,3 +573,27 @@ def test_an_error_of_a_later_scan_points_nowhere_rather_than_wrong(calls):
     calls.execute("ALTER TABLE c RENAME COLUMN text TO words")
     with pytest.raises(thanosql.OperationalError, match=r"no such column: text$"):
         cursor.fetchall()
+
+
+def test_a_failed_predict_leaves_nothing_to_the_garbage_collector(calls):
+    def fail():
+        with pytest.raises(thanosql.DataError, match="row 9"):
+            calls.execute(
+                "PREDICT USING m OPTIONS (batch_size=4) AS "
+                "SELECT audio FROM calls UNION ALL SELECT x'00'"
+            ).fetchall()
+
+    fail()  # the first time imports
+    gc.collect()
+    gc.disable()
+    try:
+        fail()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if inspect.isframe(each)]
+        names = {frame.f_code.co_name for frame in left}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not names

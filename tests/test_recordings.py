@@ -88,6 +88,40 @@ def test_memory_does_not_grow_with_the_number_of_rows(speech, base):
     assert peaks[1] < 1.05 * peaks[0]
 
 
+_HOUR = """
+import resource, sys, time, numpy, soundfile, thanosql
+directory, path, minutes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with soundfile.SoundFile(path, "w", 22_050, 1, format="FLAC") as file:
+    for i in range(minutes):
+        file.write(numpy.random.default_rng(i % 3).normal(0, 0.1, 60 * 22_050))
+con = thanosql.connect(":memory:")
+con.execute("IMPORT MODEL m FROM ?", (directory,))
+(seconds,) = con.execute(
+    "SELECT audio_seconds FROM (EVALUATE USING m OPTIONS (batch_size=2) "
+    "AS SELECT ? AS audio, 'a' AS text)",
+    (path,),
+).fetchone()
+assert seconds == minutes * 60
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_recording(base, tmp_path):
+    peaks = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", _HOUR, base, tmp_path / "a.flac", str(minutes)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for minutes in (5, 60)
+    ]
+    assert peaks[1] < 1.05 * peaks[0]
+
+
 @pytest.fixture
 def small_wav2vec2(tmp_path):
     """Return a directory with nothing but the config of 1.3 million parameters."""

@@ -31,22 +31,32 @@ Rows = Sequence[tuple[Any, ...]]
 _KEPT_LOADED = 2  # models; one of wav2vec2-base's size is 0.4 GB
 
 
+class _LoadedModel:
+    """A place for a model; whoever holds its lock first fills it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.recognizer: Recognizer | None = None
+
+
 class _LoadedModels:
     """The models used last, by their files' digest: never one that was replaced."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, Recognizer] = OrderedDict()
+        self._models: OrderedDict[str, _LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, models: store.ModelStore, model: store.StoredModel) -> Recognizer:
         with self._lock:
-            recognizer = self._models.pop(model.sha256, None)
-            if recognizer is None:
-                recognizer = open_stored(models, model)
-            self._models[model.sha256] = recognizer
+            loaded = self._models.setdefault(model.sha256, _LoadedModel())
+            self._models.move_to_end(model.sha256)
             while len(self._models) > _KEPT_LOADED:
                 self._models.popitem(last=False)
-        return recognizer
+        # Loading one model keeps nobody waiting who wants another.
+        with loaded.lock:
+            if loaded.recognizer is None:
+                loaded.recognizer = open_stored(models, model)
+            return loaded.recognizer
 
 
 _loaded = _LoadedModels()
@@ -104,6 +114,7 @@ def transcribe(
                 batch_size=options.batch_size,
                 precision=options.precision,
                 device=options.device,
+                chunk_seconds=options.chunk_seconds,
                 root=root,
                 first_row=first_row,
             )

@@ -6,15 +6,18 @@ import csv
 import io
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from thanosql.errors import AudioError
-from thanosql.speech.audio import SAMPLE_RATE, load, seconds
+from thanosql.speech.audio import SAMPLE_RATE, blocks, load, seconds
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 FORMATS = {
@@ -225,3 +228,52 @@ def test_real_recordings_last_as_long_as_their_manifest_says():
         waveform = load(row["audio"], SPEECH / "misc")
         assert seconds(waveform) == pytest.approx(float(row["seconds"]), abs=0.05)
         assert 0.001 < np.abs(waveform).max() < 1.5
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 44_101, 48_000])
+def test_resampling_by_pieces_is_resampling_the_whole(rate):
+    waveform = np.random.default_rng(0).normal(0, 0.1, rate * 5 + 17)
+    content = encoded(waveform, rate, "wav, float")
+    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(2_000)
+    whole = torchaudio.functional.resample(
+        torch.from_numpy(waveform.astype(np.float32)),
+        ratio.numerator,
+        ratio.denominator,
+    )
+    pieces = [*blocks(content, None)]
+    assert len(pieces) > 1
+    joined = np.concatenate(pieces)
+    assert len(joined) == len(whole)
+    assert np.abs(joined - whole.numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_decoding_by_pieces_is_decoding_the_whole(kind):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000 * 9)
+    content = encoded(noise, 16_000, kind)
+    whole, _ = soundfile.read(io.BytesIO(content), dtype="float32")
+    pieces = [*blocks(content, None)]
+    assert len(pieces) > 1
+    joined = np.concatenate(pieces)
+    assert len(joined) == len(whole)
+    assert np.abs(joined - whole).max() < 1e-6
+
+
+def test_a_file_is_read_no_further_than_asked(tmp_path):
+    content = encoded(tone(16_000, 60), 16_000, "wav")
+    path = tmp_path / "broken.wav"
+    samples = np.zeros(16_000 * 60, np.float32)
+    samples[-1] = np.nan
+    path.write_bytes(encoded(samples, 16_000, "wav, float"))
+    pieces = blocks(path, None)
+    assert len(next(pieces)) < 16_000 * 5
+    pieces.close()
+    with pytest.raises(AudioError, match="no numbers"):
+        load(path, None)
+    assert len(load(content, None)) == 16_000 * 60
+
+
+def test_a_header_that_claims_hours_costs_no_memory():
+    content = bytearray(encoded(tone(16_000), 16_000))
+    content[4:8] = content[40:44] = (2**32 - 100).to_bytes(4, "little")
+    assert len(load(bytes(content), None)) == 8_000

@@ -4,16 +4,23 @@ load("a.flac", None)            relative to the working directory
 load("a.flac", Path("clips"))   relative to another
 load("s3://bucket/a.mp3", None) any URL fsspec opens
 load(blob, None)                the bytes of an encoded file
+
+`blocks` takes the same and gives the waveform piece by piece, so that an hour of it
+need never be in memory; `load` joins these very pieces.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+from contextlib import closing, contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -26,6 +33,8 @@ import torchaudio
 from thanosql.errors import AudioError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
     from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # Hz; what every base is trained on
@@ -35,6 +44,8 @@ _LOWEST_RATE = 1_000  # Hz; below, a header is more likely wrong than the record
 # ratio is rounded to one of whole numbers up to this: at most wrong by 0.03 % (close to
 # 16 kHz), for most rates by less than a millionth, and by nothing for all usual ones.
 _LARGEST_DENOMINATOR = 2_000
+_BLOCK = 2**16  # samples of each channel that are decoded at a time
+_IN_MEMORY = 2**25  # bytes of a download; beyond, it goes to a temporary file
 # fsspec chains protocols: simplecache::s3://bucket/a.wav. One letter is a drive.
 _URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 
@@ -48,17 +59,34 @@ def load(value: object, root: Path | None) -> NDArray[np.float32]:
 
     Raises AudioError that names the file and what is wrong with it.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _decode(BytesIO(value), "the BLOB", size=memoryview(value).nbytes)
-    if isinstance(value, str) and _URL.match(value):
-        if not value.lower().startswith("file://"):
-            return _load_url(value)
-        value = url2pathname(urlsplit(value).path)
-    if isinstance(value, str | os.PathLike):
-        return _load_path(value, root)
-    what = "NULL" if value is None else f"{type(value).__name__} {value!r:.40}"
-    message = f"the audio is {what}; a path, a URL or a BLOB is expected"
-    raise AudioError(message)
+    with closing(blocks(value, root)) as pieces:
+        return np.concatenate([*pieces])
+
+
+def blocks(
+    value: object, root: Path | None
+) -> Generator[NDArray[np.float32], None, None]:
+    """Yield the waveform that `load` returns, piece by piece, each (samples,).
+
+    The file is read onwards as pieces are asked for, whatever length it claims, and
+    closed behind the last one or with the generator. Raises what `load` raises, once
+    the reading has come to it.
+    """
+    with _opened(value, root) as (file, size, name):
+        if size == 0:
+            message = f"{name} is empty: it has no bytes"
+            raise AudioError(message)
+        try:
+            with _Onwards(file, closefd=False) as decoder:
+                yield from _resampled(_decoded(decoder, name), decoder.samplerate)
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.strip(" .")
+            message = (
+                f"{name} is not whole, or no audio that can be decoded (libsndfile: "
+                f"{reason}); wav, flac, ogg and mp3 can, others after: ffmpeg -i FILE "
+                "FILE.flac"
+            )
+            raise AudioError(message) from error
 
 
 def seconds(waveform: NDArray[np.float32]) -> float:
@@ -66,18 +94,41 @@ def seconds(waveform: NDArray[np.float32]) -> float:
     return len(waveform) / SAMPLE_RATE
 
 
-def _load_path(value: str | os.PathLike[str], root: Path | None) -> NDArray[np.float32]:
+@contextmanager
+def _opened(
+    value: object, root: Path | None
+) -> Iterator[tuple[IO[bytes] | int, int, str]]:
+    """Open a recording: what libsndfile reads, its bytes, its name for errors."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        yield BytesIO(value), memoryview(value).nbytes, "the BLOB"
+        return
+    if isinstance(value, str) and _URL.match(value):
+        if not value.lower().startswith("file://"):
+            with _downloaded(value) as file:
+                size = file.tell()
+                file.seek(0)
+                yield file, size, repr(value)
+            return
+        value = url2pathname(urlsplit(value).path)
+    if isinstance(value, str | os.PathLike):
+        with _path_opened(value, root) as file:
+            # libsndfile gets the descriptor: it reads faster than through Python, and
+            # no name has to be encoded for it.
+            size = os.fstat(file.fileno()).st_size
+            yield file.fileno(), size, repr(os.fsdecode(value))
+        return
+    what = "NULL" if value is None else f"{type(value).__name__} {value!r:.40}"
+    message = f"the audio is {what}; a path, a URL or a BLOB is expected"
+    raise AudioError(message)
+
+
+def _path_opened(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
     name = os.fsdecode(value)
     if not name:
         message = "the audio is an empty path"
         raise AudioError(message)
     try:
-        path = Path(root or "") / Path(name).expanduser()
-        with path.open("rb") as file:
-            # libsndfile gets the descriptor: it reads faster than through Python, and
-            # no name has to be encoded for it.
-            size = os.fstat(file.fileno()).st_size
-            return _decode(file.fileno(), repr(name), size=size)
+        return (Path(root or "") / Path(name).expanduser()).open("rb")
     except (OSError, RuntimeError, ValueError) as error:
         # RuntimeError: ~ of an unknown user; ValueError: a NUL in the name.
         reason = error.strerror if isinstance(error, OSError) else None
@@ -88,53 +139,81 @@ def _load_path(value: str | os.PathLike[str], root: Path | None) -> NDArray[np.f
         raise AudioError(message) from error
 
 
-def _load_url(url: str) -> NDArray[np.float32]:
-    try:
-        with fsspec.open(url, "rb") as file:
-            content = cast("bytes", file.read())
-    except Exception as error:
-        # Each protocol's package raises its own; ImportError says which one to install.
-        reason = f"{type(error).__name__}: {error}" if str(error) else repr(error)
-        message = f"cannot read {url!r}: {reason}"
-        raise AudioError(message) from error
-    return _decode(BytesIO(content), repr(url), size=len(content))
+@contextmanager
+def _downloaded(url: str) -> Iterator[IO[bytes]]:
+    """Open a copy of what a URL gives: not every protocol can read from the middle."""
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
+        try:
+            with fsspec.open(url, "rb") as file:
+                shutil.copyfileobj(file, copy, 2**20)
+        except Exception as error:
+            # Each protocol's package raises its own; ImportError says what to install.
+            reason = f"{type(error).__name__}: {error}" if str(error) else repr(error)
+            message = f"cannot read {url!r}: {reason}"
+            raise AudioError(message) from error
+        yield cast("IO[bytes]", copy)
 
 
-def _decode(file: BytesIO | int, name: str, size: int) -> NDArray[np.float32]:
-    """Decode an open file; `size` bytes long, `name` says which in an error."""
-    if size == 0:
-        message = f"{name} is empty: it has no bytes"
-        raise AudioError(message)
-    try:
-        samples, rate = soundfile.read(
-            file, dtype="float32", always_2d=True, closefd=False
-        )
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip(" .")
+class _Onwards(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is only ever read onwards.
+
+    soundfile seeks behind what it has read, after each read; in an MP3 that loses what
+    the decoder keeps for the next frame, and some samples with it.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _decoded(decoder: _Onwards, name: str) -> Iterator[NDArray[np.float32]]:
+    """Yield the samples of an open file, channels averaged, at its own rate."""
+    if decoder.samplerate < _LOWEST_RATE:
         message = (
-            f"{name} is not whole, or no audio that can be decoded (libsndfile: "
-            f"{reason}); wav, flac, ogg and mp3 can, others after: ffmpeg -i FILE "
-            "FILE.flac"
+            f"{name} has {decoder.samplerate} samples a second, too few for speech"
         )
-        raise AudioError(message) from error
-    if len(samples) == 0:
+        raise AudioError(message)
+    empty = True
+    while len(samples := decoder.read(_BLOCK, dtype="float32", always_2d=True)):
+        empty = False
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if not np.isfinite(mono).all():
+            message = f"{name} has samples that are no numbers (NaN or infinite)"
+            raise AudioError(message)
+        yield mono
+    if empty:
         message = f"{name} has no samples"
         raise AudioError(message)
-    if rate < _LOWEST_RATE:
-        message = f"{name} has {rate} samples a second, too few for speech"
-        raise AudioError(message)
-    waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not np.isfinite(waveform).all():
-        message = f"{name} has samples that are no numbers (NaN or infinite)"
-        raise AudioError(message)
-    return _resample(np.ascontiguousarray(waveform), rate)
 
 
-def _resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    if rate == SAMPLE_RATE:
-        return waveform
+def _resampled(
+    pieces: Iterable[NDArray[np.float32]], rate: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a waveform at 16 kHz, given piece by piece at another rate.
+
+    The filter is as wide as a few samples, so a piece is resampled together with a
+    margin to either side, whose own results are dropped: what is left is what
+    resampling the whole at once would give.
+    """
     ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_LARGEST_DENOMINATOR)
-    resampled = torchaudio.functional.resample(
-        torch.from_numpy(waveform), ratio.numerator, ratio.denominator
-    )
-    return cast("NDArray[np.float32]", resampled.numpy())
+    if ratio == 1:
+        yield from pieces
+        return
+    taken, given = ratio.numerator, ratio.denominator  # samples, each time round
+    resample = _resampler(taken, given)
+    margin = (resample.width // taken + 2) * taken
+    held: NDArray[np.float32] = np.empty(0, np.float32)
+    lead = 0  # samples of `held` that are there only as a margin
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        due = lead + max(0, len(held) - lead - margin) // taken * taken
+        if due > lead:
+            result = resample(torch.from_numpy(held[: due + margin])).numpy()
+            yield result[lead // taken * given : due // taken * given]
+            start = max(0, due - margin)
+            held, lead = held[start:], due - start
+    yield resample(torch.from_numpy(held)).numpy()[lead // taken * given :]
+
+
+@lru_cache(maxsize=4)  # the filter of an odd rate takes some 30 MB
+def _resampler(taken: int, given: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(taken, given, dtype=torch.float32)

@@ -77,23 +77,44 @@ def prefetched(
     SQLite connection. What `prepare` raises is raised here, when that item's batch
     is due. Closing the generator, or any error, ends the threads.
     """
-    # Where each of these shared its operations out among threads of its own, as torch
-    # does, these and the model's would wait for each other: on two cores, half the
-    # speed. The setting holds for the thread that makes it, and for those yet to come.
+    waiting: deque[deque[Future[_Prepared]]] = deque()
+    with preparing_threads() as pool:
+        for batch in batches:
+            waiting.append(deque(pool.submit(prepare, item) for item in batch))
+            if len(waiting) > ahead:
+                yield _results(waiting.popleft())
+        while waiting:
+            yield _results(waiting.popleft())
+
+
+@contextmanager
+def preparing_threads() -> Iterator[ThreadPoolExecutor]:
+    """Open the threads that prepare what a model works on next; end them with it.
+
+    Where each of them shared its operations out among threads of its own, as torch
+    does, these and the model's would wait for each other: on two cores, half the speed.
+    """
     pool = ThreadPoolExecutor(
         WORKERS, "thanosql-prepare", torch.set_num_threads, initargs=(1,)
     )
-    waiting: deque[list[Future[_Prepared]]] = deque()
     try:
-        for batch in batches:
-            waiting.append([pool.submit(prepare, item) for item in batch])
-            if len(waiting) > ahead:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(torch.get_num_threads())  # for those yet to come
+        # The setting holds for the thread that makes it, and for those yet to come.
+        torch.set_num_threads(torch.get_num_threads())
+
+
+def _results(futures: deque[Future[_Prepared]]) -> list[_Prepared]:
+    """Return the results, in order.
+
+    A future that fails is held by no variable when it raises: the error's traceback
+    holds the variables, and the future the error, so that neither would ever go.
+    """
+    results = []
+    while futures:
+        results.append(futures.popleft().result())
+    return results
 
 
 def row_features(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
-from thanosql.speech.audio import load, seconds
-from thanosql.speech.batching import chunks, naming, prefetched
-from thanosql.speech.decoding import greedy_decode
+from thanosql.speech.audio import blocks
+from thanosql.speech.batching import chunks, naming, preparing_threads
+from thanosql.speech.decoding import best_paths, read
 from thanosql.speech.forward import forward
 from thanosql.speech.precision import resolve
+from thanosql.speech.windows import cut, layout
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
+    from concurrent.futures import Future
     from pathlib import Path
 
     from thanosql.speech.recognizer import Recognizer
@@ -30,6 +34,18 @@ class Transcription:
     "How long the recording is."
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A window of a recording, or all of it, ready for the model."""
+
+    features: torch.Tensor
+    frames: slice
+    "Which of its frames are the recording's."
+    seconds: float
+    "From the recording's beginning to this window's end."
+    last: bool
+
+
 def transcribe(
     recognizer: Recognizer,
     audio: Iterable[object],
@@ -37,6 +53,7 @@ def transcribe(
     batch_size: int,
     precision: str = "auto",
     device: str = "auto",
+    chunk_seconds: float = 60.0,
     root: Path | None = None,
     first_row: int = 1,
 ) -> Generator[list[Transcription], None, None]:
@@ -45,34 +62,78 @@ def transcribe(
     A text depends on its recording alone, not on the batch. audio: what `audio.load`
     takes; advanced in the calling thread only, at most two batches ahead of the texts.
     While the model hears one batch, threads decode the next. Closing the generator
-    ends them.
+    ends them. A recording longer than `chunk_seconds` is heard in windows
+    (`windows.py`), each of which takes the place of a recording in a batch.
 
     Raises AudioError that names the row (counted from `first_row`), when its batch is
-    reached, and OptionError for a device or a precision that is not to be had.
+    reached, and OptionError for a device or a precision that is not to be had or a
+    `chunk_seconds` too small for the model.
     """
     compute = resolve(device, precision)
     model: torch.nn.Module = recognizer.model
+    plan = layout(recognizer, chunk_seconds)
 
-    def prepare(numbered: tuple[int, object]) -> tuple[torch.Tensor, float]:
-        row, value = numbered
-        with naming(row):
-            waveform = load(value, root)
-            features = recognizer.features(waveform)
-        return compute.stage(features), seconds(waveform)
+    def hear(row: int, value: object) -> Generator[_Heard, None, None]:
+        with naming(row), closing(blocks(value, root)) as waveform:
+            for window in cut(waveform, plan):
+                features = compute.stage(recognizer.features(window.waveform))
+                yield _Heard(features, window.frames, window.seconds, window.last)
 
-    numbered = chunks(enumerate(audio, start=first_row), batch_size)
-    with closing(prefetched(numbered, prepare)) as batches:
-        for batch in batches:
+    recordings = (hear(row, value) for row, value in enumerate(audio, first_row))
+    paths: list[torch.Tensor] = []  # of the recording that is being heard
+    with closing(_ahead(recordings, batch_size)) as heard:
+        for batch in chunks(heard, batch_size):
             # Another use of the same model may have moved it since the last batch.
             model.to(compute.device).eval()
             with torch.inference_mode(), compute.tf32(), compute.autocast():
                 inputs = [
-                    features.to(compute.device, non_blocking=True)
-                    for features, _ in batch
+                    each.features.to(compute.device, non_blocking=True)
+                    for each in batch
                 ]
                 logits, lengths = forward(recognizer, inputs)
-            texts = greedy_decode(logits, lengths, recognizer)
-            yield [
-                Transcription(text, seconds)
-                for text, (_, seconds) in zip(texts, batch, strict=True)
-            ]
+            done = []
+            for each, path in zip(batch, best_paths(logits, lengths), strict=True):
+                paths.append(path[each.frames])
+                if each.last:
+                    text = read(torch.cat(paths), recognizer)
+                    done.append(Transcription(text, each.seconds))
+                    paths.clear()
+            if done:
+                yield done
+
+
+def _ahead(
+    recordings: Iterable[Generator[_Heard, None, None]], count: int
+) -> Generator[_Heard, None, None]:
+    """Yield what is to be heard of each recording, in order.
+
+    Threads begin with up to `count` recordings while the caller works on the one
+    before, and prepare a long one's next window. `recordings` itself is advanced in the
+    calling thread only, so it may read from a SQLite connection. What goes wrong in a
+    recording is raised here, when it is due. Closing the generator ends the threads
+    and closes the recordings.
+    """
+    begun: deque[Generator[_Heard, None, None]] = deque()
+    # The next of each that has begun. No variable names one whose result is asked for:
+    # an error's traceback holds the variables, and the future holds the error.
+    waiting: deque[Future[_Heard]] = deque()
+    following = iter(recordings)
+    each: _Heard | None = None
+    try:
+        with preparing_threads() as pool:
+            while True:
+                for recording in islice(following, count - len(begun)):
+                    begun.append(recording)
+                    waiting.append(pool.submit(next, recording))
+                if each is not None:
+                    yield each
+                if not begun:
+                    return
+                each = waiting.popleft().result()
+                if each.last:
+                    begun.popleft().close()
+                else:
+                    waiting.appendleft(pool.submit(next, begun[0]))
+    finally:
+        for recording in begun:
+            recording.close()

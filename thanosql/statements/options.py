@@ -225,7 +225,19 @@ class BuildOptions(_SpeechOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions(_SpeechOptions):
+class _ListeningOptions(_SpeechOptions):
+    """What the statements take that transcribe."""
+
+    chunk_seconds: float = _option(
+        60.0,
+        _POSITIVE,
+        "longer recordings are heard in windows of so much, which overlap",
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions(_ListeningOptions):
     """Options of PREDICT."""
 
     statement: ClassVar[str] = "PREDICT"
@@ -234,7 +246,7 @@ class PredictOptions(_SpeechOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateOptions(_SpeechOptions):
+class EvaluateOptions(_ListeningOptions):
     """Options of EVALUATE."""
 
     statement: ClassVar[str] = "EVALUATE"

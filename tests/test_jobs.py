@@ -1,0 +1,62 @@
+"""Loaded models are shared, and loading one holds up nobody else."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from thanosql import jobs
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return which models were opened; "slow" waits until it is let go."""
+    names, let_go = [], threading.Event()
+
+    def open_stored(_models, model):
+        names.append(model.sha256)
+        if model.sha256 == "slow":
+            assert let_go.wait(10)
+        if model.sha256 == "broken":
+            message = "cut short"
+            raise OSError(message)
+        return object()
+
+    monkeypatch.setattr(jobs, "open_stored", open_stored)
+    yield SimpleNamespace(names=names, let_go=let_go)
+    let_go.set()
+
+
+def get(loaded, name):
+    return loaded.get(None, SimpleNamespace(sha256=name))
+
+
+def test_a_model_that_loads_holds_up_nobody_who_wants_another(opened):
+    loaded, found = jobs._LoadedModels(), []
+    threads = [
+        threading.Thread(target=lambda: found.append(get(loaded, "slow")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    assert get(loaded, "quick") is get(loaded, "quick")
+    opened.let_go.set()
+    for thread in threads:
+        thread.join()
+    assert len({id(each) for each in found}) == 1
+    assert sorted(opened.names) == ["quick", "slow"]
+
+
+def test_a_model_that_could_not_be_opened_is_tried_again(opened):
+    loaded = jobs._LoadedModels()
+    for _ in range(2):
+        with pytest.raises(OSError, match="cut short"):
+            get(loaded, "broken")
+    assert opened.names == ["broken", "broken"]
+
+
+def test_only_the_models_used_last_stay_loaded(opened):
+    loaded = jobs._LoadedModels()
+    for name in ("a", "b", "a", "c", "a", "b"):
+        get(loaded, name)
+    assert opened.names == ["a", "b", "c", "b"]
