@@ -75,9 +75,7 @@ def header(change):
         written = change(json.loads(data[8 : 8 + size]))
         if not isinstance(written, bytes):
             written = json.dumps(written).encode()
-        path.write_bytes(
-            struct.pack("<Q", len(written)) + written + data[8 + size :]
-        )
+        path.write_bytes(struct.pack("<Q", len(written)) + written + data[8 + size :])
 
     return spoil
 
@@ -137,17 +135,24 @@ def both(*damages):
 
 
 HEAD = "lm_head.weight"
-JSONS = ("config.json", "vocab.json", "tokenizer_config.json",
-         "preprocessor_config.json", "processor_config.json")
+JSONS = (
+    "config.json",
+    "vocab.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
 DEEP = "[" * 100_000 + "]" * 100_000
 
 CONSTRUCTED = {
     # Weights
     "weights: empty": text("model.safetensors", ""),
     "weights: a length that is all": text(
-        "model.safetensors", b"\xff" * 8 + b"{}", "wb"),
+        "model.safetensors", b"\xff" * 8 + b"{}", "wb"
+    ),
     "weights: header of 2**62 bytes": text(
-        "model.safetensors", struct.pack("<Q", 2**62) + b"{}", "wb"),
+        "model.safetensors", struct.pack("<Q", 2**62) + b"{}", "wb"
+    ),
     "weights: a shape of 10**18": edit(HEAD, shape=[HUGE, HUGE]),
     "weights: a negative shape": edit(HEAD, shape=[-1, 32]),
     "weights: a shape that is text": edit(HEAD, shape="32"),
@@ -157,30 +162,45 @@ CONSTRUCTED = {
     "weights: an unknown dtype": edit(HEAD, dtype="F33"),
     "weights: a dtype of the same size": edit(HEAD, dtype="I32"),
     "weights: a key twice": header(
-        lambda h: json.dumps(h).encode().replace(b"{", b'{"__metadata__":{},', 1)),
+        lambda h: json.dumps(h).encode().replace(b"{", b'{"__metadata__":{},', 1)
+    ),
     "weights: a deep header": header(lambda _: DEEP.encode()),
     "weights: a list as header": header(lambda _: []),
     "weights: 100 000 empty tensors": header(
-        lambda h: h | {f"x{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-                       for i in range(100_000)}),
+        lambda h: (
+            h
+            | {
+                f"x{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+                for i in range(100_000)
+            }
+        )
+    ),
     "weights: NaN": tensors(lambda s: s[HEAD].fill_(float("nan"))),
     "weights: one NaN": tensors(
         lambda s: s["wav2vec2.encoder.layers.0.attention.k_proj.bias"].__setitem__(
-            0, float("nan"))),
+            0, float("nan")
+        )
+    ),
     "weights: infinite": tensors(lambda s: s[HEAD][0].fill_(float("-inf"))),
     "weights: whole numbers": tensors(
-        lambda s: s.update({HEAD: s[HEAD].to(torch.int64)})),
+        lambda s: s.update({HEAD: s[HEAD].to(torch.int64)})
+    ),
     "weights: complex": tensors(
-        lambda s: s.update({HEAD: s[HEAD].to(torch.complex64)})),
+        lambda s: s.update({HEAD: s[HEAD].to(torch.complex64)})
+    ),
     "weights: 8 bits": tensors(
-        lambda s: s.update({HEAD: s[HEAD].to(torch.float8_e4m3fn)})),
+        lambda s: s.update({HEAD: s[HEAD].to(torch.float8_e4m3fn)})
+    ),
     "weights: a head of other sizes": tensors(
-        lambda s: s.update({HEAD: torch.zeros(7, 7)})),
+        lambda s: s.update({HEAD: torch.zeros(7, 7)})
+    ),
     "weights: all shapes wrong": tensors(
-        lambda s: s.update({k: torch.zeros(3) for k in s})),
+        lambda s: s.update({k: torch.zeros(3) for k in s})
+    ),
     "weights: none": tensors(lambda s: s.clear()),
     "weights: a layer too many": tensors(
-        lambda s: s.update({"wav2vec2.encoder.layers.9999999.a": torch.zeros(1)})),
+        lambda s: s.update({"wav2vec2.encoder.layers.9999999.a": torch.zeros(1)})
+    ),
     "index: outside by ..": sharded({HEAD: "../outside.safetensors"}),
     "index: an absolute path": sharded({HEAD: "/etc/passwd"}),
     "index: no such file": sharded({HEAD: "x.safetensors"}),
@@ -206,10 +226,12 @@ CONSTRUCTED = {
     "added_tokens.json: a FIFO": instead("added_tokens.json", os.mkfifo),
     "special_tokens_map.json: a FIFO": instead("special_tokens_map.json", os.mkfifo),
     "names that are not UTF-8": lambda d: Path(
-        os.fsdecode(os.fsencode(d) + b"/\xff\xfe.json")).write_text("{}"),
+        os.fsdecode(os.fsencode(d) + b"/\xff\xfe.json")
+    ).write_text("{}"),
     "names with a line end": text("a\nb.json", "{}"),
     "a link to the directory itself": instead(
-        "loop", lambda path: path.symlink_to(path.parent)),
+        "loop", lambda path: path.symlink_to(path.parent)
+    ),
     # JSON of every kind
     **{
         f"{name}: {what}": text(name, written, mode)
@@ -227,52 +249,93 @@ CONSTRUCTED = {
         )
     },
     **{
-        f"{name}: remote code": settings(name, auto_map={
-            "AutoConfig": "evil/repo--code.C", "AutoModelForCTC": "code.M",
-            "AutoTokenizer": ["code.T", None], "AutoFeatureExtractor": "code.E",
-            "AutoProcessor": "code.P"})
+        f"{name}: remote code": settings(
+            name,
+            auto_map={
+                "AutoConfig": "evil/repo--code.C",
+                "AutoModelForCTC": "code.M",
+                "AutoTokenizer": ["code.T", None],
+                "AutoFeatureExtractor": "code.E",
+                "AutoProcessor": "code.P",
+            },
+        )
         for name in JSONS
     },
     # config.json
     **{
         f"config: {name}={value!r}"[:60]: settings("config.json", **{name: value})
         for name in (
-            "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
-            "intermediate_size", "num_conv_pos_embeddings", "layer_norm_eps",
-            "num_conv_pos_embedding_groups", "conv_dim", "conv_kernel", "conv_stride",
-            "num_adapter_layers", "pad_token_id", "feat_extract_norm", "model_type",
-            "hidden_act", "architectures", "adapter_attn_dim", "initializer_range",
-            "output_hidden_size", "num_feat_extract_layers", "do_stable_layer_norm",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "vocab_size",
+            "intermediate_size",
+            "num_conv_pos_embeddings",
+            "layer_norm_eps",
+            "num_conv_pos_embedding_groups",
+            "conv_dim",
+            "conv_kernel",
+            "conv_stride",
+            "num_adapter_layers",
+            "pad_token_id",
+            "feat_extract_norm",
+            "model_type",
+            "hidden_act",
+            "architectures",
+            "adapter_attn_dim",
+            "initializer_range",
+            "output_hidden_size",
+            "num_feat_extract_layers",
+            "do_stable_layer_norm",
         )
         for value in (HUGE, -1, 0, "32", None, [], 1e308, 10**30, {"a": 1}, True)
     },
     **{
         f"config: {name}={value!r}"[:60]: settings("config.json", **{name: value})
         for name, value in (
-            ("conv_stride", [0, 0, 0]), ("conv_stride", [HUGE] * 3),
-            ("conv_stride", [-5, 8, 8]), ("conv_kernel", [HUGE] * 3),
-            ("conv_stride", [5, 8]), ("conv_dim", [32] * 100_000),
-            ("conv_kernel", [0, 0, 0]), ("num_hidden_layers", 10**6),
-            ("conv_dim", [HUGE] * 3), ("conv_stride", ["5", "8", "8"]),
-            ("hidden_act", "__import__('os')"), ("model_type", "../../x"),
-            ("_name_or_path", "http://127.0.0.1:9/"), ("torch_dtype", "evil"),
-            ("dtype", "float64"), ("dtype", "int8"), ("add_adapter", True),
+            ("conv_stride", [0, 0, 0]),
+            ("conv_stride", [HUGE] * 3),
+            ("conv_stride", [-5, 8, 8]),
+            ("conv_kernel", [HUGE] * 3),
+            ("conv_stride", [5, 8]),
+            ("conv_dim", [32] * 100_000),
+            ("conv_kernel", [0, 0, 0]),
+            ("num_hidden_layers", 10**6),
+            ("conv_dim", [HUGE] * 3),
+            ("conv_stride", ["5", "8", "8"]),
+            ("hidden_act", "__import__('os')"),
+            ("model_type", "../../x"),
+            ("_name_or_path", "http://127.0.0.1:9/"),
+            ("torch_dtype", "evil"),
+            ("dtype", "float64"),
+            ("dtype", "int8"),
+            ("add_adapter", True),
             ("quantization_config", {"quant_method": "bitsandbytes"}),
             ("quantization_config", {"quant_method": "gptq", "bits": 4}),
             ("attn_implementation", "kernels-community/evil"),
             ("_attn_implementation", "evil/kernels"),
             ("_attn_implementation", "flash_attention_2"),
-            ("auto_map", "x"), ("transformers_version", {}),
-            ("id2label", {"x": "y"}), ("num_labels", HUGE), ("hidden_size", 10**6),
-            ("vocab_size", 10**6), ("mask_time_length", HUGE),
-            ("mask_time_prob", 1e9), ("final_dropout", 9), ("layerdrop", "x"),
-            ("base_model_tp_plan", {"x": "y"}), ("use_return_dict", "x"),
-            ("sub_configs", {"x": 1}), ("problem_type", "x"),
-            ("ctc_loss_reduction", 3), ("target_lang", "../../x"),
+            ("auto_map", "x"),
+            ("transformers_version", {}),
+            ("id2label", {"x": "y"}),
+            ("num_labels", HUGE),
+            ("hidden_size", 10**6),
+            ("vocab_size", 10**6),
+            ("mask_time_length", HUGE),
+            ("mask_time_prob", 1e9),
+            ("final_dropout", 9),
+            ("layerdrop", "x"),
+            ("base_model_tp_plan", {"x": "y"}),
+            ("use_return_dict", "x"),
+            ("sub_configs", {"x": 1}),
+            ("problem_type", "x"),
+            ("ctc_loss_reduction", 3),
+            ("target_lang", "../../x"),
         )
     },
     "bare config: hidden_size 10**6": both(
-        removed("model.safetensors"), settings("config.json", hidden_size=10**6)),
+        removed("model.safetensors"), settings("config.json", hidden_size=10**6)
+    ),
     # Vocabularies
     "vocabulary: empty": vocabulary(lambda v: {}),
     "vocabulary: a huge id": vocabulary(lambda v: v | {"A": 10**12}),
@@ -281,57 +344,93 @@ CONSTRUCTED = {
     "vocabulary: text ids": vocabulary(lambda v: {k: str(i) for k, i in v.items()}),
     "vocabulary: one id for all": vocabulary(lambda v: dict.fromkeys(v, 5)),
     "vocabulary: nested": vocabulary(lambda v: {"eng": v}),
-    "vocabulary: lone surrogates": vocabulary(lambda v: {
-        k if i != 7 else "\ud800": i for k, i in v.items()}),
-    "vocabulary: an empty token": vocabulary(lambda v: {
-        k if i != 7 else "": i for k, i in v.items()}),
-    "vocabulary: a long token": vocabulary(lambda v: {
-        k if i != 7 else "X" * 10**6: i for k, i in v.items()}),
-    "vocabulary: a million tokens": vocabulary(lambda v: v | {
-        f"t{i}": i for i in range(100, 10**6)}),
+    "vocabulary: lone surrogates": vocabulary(
+        lambda v: {k if i != 7 else "\ud800": i for k, i in v.items()}
+    ),
+    "vocabulary: an empty token": vocabulary(
+        lambda v: {k if i != 7 else "": i for k, i in v.items()}
+    ),
+    "vocabulary: a long token": vocabulary(
+        lambda v: {k if i != 7 else "X" * 10**6: i for k, i in v.items()}
+    ),
+    "vocabulary: a million tokens": vocabulary(
+        lambda v: v | {f"t{i}": i for i in range(100, 10**6)}
+    ),
     "vocabulary: a key twice": text("vocab.json", '{"a": 1, "a": 2}'),
     # Tokenizer and feature extractor
     **{
         f"tokenizer: {name}={value!r}"[:60]: settings(
-            "tokenizer_config.json", **{name: value})
+            "tokenizer_config.json", **{name: value}
+        )
         for name, value in (
-            ("tokenizer_class", "os.system"), ("tokenizer_class", "PreTrainedModel"),
-            ("tokenizer_class", 3), ("tokenizer_class", "WhisperTokenizer"),
-            ("tokenizer_class", "../x"), ("pad_token", None), ("pad_token", 3),
-            ("pad_token", {"__type": "AddedToken"}), ("unk_token", "x" * 10**6),
-            ("word_delimiter_token", ""), ("word_delimiter_token", None),
+            ("tokenizer_class", "os.system"),
+            ("tokenizer_class", "PreTrainedModel"),
+            ("tokenizer_class", 3),
+            ("tokenizer_class", "WhisperTokenizer"),
+            ("tokenizer_class", "../x"),
+            ("pad_token", None),
+            ("pad_token", 3),
+            ("pad_token", {"__type": "AddedToken"}),
+            ("unk_token", "x" * 10**6),
+            ("word_delimiter_token", ""),
+            ("word_delimiter_token", None),
             ("added_tokens_decoder", {"99999999999": {"content": "x"}}),
-            ("added_tokens_decoder", []), ("added_tokens_decoder", {"a": "b"}),
-            ("target_lang", "x"), ("replace_word_delimiter_char", 3),
-            ("do_lower_case", "x"), ("model_max_length", "x"),
+            ("added_tokens_decoder", []),
+            ("added_tokens_decoder", {"a": "b"}),
+            ("target_lang", "x"),
+            ("replace_word_delimiter_char", 3),
+            ("do_lower_case", "x"),
+            ("model_max_length", "x"),
             ("chat_template", "{{ cycler.__init__.__globals__.os.system('x') }}"),
-            ("extra_special_tokens", 3), ("backend", "x"), ("vocab_file", "/etc/passwd"),
-            ("name_or_path", "evil/repo"), ("tokenizer_file", "/etc/passwd"),
+            ("extra_special_tokens", 3),
+            ("backend", "x"),
+            ("vocab_file", "/etc/passwd"),
+            ("name_or_path", "evil/repo"),
+            ("tokenizer_file", "/etc/passwd"),
         )
     },
     **{
         f"extractor: {name}={value!r}"[:60]: both(
             removed("processor_config.json"),
-            settings("preprocessor_config.json", **{name: value}))
+            settings("preprocessor_config.json", **{name: value}),
+        )
         for name, value in (
-            ("sampling_rate", HUGE), ("sampling_rate", 0), ("sampling_rate", "16000"),
-            ("feature_size", HUGE), ("feature_size", -1), ("feature_size", 80),
+            ("sampling_rate", HUGE),
+            ("sampling_rate", 0),
+            ("sampling_rate", "16000"),
+            ("feature_size", HUGE),
+            ("feature_size", -1),
+            ("feature_size", 80),
             ("feature_extractor_type", "SeamlessM4TFeatureExtractor"),
-            ("feature_extractor_type", "os.system"), ("feature_extractor_type", 3),
-            ("padding_value", "x"), ("padding_value", float("nan")),
-            ("do_normalize", "x"), ("return_attention_mask", "x"), ("n_fft", HUGE),
-            ("processor_class", "evil"), ("padding_side", "middle"),
-            ("model_input_names", []), ("model_input_names", 3),
+            ("feature_extractor_type", "os.system"),
+            ("feature_extractor_type", 3),
+            ("padding_value", "x"),
+            ("padding_value", float("nan")),
+            ("do_normalize", "x"),
+            ("return_attention_mask", "x"),
+            ("n_fft", HUGE),
+            ("processor_class", "evil"),
+            ("padding_side", "middle"),
+            ("model_input_names", []),
+            ("model_input_names", 3),
         )
     },
     **{
         f"extractor: whisper {name}={value!r}"[:60]: both(
             removed("processor_config.json"),
-            text("preprocessor_config.json", json.dumps({
-                "feature_extractor_type": "WhisperFeatureExtractor", name: value})))
+            text(
+                "preprocessor_config.json",
+                json.dumps(
+                    {"feature_extractor_type": "WhisperFeatureExtractor", name: value}
+                ),
+            ),
+        )
         for name, value in (
-            ("n_fft", HUGE), ("feature_size", HUGE), ("chunk_length", HUGE),
-            ("n_fft", 10**5), ("hop_length", 0),
+            ("n_fft", HUGE),
+            ("feature_size", HUGE),
+            ("chunk_length", HUGE),
+            ("n_fft", 10**5),
+            ("hop_length", 0),
         )
     },
 }

@@ -243,7 +243,12 @@ def _check_size(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> None:
 
     Built without memory first, since what a configuration describes could take any.
     """
-    with torch.device("meta"), no_init_weights():
+    # Some parameters are drawn all the same, which is to change no training's numbers.
+    with (
+        torch.device("meta"),
+        no_init_weights(),
+        torch.random.fork_rng(devices=[]),
+    ):
         skeleton = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
     tensors = (*skeleton.parameters(), *skeleton.buffers())
     described = sum(tensor.numel() for tensor in tensors)
