@@ -249,6 +249,7 @@ def test_a_column_that_is_computed_calls_nothing_and_takes_no_memory(crafted):
         INSERT INTO thanosql_files SELECT 1, 'config.json', 0;
         """
     )
+    called.clear()  # SQLite computes a constant when it likes
     with pytest.raises(thanosql.DatabaseError, match="spy"):
         connection.execute(PREDICT)
     assert called == []

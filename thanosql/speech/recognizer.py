@@ -234,7 +234,9 @@ def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
     if path.is_file():
         tokens = len(read_json(path, "vocab.json"))
         if tokens > config.vocab_size + 1_000:
-            message = f"vocab.json has {tokens:,} tokens for {config.vocab_size} outputs"
+            message = (
+                f"vocab.json has {tokens:,} tokens for {config.vocab_size} outputs"
+            )
             raise ValueError(message)
 
 
