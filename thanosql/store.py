@@ -483,7 +483,7 @@ def _model(row: Sequence[Any]) -> StoredModel:
         ):
             if not isinstance(value, kind):
                 message = f"{column} is {value!r:.50}"
-                raise ValueError(message)  # noqa: TRY004 - of what the row holds
+                raise ValueError(message)
     except (ValueError, RecursionError) as error:
         message = (
             f"the row of model {name!r:.100} in thanosql_models is damaged: {error}; "
@@ -501,7 +501,7 @@ def _scalars(content: Any) -> dict[str, Any]:
     """Return the JSON object in a column, of values that a column can hold."""
     if not isinstance(content, str):
         message = f"text with a JSON object is expected, not {content!r:.50}"
-        raise ValueError(message)  # noqa: TRY004 - of what the row holds
+        raise ValueError(message)
     found = json.loads(content)
     json.dumps(found, ensure_ascii=False).encode()  # half a character is none
     if not isinstance(found, dict) or not all(map(_is_scalar, found.values())):

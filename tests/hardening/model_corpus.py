@@ -452,7 +452,7 @@ def main(source: Path, seed: int, count: int, step: int = 1) -> None:
     expected = connection.execute(predict.format("m")).fetchall()
     before = content(connection)
 
-    whole = tempfile.TemporaryDirectory()  # noqa: SIM115 - to the end
+    whole = tempfile.TemporaryDirectory()
     connection.execute("EXPORT MODEL m TO ?", (whole.name,))
     source = Path(whole.name)
     cases = dict(list(CONSTRUCTED.items())[::step])

@@ -12,7 +12,6 @@ import os
 import re
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -24,8 +23,11 @@ import torch
 import torchaudio
 
 from thanosql.errors import AudioError
+from thanosql.speech.place import check_url, open_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # Hz; what every base is trained on
@@ -52,6 +54,7 @@ def load(value: object, root: Path | None) -> NDArray[np.float32]:
         return _decode(BytesIO(value), "the BLOB", size=memoryview(value).nbytes)
     if isinstance(value, str) and _URL.match(value):
         if not value.lower().startswith("file://"):
+            check_url(value, root)
             return _load_url(value)
         value = url2pathname(urlsplit(value).path)
     if isinstance(value, str | os.PathLike):
@@ -67,25 +70,11 @@ def seconds(waveform: NDArray[np.float32]) -> float:
 
 
 def _load_path(value: str | os.PathLike[str], root: Path | None) -> NDArray[np.float32]:
-    name = os.fsdecode(value)
-    if not name:
-        message = "the audio is an empty path"
-        raise AudioError(message)
-    try:
-        path = Path(root or "") / Path(name).expanduser()
-        with path.open("rb") as file:
-            # libsndfile gets the descriptor: it reads faster than through Python, and
-            # no name has to be encoded for it.
-            size = os.fstat(file.fileno()).st_size
-            return _decode(file.fileno(), repr(name), size=size)
-    except (OSError, RuntimeError, ValueError) as error:
-        # RuntimeError: ~ of an unknown user; ValueError: a NUL in the name.
-        reason = error.strerror if isinstance(error, OSError) else None
-        where = (
-            "" if Path(name).is_absolute() else f" (in {Path(root or '').resolve()})"
-        )
-        message = f"cannot read {name!r}{where}: {reason or error}"
-        raise AudioError(message) from error
+    with open_file(value, root) as file:
+        # libsndfile gets the descriptor: it reads faster than through Python, and no
+        # name has to be encoded for it.
+        size = os.fstat(file.fileno()).st_size
+        return _decode(file.fileno(), repr(os.fsdecode(value)), size=size)
 
 
 def _load_url(url: str) -> NDArray[np.float32]:

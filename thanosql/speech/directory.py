@@ -79,7 +79,7 @@ def parse_json(content: bytes | bytearray) -> dict[str, Any]:
         raise ValueError(message) from None
     if not isinstance(found, dict):
         message = f"a JSON object is expected, not a {type(found).__name__}"
-        raise ValueError(message)  # noqa: TRY004 - of what the bytes hold
+        raise ValueError(message)
     return found
 
 
