@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000  # Hz; what every base is trained on
 
+LONGEST = 12 * 3_600  # seconds of a recording; a few KB can decode to gigabytes
+
 _LOWEST_RATE = 1_000  # Hz; below, a header is more likely wrong than the recording so
+_HIGHEST_RATE = 1_000_000  # Hz; the filter between two rates is as wide as their ratio
 # Two rates without a common factor would need a filter of gigabytes (44101 Hz). Their
 # ratio is rounded to one of whole numbers up to this: at most wrong by 0.03 % (close to
 # 16 kHz), for most rates by less than a millionth, and by nothing for all usual ones.
@@ -95,9 +98,13 @@ def _decode(file: BytesIO | int, name: str, size: int) -> NDArray[np.float32]:
         message = f"{name} is empty: it has no bytes"
         raise AudioError(message)
     try:
-        samples, rate = soundfile.read(
-            file, dtype="float32", always_2d=True, closefd=False
-        )
+        with soundfile.SoundFile(file, closefd=False) as decoder:
+            rate = decoder.samplerate
+            _check_rate(rate, name)
+            if decoder.frames > LONGEST * rate:
+                message = f"{name} is longer than {LONGEST // 3_600} hours; cut it"
+                raise AudioError(message)
+            samples = decoder.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip(" .")
         message = (
@@ -109,14 +116,18 @@ def _decode(file: BytesIO | int, name: str, size: int) -> NDArray[np.float32]:
     if len(samples) == 0:
         message = f"{name} has no samples"
         raise AudioError(message)
-    if rate < _LOWEST_RATE:
-        message = f"{name} has {rate} samples a second, too few for speech"
-        raise AudioError(message)
     waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(waveform).all():
         message = f"{name} has samples that are no numbers (NaN or infinite)"
         raise AudioError(message)
     return _resample(np.ascontiguousarray(waveform), rate)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        amount = "few" if rate < _LOWEST_RATE else "many"
+        message = f"{name} has {rate} samples a second, too {amount} for speech"
+        raise AudioError(message)
 
 
 def _resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
