@@ -337,7 +337,7 @@ class ModelStore:
             ).fetchall()
         return [fact for row in rows for fact in zip(_RUN_FACTS, row, strict=True)]
 
-    def _rows(self) -> list[Sequence[Any]]:
+    def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
         with self._guarded():
             if not self._connection.execute(

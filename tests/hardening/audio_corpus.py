@@ -175,7 +175,7 @@ def main(model: Path, seed: int, count: int, hours: int) -> None:
     torch.set_num_threads(1)
     connection = thanosql.connect(":memory:")
     connection.execute("IMPORT MODEL m FROM ?", (str(model),))
-    sql = "SELECT predicted FROM (PREDICT USING m AS SELECT ? AS audio UNION ALL SELECT ?)"
+    sql = "PREDICT USING m AS SELECT ? AS audio UNION ALL SELECT ?"
     whole = [encoded(form=form, subtype=subtype) for form, subtype in FORMATS]
     connection.execute(sql, (whole[0], whole[0])).fetchall()
     generator = random.Random(seed)

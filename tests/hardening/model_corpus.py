@@ -3,8 +3,8 @@
     python model_corpus.py DIRECTORY SEED COUNT [STEP]
 
 DIRECTORY is a whole model; COUNT files of it are damaged at random, after every
-STEPth of the constructed damages. A line a case: name, outcome ("stored" or an error's class),
-message, seconds, whether the database is as it was, growth of memory.
+STEPth of the constructed damages. A line a case: name, outcome ("stored" or an error's
+class), message, seconds, whether the database is as it was, growth of memory.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def test_a_damaged_row_is_shown_or_refused_and_can_be_removed(crafted):
         """
     )
     crafted("BEGIN")
-    refused = 0
+    messages = []
     for name, value in itertools.product(COLUMNS, VALUES):
         crafted("DELETE FROM thanosql_models")
         crafted("INSERT INTO thanosql_models SELECT * FROM whole")
@@ -191,8 +191,9 @@ def test_a_damaged_row_is_shown_or_refused_and_can_be_removed(crafted):
             try:
                 connection.execute(statement).fetchall()
             except thanosql.DatabaseError as error:
-                assert "damaged" in str(error) or "no model named" in str(error)
-                refused += 1
+                messages.append(str(error))
+    refused = len(messages)
+    assert all("damaged" in m or "no model named" in m for m in messages)
     assert 100 < refused < 2 * len(COLUMNS) * len(VALUES)
     connection.execute("DELETE FROM thanosql_models")
     assert connection.execute("LIST MODELS").fetchall() == []
@@ -221,7 +222,7 @@ def test_a_view_in_place_of_a_table_is_not_read(crafted):
         """
     )
     for statement in ("LIST MODELS", PREDICT, "DROP MODEL m", "EXPORT MODEL m TO 'x'"):
-        with pytest.raises(thanosql.DatabaseError, match="view|unsafe use of spy"):
+        with pytest.raises(thanosql.DatabaseError, match=r"view|unsafe use of spy"):
             connection.execute(statement).fetchall()
     assert called == []
 

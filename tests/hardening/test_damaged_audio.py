@@ -65,8 +65,15 @@ def hear(connection, value):
 
 @pytest.mark.parametrize(
     "value",
-    ["a.wav", "sub/../a.wav", "sub/a.wav", "inner.wav", "./a.wav", "{root}/a.wav"]
-    + ["file://{root}/sub/a.wav"],
+    [
+        "a.wav",
+        "sub/../a.wav",
+        "sub/a.wav",
+        "inner.wav",
+        "./a.wav",
+        "{root}/a.wav",
+        "file://{root}/sub/a.wav",
+    ],
 )
 def test_what_lies_under_audio_root_is_heard(value, jail, tmp_path):
     heard = hear(jail, value.replace("{root}", str(tmp_path / "root")))
@@ -75,22 +82,41 @@ def test_what_lies_under_audio_root_is_heard(value, jail, tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    ["../outside/a.wav", "sub/../../outside/a.wav", "{outside}/a.wav", "link.wav"]
-    + ["folder/a.wav", "/dev/zero", "/etc/passwd", "~/a.wav", "..", "../root-/a.wav"]
-    + ["file://{outside}/a.wav", "FILE://{outside}/a.wav", "file:///etc/passwd"]
-    + ["file://{root}/..%2Foutside/a.wav", "sub/../folder/../../outside/a.wav"],
+    [
+        "../outside/a.wav",
+        "sub/../../outside/a.wav",
+        "{outside}/a.wav",
+        "link.wav",
+        "folder/a.wav",
+        "/dev/zero",
+        "/etc/passwd",
+        "~/a.wav",
+        "..",
+        "../root-/a.wav",
+        "file://{outside}/a.wav",
+        "FILE://{outside}/a.wav",
+        "file:///etc/passwd",
+        "file://{root}/..%2Foutside/a.wav",
+        "sub/../folder/../../outside/a.wav",
+    ],
 )
 def test_nothing_leads_out_of_audio_root(value, jail, tmp_path):
     value = value.replace("{outside}", str(tmp_path / "outside"))
     value = value.replace("{root}", str(tmp_path / "root"))
-    with pytest.raises(thanosql.AudioError, match="row 1: .* leads out of audio_root"):
+    with pytest.raises(thanosql.AudioError, match=r"row 1: .* leads out of audio_root"):
         hear(jail, value)
 
 
 @pytest.mark.parametrize(
     "value",
-    ["http://127.0.0.1:9/a.wav", "s3://bucket/a.wav", "local:///etc/passwd"]
-    + ["simplecache::file:///etc/passwd", "zip://a.wav::/etc/a.zip", "memory://a.wav"],
+    [
+        "http://127.0.0.1:9/a.wav",
+        "s3://bucket/a.wav",
+        "local:///etc/passwd",
+        "simplecache::file:///etc/passwd",
+        "zip://a.wav::/etc/a.zip",
+        "memory://a.wav",
+    ],
 )
 def test_no_url_is_asked_for_under_audio_root(value, jail, monkeypatch):
     monkeypatch.setattr("fsspec.open", lambda *_, **__: pytest.fail("asked for"))

@@ -124,7 +124,7 @@ def test_a_changed_size_is_no_reason_to_draw_weights_at_random(model):
     for name in ("vocab.json", "tokenizer_config.json", "processor_config.json"):
         (model / name).unlink()
     change(model, "config.json", hidden_size=64)
-    with pytest.raises(thanosql.DataError, match="is of shape .* in the weights"):
+    with pytest.raises(thanosql.DataError, match=r"is of shape .* in the weights"):
         open_base(str(model), lambda: ["abc"])
 
 

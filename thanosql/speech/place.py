@@ -1,4 +1,4 @@
-"""The path of an audio value in, the open file out; under a root, only one inside it."""
+"""The path of an audio value in, the open file out; one under the root, if any."""
 
 from __future__ import annotations
 
