@@ -31,7 +31,9 @@ def test_every_damaged_model_is_refused_or_read_and_nothing_else(
         text=True,
         timeout=500,
     )
-    results = [json.loads(line) for line in ran.stdout.splitlines()]
+    # A library may write lines of its own (tokenizers: "Ignored unknown kwarg").
+    lines = (line for line in ran.stdout.splitlines() if line.startswith("{"))
+    results = [*map(json.loads, lines)]
     assert ran.returncode == 0, (results[-1:], ran.stderr[-2000:])
     assert len(results) > count
     odd = [
