@@ -199,26 +199,27 @@ def _import(execution: Execution, node: statements.ImportModel) -> Relation:
 def _export(execution: Execution, node: statements.ExportModel) -> Relation:
     options = execution.options(statements.ExportOptions, node.options)
     model = execution.store.get(node.name)
-    target = Path(execution.place(node.target)).expanduser()
+    place = execution.place(node.target)
     written: list[Sequence[Any]] = []
 
     def write() -> None:
-        if target.exists() and not target.is_dir():
-            message = (
-                f"cannot export to {str(target)!r}: it is a file; name a directory"
-            )
-            raise errors.ProgrammingError(message)
-        files = execution.store.read(model)
         try:
+            target = Path(place).expanduser()
+            if target.exists() and not target.is_dir():
+                message = f"cannot export to {place!r}: it is a file; name a directory"
+                raise errors.ProgrammingError(message)
             if target.is_dir() and any(target.iterdir()) and not options.overwrite:
                 message = (
-                    f"the directory {str(target)!r} is not empty; "
+                    f"the directory {place!r} is not empty; "
                     "set overwrite=True to write into it, or name another"
                 )
                 raise errors.ProgrammingError(message)
+            files = execution.store.read(model)
             store.export(files, target)
-        except OSError as error:  # no permission, a full disk
-            message = f"cannot export to {str(target)!r}: {error.strerror}"
+        except (OSError, ValueError, RuntimeError) as error:
+            # No permission, a full disk; a NUL in the name; ~ of an unknown user.
+            reason = error.strerror if isinstance(error, OSError) else error
+            message = f"cannot export to {place!r:.200}: {reason}"
             raise errors.OperationalError(message) from error
         written.append((model.name, str(target), len(files), model.bytes))
 

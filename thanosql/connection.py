@@ -48,7 +48,9 @@ def connect(
         `isolation_level`, False keeps a transaction always open, True leaves
         transactions to SQLite.
     audio_root
-        The folder that relative audio paths start from; the working directory if None.
+        The folder that relative audio paths start from, and that no path of a row may
+        lead out of; URLs are refused too. If None, paths start from the working
+        directory, and any file or URL may be named.
 
     """
     return Connection(

@@ -415,6 +415,12 @@ def _explained(error: BaseException, parameters: Parameters) -> BaseException:
     if isinstance(error, apsw.Error):
         return errors.from_apsw(error)
     text = str(error)
+    if isinstance(error, UnicodeDecodeError):  # as `sqlite3` answers it
+        message = f"text in the database is not UTF-8: {error.object[:50]!r}"
+        return errors.OperationalError(message)
+    if isinstance(error, UnicodeEncodeError):
+        message = f"text that is not Unicode cannot go into the database: {error}"
+        return errors.DataError(message)
     if isinstance(error, ValueError) and text == "null character in query":
         message = "the statement contains a NUL character; bind text that has one"
         return errors.ProgrammingError(message)

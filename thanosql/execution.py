@@ -135,6 +135,11 @@ class Execution:
         if not isinstance(value, str):
             message = f"a directory or hub id is text, not {value!r}"
             raise errors.ProgrammingError(message)
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            message = f"a directory's name is to be Unicode text: {error}"
+            raise errors.DataError(message) from error
         return value
 
     def _register(self, query: statements.Query) -> list[str]:

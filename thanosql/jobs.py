@@ -86,7 +86,16 @@ def import_base(origin: str) -> Recognizer:
         )
         raise errors.NotSupportedError(message)
 
-    return open_base(origin, no_texts)
+    recognizer = open_base(origin, no_texts)
+    # What masks a frame in training is not in every checkpoint, and not heard with.
+    fresh = {n for n in recognizer.fresh if not n.endswith("masked_spec_embed")}
+    if fresh:
+        message = (
+            f"{origin!r} has no weights for {min(fresh)}, so it cannot transcribe yet; "
+            "BUILD MODEL ... USING it draws and trains them"
+        )
+        raise errors.DataError(message)
+    return recognizer
 
 
 def transcribe(

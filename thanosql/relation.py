@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+_DIRECT_ONLY = 3  # SQLITE_VTAB_DIRECTONLY; this module knows APSW by type only
+
 Column = tuple[str, str | None]
 """A column's name and its declared type, or None where it has none."""
 
@@ -78,8 +80,10 @@ class _Module:
         self.relation = relation
 
     def Connect(
-        self, _connection: apsw.Connection, _module: str, _database: str, table: str
+        self, connection: apsw.Connection, _module: str, _database: str, table: str
     ) -> tuple[str, _Table]:
+        # Not for views and triggers, which may be another's than the statement's.
+        connection.vtab_config(_DIRECT_ONLY)
         columns = ", ".join(map(_definition, self.relation.columns))
         return f"CREATE TABLE {quoted(table)} ({columns})", _Table(self.relation)
 

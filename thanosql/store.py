@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -24,6 +24,7 @@ from thanosql import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 CHUNK = 16 * 2**20
@@ -31,6 +32,32 @@ CHUNK = 16 * 2**20
 
 PATIENCE = 60.0
 """Seconds to wait for a lock before hours of training are given up for it."""
+
+_FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
+"""No folders: nothing that leads out of a directory, is hidden in it, or is code."""
+
+_OF_THE_SCHEMA = (
+    apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER,
+    apsw.SQLITE_DBCONFIG_ENABLE_VIEW,
+    apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA,
+)
+
+_RUN_FACTS = {
+    "run_id": "r.id",
+    "device": "r.device",
+    "utterances": "r.utterances",
+    "validation_utterances": "r.validation_utterances",
+    "audio_seconds": "r.audio_seconds",
+    "dropped": "r.dropped",
+    "started_at": "r.started_at",
+    "training_seconds": "r.seconds",
+    "kept_epoch": "e.epoch",
+    "steps": "e.steps",
+    "train_loss": "e.train_loss",
+    "validation_loss": "e.validation_loss",
+    "cer": "e.cer",
+}
+"What DESCRIBE tells of a model's training, and where it stands."
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS thanosql_runs (
@@ -132,42 +159,21 @@ class ModelStore:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
-    def models(self) -> Iterator[StoredModel]:
-        """Yield every model, by name."""
-        if not self._exists():
-            return
-        for row in self._connection.execute(
-            """
-            SELECT name, base, architecture, parameters, versions, query, options,
-                   id, bytes, sha256, run_id, created_at,
-                   (SELECT wer FROM main.thanosql_epochs AS e
-                    WHERE e.run_id = m.run_id AND kept)
-            FROM main.thanosql_models AS m
-            ORDER BY name
-            """
-        ):
-            name, base, architecture, parameters, versions, query, options, *rest = row
-            yield StoredModel(
-                name,
-                base,
-                architecture,
-                parameters,
-                json.loads(versions),
-                query,
-                None if options is None else json.loads(options),
-                *rest,
-            )
+    def models(self) -> list[StoredModel]:
+        """Return every model, by name."""
+        return [_model(row) for row in self._rows()]
 
     def find(self, name: str) -> StoredModel | None:
         """Return the model of that name, in any case, or None."""
         folded = name.casefold()
-        return next((m for m in self.models() if m.name.casefold() == folded), None)
+        # A damaged row of another model is none of its business.
+        return next((_model(r) for r in self._rows() if _folded(r) == folded), None)
 
     def get(self, name: str) -> StoredModel:
         """Return the model of that name or raise `ModelNotFoundError`."""
         model = self.find(name)
         if model is None:
-            names = [each.name for each in self.models()]
+            names = [row[0] for row in self._rows() if isinstance(row[0], str)]
             hint = errors.nearest(name, names)
             if not hint:
                 hint = (
@@ -207,8 +213,12 @@ class ModelStore:
         Within an open transaction it becomes part of that one. Until it ends, and if
         it fails, an earlier model of the name stays as it is.
         """
-        paths = sorted(path for path in directory.rglob("*") if path.is_file())
-        digest = _digest(directory, paths)
+        paths = sorted(directory.iterdir())
+        for path in paths:
+            if not _FILE_NAME.fullmatch(path.name) or not path.is_file():
+                message = f"{path.name!r} is not a file that a stored model can have"
+                raise errors.NotSupportedError(message)
+        digest = _digest(paths)
         size = sum(path.stat().st_size for path in paths)
         with self._transaction(patience=PATIENCE):
             self._connection.execute(_SCHEMA)
@@ -239,7 +249,7 @@ class ModelStore:
             self._connection.executemany(
                 "INSERT INTO main.thanosql_files VALUES (?, ?, ?, ?)",
                 (
-                    (model_id, path.relative_to(directory).as_posix(), number, data)
+                    (model_id, path.name, number, data)
                     for path in paths
                     for number, data in enumerate(_chunks(path))
                 ),
@@ -252,7 +262,12 @@ class ModelStore:
             self._delete(self.get(name).name)
 
     def read(self, model: StoredModel) -> dict[str, bytearray]:
-        """Return the files of a model: relative path to content."""
+        """Return the files of a model: name to content.
+
+        Raises DatabaseError where they are not what was stored, by their digest.
+        """
+        from concurrent.futures import ThreadPoolExecutor  # slow to import
+
         # SQLite may give the id of a dropped model to another.
         if self.find(model.name) != model:
             message = (
@@ -260,57 +275,101 @@ class ModelStore:
                 "began; run it again"
             )
             raise errors.OperationalError(message)
-        sizes: dict[str, int] = dict(
-            self._connection.execute(
-                """
-                SELECT path, sum(length(data)) FROM main.thanosql_files
-                WHERE model_id = ? GROUP BY path ORDER BY path
-                """,
-                (model.id,),
-            )
-        )
-        files = {path: bytearray(size) for path, size in sizes.items()}
-        for path, content in files.items():
-            place = 0
-            for rowid, length in self._connection.execute(
-                """
-                SELECT rowid, length(data) FROM main.thanosql_files
-                WHERE model_id = ? AND path = ? ORDER BY chunk
-                """,
-                (model.id, path),
-            ):
-                with self._connection.blob_open(
-                    "main", "thanosql_files", "data", rowid, False
-                ) as blob:
-                    blob.read_into(content, place, length)
-                place += length
+        digest = hashlib.sha256()
+        files: dict[str, bytearray] = {}
+        # Digesting takes about as long as reading, and lets go of Python's lock.
+        with self._guarded(), ThreadPoolExecutor(1) as beside:
+            for name, chunks in self._chunks(model).items():
+                files[name] = content = bytearray(sum(size for _, size in chunks))
+                beside.submit(digest.update, _head(name, len(content)))
+                place = 0
+                for rowid, size in chunks:
+                    with self._connection.blob_open(
+                        "main", "thanosql_files", "data", rowid, False
+                    ) as blob:
+                        blob.read_into(content, place, size)
+                    read = memoryview(content)[place : place + size]
+                    beside.submit(digest.update, read)
+                    place += size
+        if digest.hexdigest() != model.sha256:
+            raise _damaged(model, "their digest is not that of what was stored")
+        return files
+
+    def _chunks(self, model: StoredModel) -> dict[str, list[tuple[int, int]]]:
+        """Return the rows of a model's files by name: (rowid, bytes) of each chunk."""
+        pages = self._connection.execute("PRAGMA main.page_count").get
+        room = pages * self._connection.execute("PRAGMA main.page_size").get
+        files: dict[str, list[tuple[int, int]]] = {}
+        for rowid, name, number, kind, size in self._connection.execute(
+            """
+            SELECT rowid, path, chunk, typeof(data), length(data)
+            FROM main.thanosql_files
+            WHERE model_id = ?
+            ORDER BY path, chunk
+            """,
+            (model.id,),
+        ):
+            if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
+                raise _damaged(model, f"{name!r:.100} is no name of a model's file")
+            chunks = files.setdefault(name, [])
+            room -= size or 0
+            # More than the file holds: a column that is computed, not stored.
+            if kind != "blob" or number != len(chunks) or room < 0:
+                raise _damaged(model, f"chunk {number!r:.30} of {name!r} is not whole")
+            chunks.append((rowid, size))
+        if len({name.casefold() for name in files}) < len(files):
+            raise _damaged(model, "two have one name but for case")
         return files
 
     def run_facts(self, model: StoredModel) -> list[tuple[str, Any]]:
         """Return the training a model came from as (name, value); none if imported."""
         if model.run_id is None:
             return []
-        cursor = self._connection.execute(
-            """
-            SELECT r.id AS run_id, r.device, r.utterances, r.validation_utterances,
-                   r.audio_seconds, r.dropped, r.started_at,
-                   r.seconds AS training_seconds, e.epoch AS kept_epoch, e.steps,
-                   e.train_loss, e.validation_loss, e.cer
-            FROM main.thanosql_runs AS r
-            JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
-            WHERE r.id = ?
-            """,
-            (model.run_id,),
-        )
-        names = [name for name, _ in cursor.get_description()]
-        return [fact for row in cursor for fact in zip(names, row, strict=True)]
+        with self._guarded():
+            rows = self._connection.execute(
+                f"""
+                SELECT {", ".join(_RUN_FACTS.values())}
+                FROM main.thanosql_runs AS r
+                JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
+                WHERE r.id = ?
+                """,
+                (model.run_id,),
+            ).fetchall()
+        return [fact for row in rows for fact in zip(_RUN_FACTS, row, strict=True)]
 
-    def _exists(self) -> bool:
-        return bool(
-            self._connection.execute(
+    def _rows(self) -> Sequence[Sequence[Any]]:
+        """Return what the database says of every model, by name, unchecked."""
+        with self._guarded():
+            if not self._connection.execute(
                 "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
-            ).get
-        )
+            ).get:
+                return []
+            return self._connection.execute(
+                """
+                SELECT name, base, architecture, parameters, versions, query, options,
+                       id, bytes, sha256, run_id, created_at,
+                       (SELECT wer FROM main.thanosql_epochs AS e
+                        WHERE e.run_id = m.run_id AND kept)
+                FROM main.thanosql_models AS m
+                ORDER BY name
+                """
+            ).fetchall()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Have statements prepared in the block run nothing that the database brings.
+
+        Whoever wrote the file may have put a view in place of a table, a trigger on
+        it, or a function into a constraint. The user's own TEMP triggers still work.
+        """
+        before = [(each, self._connection.config(each, -1)) for each in _OF_THE_SCHEMA]
+        for each, _ in before:
+            self._connection.config(each, 0)
+        try:
+            yield
+        finally:
+            for each, value in before:
+                self._connection.config(each, value)
 
     def _delete(self, name: str) -> None:
         model = self.find(name)
@@ -373,7 +432,8 @@ class ModelStore:
                     raise
                 time.sleep(0.05)
         try:
-            yield
+            with self._guarded():
+                yield
             self._connection.execute(end)
         except BaseException:
             # SQLite may have rolled the whole transaction back by itself (disk full).
@@ -385,15 +445,83 @@ class ModelStore:
 
 
 def export(files: Mapping[str, bytes | bytearray], target: Path) -> None:
-    """Write a model's files below `target`, and nowhere else."""
-    for path, content in files.items():
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in path or ":" in path:
-            message = f"the stored model names a file outside its directory: {path!r}"
-            raise errors.DatabaseError(message)
-        place = target.joinpath(*parts.parts)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+    """Write a model's files, as `ModelStore.read` returns them, into a directory."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        place = target / name
+        # Never through a link that is there, nor into a pipe: a new file each.
+        place.unlink(missing_ok=True)
+        with place.open("xb") as file:
+            file.write(content)
+
+
+def _model(row: Sequence[Any]) -> StoredModel:
+    """Return a row of `ModelStore._rows` as a model; DatabaseError if it is none."""
+    name, base, architecture, parameters, versions, query, options, *rest = row
+    try:
+        model = StoredModel(
+            name,
+            base,
+            architecture,
+            parameters,
+            _scalars(versions),
+            query,
+            None if options is None else _scalars(options),
+            *rest,
+        )
+        for column, value, kind in (
+            ("name", name, str),
+            ("base", base, str),
+            ("architecture", architecture, str),
+            ("parameters", parameters, int),
+            ("query", query, str | None),
+            ("bytes", model.bytes, int),
+            ("sha256", model.sha256, str),
+            ("run_id", model.run_id, int | None),
+            ("created_at", model.created_at, str),
+            ("wer", model.wer, float | None),
+        ):
+            if not isinstance(value, kind):
+                message = f"{column} is {value!r:.50}"
+                raise ValueError(message)
+    except (ValueError, RecursionError) as error:
+        message = (
+            f"the row of model {name!r:.100} in thanosql_models is damaged: {error}; "
+            f"DELETE FROM thanosql_models WHERE id = {rest[0]!r:.30} removes it"
+        )
+        raise errors.DatabaseError(message) from error
+    return model
+
+
+def _folded(row: Sequence[Any]) -> str | None:
+    return row[0].casefold() if isinstance(row[0], str) else None
+
+
+def _scalars(content: Any) -> dict[str, Any]:
+    """Return the JSON object in a column, of values that a column can hold."""
+    if not isinstance(content, str):
+        message = f"text with a JSON object is expected, not {content!r:.50}"
+        raise ValueError(message)
+    found = json.loads(content)
+    json.dumps(found, ensure_ascii=False).encode()  # half a character is none
+    if not isinstance(found, dict) or not all(map(_is_scalar, found.values())):
+        message = f"a JSON object of plain values is expected, not {content!r:.50}"
+        raise ValueError(message)
+    return found
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str | float)
+
+
+def _damaged(model: StoredModel, reason: str) -> errors.DatabaseError:
+    message = (
+        f"the files of model {model.name!r} in the database are damaged: {reason}; "
+        "restore a backup, or build or import it again"
+    )
+    return errors.DatabaseError(message)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -402,12 +530,16 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _digest(directory: Path, paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over every file's relative path, size and content."""
+def _digest(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 over every file's name, size and content."""
     digest = hashlib.sha256()
     for path in paths:
-        name = path.relative_to(directory).as_posix()
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        digest.update(_head(path.name, path.stat().st_size))
         for data in _chunks(path):
             digest.update(data)
     return digest.hexdigest()
+
+
+def _head(name: str, size: int) -> bytes:
+    """Return what stands before a file's content in a model's digest."""
+    return f"{name}\0{size}\0".encode()

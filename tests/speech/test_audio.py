@@ -113,11 +113,11 @@ def test_paths_are_found_where_they_should_be(tmp_path, monkeypatch):
     for value, root in [
         (str(path), None),
         (path, None),
-        (str(path), Path("/elsewhere")),
+        (str(path), tmp_path),
         (path.name, path.parent),
         (path.name, Path("clips")),
         (f"clips/{path.name}", None),
-        (f"~/clips/{path.name}", Path("/elsewhere")),
+        (f"~/clips/{path.name}", None),
         (path.as_uri(), None),
         (path.as_uri().replace("file:///", "FILE://localhost/"), None),
     ]:
@@ -137,7 +137,7 @@ def test_a_url_opens_through_fsspec(tmp_path):
     content = encoded(tone(16_000), 16_000, "flac")
     with fsspec.open("memory://clips/a.flac", "wb") as file:
         file.write(content)
-    assert len(load("memory://clips/a.flac", Path("/elsewhere"))) == 8_000
+    assert len(load("memory://clips/a.flac", None)) == 8_000
     chained = f"simplecache::{(tmp_path / 'a.flac').as_uri()}"
     (tmp_path / "a.flac").write_bytes(content)
     assert len(load(chained, None)) == 8_000

@@ -18,7 +18,6 @@ from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -31,19 +30,25 @@ import torch
 import torchaudio
 
 from thanosql.errors import AudioError
+from thanosql.speech.place import check_url, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # Hz; what every base is trained on
 
+LONGEST = 12 * 3_600  # seconds of a recording; a few KB can decode to gigabytes
+
 _LOWEST_RATE = 1_000  # Hz; below, a header is more likely wrong than the recording so
+_HIGHEST_RATE = 1_000_000  # Hz; the filter between two rates is as wide as their ratio
 # Two rates without a common factor would need a filter of gigabytes (44101 Hz). Their
 # ratio is rounded to one of whole numbers up to this: at most wrong by 0.03 % (close to
 # 16 kHz), for most rates by less than a millionth, and by nothing for all usual ones.
 _LARGEST_DENOMINATOR = 2_000
+_UNKNOWN = 2**62  # samples; libsndfile says 2**63 - 1 where a header says none
 _BLOCK = 2**16  # samples of each channel that are decoded at a time
 _IN_MEMORY = 2**25  # bytes of a download; beyond, it goes to a temporary file
 # fsspec chains protocols: simplecache::s3://bucket/a.wav. One letter is a drive.
@@ -78,6 +83,7 @@ def blocks(
             raise AudioError(message)
         try:
             with _Onwards(file, closefd=False) as decoder:
+                _check_rate(decoder.samplerate, name)
                 yield from _resampled(_decoded(decoder, name), decoder.samplerate)
         except soundfile.LibsndfileError as error:
             reason = error.error_string.strip(" .")
@@ -104,6 +110,7 @@ def _opened(
         return
     if isinstance(value, str) and _URL.match(value):
         if not value.lower().startswith("file://"):
+            check_url(value, root)
             with _downloaded(value) as file:
                 size = file.tell()
                 file.seek(0)
@@ -111,7 +118,7 @@ def _opened(
             return
         value = url2pathname(urlsplit(value).path)
     if isinstance(value, str | os.PathLike):
-        with _path_opened(value, root) as file:
+        with open_file(value, root) as file:
             # libsndfile gets the descriptor: it reads faster than through Python, and
             # no name has to be encoded for it.
             size = os.fstat(file.fileno()).st_size
@@ -120,23 +127,6 @@ def _opened(
     what = "NULL" if value is None else f"{type(value).__name__} {value!r:.40}"
     message = f"the audio is {what}; a path, a URL or a BLOB is expected"
     raise AudioError(message)
-
-
-def _path_opened(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
-    name = os.fsdecode(value)
-    if not name:
-        message = "the audio is an empty path"
-        raise AudioError(message)
-    try:
-        return (Path(root or "") / Path(name).expanduser()).open("rb")
-    except (OSError, RuntimeError, ValueError) as error:
-        # RuntimeError: ~ of an unknown user; ValueError: a NUL in the name.
-        reason = error.strerror if isinstance(error, OSError) else None
-        where = (
-            "" if Path(name).is_absolute() else f" (in {Path(root or '').resolve()})"
-        )
-        message = f"cannot read {name!r}{where}: {reason or error}"
-        raise AudioError(message) from error
 
 
 @contextmanager
@@ -167,21 +157,27 @@ class _Onwards(soundfile.SoundFile):  # type: ignore[misc]
 
 def _decoded(decoder: _Onwards, name: str) -> Iterator[NDArray[np.float32]]:
     """Yield the samples of an open file, channels averaged, at its own rate."""
-    if decoder.samplerate < _LOWEST_RATE:
-        message = (
-            f"{name} has {decoder.samplerate} samples a second, too few for speech"
-        )
-        raise AudioError(message)
-    empty = True
+    read, most = 0, LONGEST * decoder.samplerate
     while len(samples := decoder.read(_BLOCK, dtype="float32", always_2d=True)):
-        empty = False
+        read += len(samples)
+        # What a header claims may be wrong, or far too much, or unknown.
+        if read > most or most < decoder.frames < _UNKNOWN:
+            message = f"{name} is longer than {LONGEST // 3_600} hours; cut it"
+            raise AudioError(message)
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         if not np.isfinite(mono).all():
             message = f"{name} has samples that are no numbers (NaN or infinite)"
             raise AudioError(message)
         yield mono
-    if empty:
+    if not read:
         message = f"{name} has no samples"
+        raise AudioError(message)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        amount = "few" if rate < _LOWEST_RATE else "many"
+        message = f"{name} has {rate} samples a second, too {amount} for speech"
         raise AudioError(message)
 
 

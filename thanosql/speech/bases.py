@@ -5,23 +5,34 @@ Nothing that is read here is executed: no pickle, no code that comes with a mode
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from safetensors.torch import load_file
 
-from thanosql.errors import DataError, ModelNotFoundError, nearest
+from thanosql.errors import (
+    DataError,
+    ModelNotFoundError,
+    OperationalError,
+    nearest,
+)
 from thanosql.speech import hub, weights
+from thanosql.speech.audio import SAMPLE_RATE
+from thanosql.speech.directory import check, read_json
+from thanosql.speech.forward import forward, output_length
 from thanosql.speech.recognizer import Recognizer, assemble, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
+
+    from torch import Tensor
 
 __all__ = ["BASES", "Base", "Recognizer", "open_base", "open_files"]
 
@@ -66,6 +77,7 @@ BASES: Mapping[str, Base] = {
 }
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MOST_FRAMES = 400  # a second; common are 12 to 50, and attention takes their square
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -81,17 +93,21 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
     """
     directory = _locate(base)
-    with damaged(str(directory)):
+    where = str(directory)
+    with damaged(where):
         names = {path.name for path in directory.iterdir()}
         pickle = hub.pickled_weights(names)
         if pickle is not None and not hub.has_safetensors(names):
-            raise hub.refuse_pickle(str(directory), pickle)
-        state = {
-            key: tensor
-            for name in _weight_files(directory, names)
-            for key, tensor in load_file(directory / name).items()
-        }
-    return assemble(directory, state, texts)
+            raise hub.refuse_pickle(where, pickle)
+        check(directory, where)
+    state: dict[str, Tensor] = {}
+    for name in _weight_files(directory, names, where):
+        with damaged(f"{name!r} in {where}"):
+            state.update(load_file(directory / name))
+    weights.check(state, where)
+    recognizer = assemble(directory, state, texts)
+    _try_out(recognizer, where)
+    return recognizer
 
 
 def open_files(files: Mapping[str, weights.Buffer]) -> Recognizer:
@@ -110,10 +126,32 @@ def open_files(files: Mapping[str, weights.Buffer]) -> Recognizer:
             if path.suffix != ".safetensors":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        with damaged("the stored model"):
-            stored = _weight_files(directory, files)
+        where = "the stored model"
+        with damaged(where):
+            check(directory, where)
+            stored = _weight_files(directory, files, where)
             state = weights.tensors({name: files[name] for name in stored})
+        weights.check(state, where)
         return assemble(directory, state, None)
+
+
+def _try_out(recognizer: Recognizer, where: str) -> None:
+    """Raise DataError where the model cannot hear a second of noise.
+
+    What its files do not contradict may still make no model: a stride of 0, say.
+    """
+    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+    # transformers draws a number a layer, which is to change no training's numbers.
+    with damaged(where), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        features = recognizer.features(noise)
+        frames = output_length(recognizer, len(features))
+        if not 1 <= frames <= _MOST_FRAMES:
+            message = f"it makes {frames} frames of a second of audio"
+            raise ValueError(message)
+        logits, _ = forward(recognizer, [features])
+        if not bool(torch.isfinite(logits).all()):
+            message = "its output for a second of noise holds NaN or infinite values"
+            raise ValueError(message)
 
 
 def _locate(base: str) -> Path:
@@ -127,9 +165,14 @@ def _locate(base: str) -> Path:
         path = Path(base)
         with suppress(RuntimeError):  # no such user: a name like any other
             path = path.expanduser()
-        if path.is_dir():
+        try:
+            is_directory, is_file = path.is_dir(), path.is_file()
+        except OSError as error:  # too long a name, a folder that may not be read
+            message = f"cannot look for the model {base!r:.200}: {error.strerror}"
+            raise OperationalError(message) from error
+        if is_directory:
             return path
-        if path.is_file():
+        if is_file:
             message = f"{base!r} is a file; give the directory it lies in"
             raise ModelNotFoundError(message)
         if path.is_absolute() or base.startswith((".", "~")):
@@ -145,11 +188,18 @@ def _locate(base: str) -> Path:
     raise ModelNotFoundError(message)
 
 
-def _weight_files(directory: Path, names: Container[str]) -> list[str]:
+def _weight_files(directory: Path, names: Container[str], where: str) -> list[str]:
     """Return the names of the files with the weights; none for a bare config."""
     if _WEIGHTS in names:
         return [_WEIGHTS]
     if _INDEX not in names:
         return []
-    index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
-    return sorted(set(index["weight_map"].values()))
+    listed = read_json(directory / _INDEX, f"{_INDEX!r} in {where}").get("weight_map")
+    wanted: list[Any] = [*listed.values()] if isinstance(listed, dict) else [listed]
+    for name in wanted:
+        # A name, never a path: it may not lead out of the directory.
+        is_weights = isinstance(name, str) and name.endswith(".safetensors")
+        if not is_weights or name not in names:
+            message = f"{_INDEX!r} in {where} names {name!r:.50}, which is not there"
+            raise DataError(message)
+    return sorted(set(wanted))

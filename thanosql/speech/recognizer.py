@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from transformers.initialization import no_init_weights
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -27,8 +31,10 @@ from thanosql.errors import (
     Error,
     ModelNotFoundError,
     NotSupportedError,
+    OperationalError,
 )
 from thanosql.speech.audio import SAMPLE_RATE
+from thanosql.speech.directory import read_json
 from thanosql.speech.text import BLANK, UNKNOWN, WORD_DELIMITER, Spelling, vocabulary
 from thanosql.speech.weights import draw_by_fan_in
 
@@ -51,6 +57,7 @@ _logging: Any = transformers_logging
 # The layer that scores the vocabulary, in every CTC class of transformers; Granite's
 # is one with a layer half-way, under whose name it is saved.
 _LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
+_LAYER = re.compile(r"\.layers\.\d+\.")
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
 
 
@@ -134,7 +141,7 @@ def assemble(
     that the model must be whole.
     """
     where = str(directory) if texts is not None else "the stored model"
-    with damaged(where):
+    with damaged(f"'config.json' in {where}"):
         config = _config(directory, where)
         has_tokenizer = any(any(directory.glob(name)) for name in _VOCABULARIES)
     whole = has_tokenizer and any(key.startswith(_LAST_LAYERS) for key in state)
@@ -142,23 +149,28 @@ def assemble(
         message = f"{where} is damaged: it has no tokenizer, or no weights for it"
         raise DataError(message)
     made = None if whole or texts is None else vocabulary(texts())
-    with damaged(where), _quiet():
+    with damaged(f"the tokenizer of {where}"), _quiet():
         if made is None:
+            _check_vocabulary(directory, config)
             tokenizer = _hf.AutoTokenizer.from_pretrained(
                 directory, trust_remote_code=False
             )
         else:
             tokenizer = _tokenizer(made)
             _set_vocabulary(config, len(made))
+    with damaged(f"'config.json' in {where}"), _quiet():
+        _check_size(config, state)
+    with damaged(where), _quiet():
         model, fresh = _model(config, state, new_last_layer=made is not None)
         if fresh and texts is None:
             message = f"{where} is damaged: it has no weights for {min(fresh)}"
             raise DataError(message)
         draw_by_fan_in(model, fresh)
         model.train(mode=False)
-        recognizer = Recognizer(
-            model, tokenizer, _feature_extractor(directory, config), fresh
-        )
+    with damaged(f"the feature extractor of {where}"), _quiet():
+        extractor = _feature_extractor(directory, config)
+    with damaged(where):
+        recognizer = Recognizer(model, tokenizer, extractor, fresh)
         _check(recognizer, where)
     return recognizer
 
@@ -168,16 +180,25 @@ def _config(directory: Path, where: str) -> PreTrainedConfig:
     if not path.is_file():
         message = f"{where} is no model directory: it has no config.json"
         raise ModelNotFoundError(message)
-    kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    content = read_json(path, f"'config.json' in {where}")
+    kind = content.get("model_type")
     if kind not in MODEL_FOR_CTC_MAPPING_NAMES:
         message = (
             f"{where} holds a model of type {kind!r}, which has no CTC head; types "
             f"that have: {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}"
         )
         raise NotSupportedError(message)
+    if "quantization_config" in content:
+        message = (
+            f"{where} holds quantized weights, in a format of its own; use the model "
+            "they were made of"
+        )
+        raise NotSupportedError(message)
     config: PreTrainedConfig = _hf.AutoConfig.from_pretrained(
         directory, trust_remote_code=False
     )
+    # It could name a kernel on the hub, which is code that somebody else compiled.
+    config._attn_implementation = None
     return config
 
 
@@ -204,6 +225,54 @@ def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
         encoder.vocab_size = size
 
 
+def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
+    """Raise ValueError for far more tokens than outputs: tokenizers are slow to read.
+
+    Tokens that are added may lie beyond the outputs, if nothing is spelled with them.
+    """
+    path = directory / "vocab.json"
+    if path.is_file():
+        tokens = len(read_json(path, "vocab.json"))
+        if tokens > config.vocab_size + 1_000:
+            message = (
+                f"vocab.json has {tokens:,} tokens for {config.vocab_size} outputs"
+            )
+            raise ValueError(message)
+
+
+def _check_size(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a model beyond its weights, or this machine's memory.
+
+    Built without memory first, since what a configuration describes could take any.
+    """
+    # Some parameters are drawn all the same, which is to change no training's numbers.
+    with (
+        torch.device("meta"),
+        no_init_weights(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        skeleton = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
+    tensors = (*skeleton.parameters(), *skeleton.buffers())
+    described = sum(tensor.numel() for tensor in tensors)
+    held = sum(tensor.numel() for tensor in state.values())
+    # Beside those held, a last layer for a new vocabulary or an adapter may be fresh.
+    if state and described > 2 * held + 2**26:
+        message = (
+            f"config.json describes a model of {described:,} values, but the weights "
+            f"hold {held:,}"
+        )
+        raise ValueError(message)
+    memory = math.inf
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * described > memory:
+        message = (
+            f"config.json describes a model of {4 * described / 1e9:,.1f} GB; this "
+            f"machine has {memory / 1e9:,.1f} GB of memory"
+        )
+        raise ValueError(message)
+
+
 def _model(
     config: PreTrainedConfig, state: Mapping[str, Tensor], *, new_last_layer: bool
 ) -> tuple[PreTrainedModel, frozenset[str]]:
@@ -217,12 +286,25 @@ def _model(
         config=config,
         state_dict=dict(state),
         dtype=torch.float32,
-        ignore_mismatched_sizes=new_last_layer,
+        ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
     parameters = _parameters(model)
-    absent = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     last = {name for name in parameters if name.startswith(_LAST_LAYERS)}
+    absent = set(info["missing_keys"])
+    for key, held, described in info["mismatched_keys"]:
+        if not (new_last_layer and key in last):
+            message = (
+                f"{key} is of shape {tuple(held)} in the weights, of "
+                f"{tuple(described)} by config.json"
+            )
+            raise ValueError(message)
+        absent.add(key)
+    # Other weights without a place are usual: of self-supervised training, say.
+    unused = sorted(filter(_LAYER.search, info["unexpected_keys"]))
+    if unused:
+        message = f"the weights {unused[0]} are of a layer that config.json lacks"
+        raise ValueError(message)
     if not parameters - absent - last:
         message = f"none of its {len(state)} tensors is one of {kind.__name__}"
         raise ValueError(message)
@@ -297,14 +379,20 @@ def damaged(where: str) -> Iterator[None]:
     """Raise what goes wrong inside the block as DataError, but our own errors."""
     try:
         yield
-    except (Error, MemoryError):
+    except Error:
         raise
+    except MemoryError as error:
+        message = f"{where} takes more memory than there is: {error}"
+        raise OperationalError(message) from error
     except ImportError as error:
         message = f"{where} needs a package that is missing: {error}"
         raise NotSupportedError(message) from error
     except Exception as error:
-        # Whatever a damaged file makes JSON, safetensors or transformers stumble on.
-        message = f"{where} cannot be opened as a model: {error}"
+        # Whatever a damaged file makes safetensors or transformers stumble on.
+        reason = " ".join(str(error).split()).partition(" Exception raised from")[0]
+        if not isinstance(error, ValueError | RuntimeError | OSError):
+            reason = f"{type(error).__name__}: {reason}"
+        message = f"{where} cannot be opened as a model: {reason:.500}"
         raise DataError(message) from error
 
 

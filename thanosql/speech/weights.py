@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from thanosql.errors import DataError
+from thanosql.speech.directory import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,8 @@ _DTYPES = {
 }
 # What transformers calls the convolutions between the audio and the encoder.
 _FRONT_ENDS = {"feature_extractor", "subsampling", "subsampler"}
+
+_MOST_TENSORS = 20_000  # a model of 100 layers has 4 000
 
 Buffer = bytes | bytearray | memoryview
 
@@ -52,6 +54,27 @@ def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
     return found
 
 
+def check(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise DataError for tensors that are no weights: of whole numbers, or not finite.
+
+    `where` names the model in an error.
+    """
+    if len(state) > _MOST_TENSORS:
+        message = f"{where} has {len(state):,} tensors; no model has {_MOST_TENSORS:,}"
+        raise DataError(message)
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            # The sum is not finite either, and needs no tensor of truth values.
+            if math.isfinite(tensor.float().sum(dtype=torch.float64)):
+                continue
+            message = f"{where}: the weights {name} hold NaN or infinite values"
+        elif tensor.dim() == 0:  # a count of batches, say
+            continue
+        else:
+            message = f"{where}: the weights {name} are {tensor.dtype}, no float type"
+        raise DataError(message)
+
+
 def _tensors(content: Buffer) -> dict[str, Tensor]:
     """Read one safetensors file: 8 bytes of length, a JSON header, the data."""
     if memoryview(content).readonly:
@@ -60,16 +83,23 @@ def _tensors(content: Buffer) -> dict[str, Tensor]:
     if not 8 <= start <= len(content):
         message = f"its header ends at byte {start} of {len(content)}"
         raise ValueError(message)
-    header = json.loads(bytes(content[8:start]))
+    header = parse_json(bytes(content[8:start]))
     header.pop("__metadata__", None)
     found = {}
-    for name, entry in header.items():
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        if entry["dtype"] not in _DTYPES:
+            message = f"{name} is of a type {entry['dtype']!r} that no model has"
+            raise ValueError(message)
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
         first, last = entry["data_offsets"]
         count = math.prod(shape)
-        if last - first != count * dtype.itemsize or start + last > len(content):
+        # One behind the other, as the specification demands: none shares another's.
+        is_next = first == end and start + last <= len(content)
+        if last - first != count * dtype.itemsize or count < 0 or not is_next:
             message = f"{name} is to lie at bytes {first} to {last} of {len(content)}"
             raise ValueError(message)
+        end = last
         tensor = (
             torch.frombuffer(content, dtype=dtype, count=count, offset=start + first)
             if count

@@ -309,7 +309,8 @@ def bind(
         accepts = fields[name].metadata["accepts"]
         try:
             values[name] = accepts.read(value)
-        except (ValueError, OverflowError):  # the latter of an int beyond floats
+        except (ValueError, OverflowError, TypeError):
+            # Overflow of an int beyond floats; TypeError of pandas' NA, compared.
             message = f"option {name} takes {accepts}, not {_shown(value)}"
             raise OptionError(point(message, sql, option.value_start)) from None
     return cls(**values)

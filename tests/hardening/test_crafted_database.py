@@ -1,0 +1,375 @@
+"""Databases that somebody crafted: no code runs, nothing outside is written."""
+
+import hashlib
+import itertools
+import json
+import os
+
+import pytest
+from damage import content
+
+import thanosql
+
+PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch):
+    """Have every model read from its database."""
+    from thanosql import jobs
+
+    monkeypatch.setattr(jobs, "_loaded", jobs._LoadedModels())
+
+
+@pytest.fixture
+def crafted(calls):
+    """Return a function that runs SQL on the database, as its author might have."""
+
+    def craft(script, *parameters):
+        calls.apsw.execute("PRAGMA foreign_keys = OFF")
+        calls.apsw.execute(script, parameters or None)
+        return calls
+
+    return craft
+
+
+def redigest(connection):
+    """Make the digest in the row of model m that of its files, as an author would."""
+    digest = hashlib.sha256()
+    files = {}
+    for name, data in connection.apsw.execute(
+        "SELECT path, data FROM thanosql_files ORDER BY path, chunk"
+    ):
+        files[name] = files.get(name, b"") + data
+    for name, data in files.items():
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    connection.apsw.execute(
+        "UPDATE thanosql_models SET sha256 = ?", (digest.hexdigest(),)
+    )
+
+
+NAMES = [
+    "../out.json",
+    "/tmp/out.json",
+    "a/../../out.json",
+    "a/b.json",
+    "..\\out.json",
+    "C:out.json",
+    "C:\\out.json",
+    "out.json\0.txt",
+    "",
+    ".",
+    "..",
+    ".bashrc",
+    "code.py",
+    "pytorch_model.bin",
+    "a.json/",
+    "con fig.json",
+    'a".json',
+    "a'.json",
+    "a\n.json",
+    "-rf.json",
+    "~.json",
+    "\u202ea.json",
+    "CONFIG.JSON",
+    "Config.json",
+    None,
+    3,
+    b"config.json",
+]
+
+
+@pytest.mark.parametrize("statement", ["EXPORT MODEL m TO 'target'", PREDICT])
+def test_a_file_name_leads_nowhere(statement, crafted, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    connection = crafted("SELECT 1")
+    connection.executescript(
+        """
+        CREATE TABLE renamed (model_id, path, chunk, data);
+        INSERT INTO renamed SELECT * FROM thanosql_files;
+        DROP TABLE thanosql_files;
+        ALTER TABLE renamed RENAME TO thanosql_files;
+        """
+    )
+    before = sorted(tmp_path.iterdir())
+    for name in NAMES:
+        connection.apsw.execute(
+            "INSERT INTO thanosql_files SELECT model_id, ?, chunk, data "
+            "FROM thanosql_files WHERE path = 'vocab.json'",
+            (name,),
+        )
+        with pytest.raises(thanosql.DatabaseError, match="in the database are damaged"):
+            connection.execute(statement).fetchall()
+        rowid = connection.apsw.last_insert_rowid()
+        connection.apsw.execute("DELETE FROM thanosql_files WHERE rowid = ?", (rowid,))
+    assert sorted(tmp_path.iterdir()) == before
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_export_writes_through_no_link_and_into_no_pipe(calls, tmp_path):
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    target.mkdir()
+    outside.write_text("as it was")
+    (target / "config.json").symlink_to(outside)
+    (target / "vocab.json").hardlink_to(outside)
+    os.mkfifo(target / "model.safetensors")
+    calls.execute(
+        "EXPORT MODEL m TO ? OPTIONS (overwrite=TRUE)", (str(target),)
+    ).fetchall()
+    assert outside.read_text() == "as it was"
+    assert json.loads((target / "config.json").read_text())["vocab_size"] == 32
+    assert all(p.is_file() and not p.is_symlink() for p in target.iterdir())
+
+
+DAMAGES = [
+    "UPDATE thanosql_files SET data = zeroblob(length(data)) WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET data = x'' WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET data = hex(data) WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET data = 7 WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET chunk = 1 WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET chunk = -1 WHERE path LIKE '%s'",
+    "UPDATE thanosql_files SET chunk = 'x' WHERE path LIKE '%s'",
+    "DELETE FROM thanosql_files WHERE path LIKE '%s'",
+    "INSERT INTO thanosql_files SELECT model_id, path, 1, x'00' "
+    "FROM thanosql_files WHERE path LIKE '%s'",
+    "DELETE FROM thanosql_files",
+    "DROP TABLE thanosql_files",
+    "UPDATE thanosql_models SET sha256 = 'x'",
+    "UPDATE thanosql_models SET id = 99",
+]
+
+
+def test_files_that_are_not_what_was_stored_are_not_used(crafted):
+    connection = crafted("BEGIN")
+    for damage, name in itertools.product(
+        DAMAGES, ("model.safetensors", "config.json")
+    ):
+        crafted("SAVEPOINT whole")
+        crafted(damage.replace("%s", name))
+        before = content(connection)
+        for statement in (
+            PREDICT,
+            "EXPORT MODEL m TO 'nowhere/at/all'",
+            "EVALUATE USING m AS SELECT * FROM calls",
+            "BUILD MODEL n USING m AS SELECT * FROM calls",
+        ):
+            with pytest.raises(thanosql.DatabaseError):
+                connection.execute(statement).fetchall()
+        assert content(connection) == before
+        crafted("ROLLBACK TO whole")
+    assert len(connection.execute(PREDICT).fetchall()) == 8
+
+
+VALUES = [
+    *(None, b"\xff", "", "{", "[]", '{"a": [1]}', '{"a": {"b": 1}}', '{"a": 1e999}'),
+    *('{"a": 123456789012345678901234567890}', '{"\\ud800": 1}', "[" * 10_000),
+    *(2**62, -1, 1.5, "x\0y", "x" * 10_000),
+]
+COLUMNS = (
+    *("name", "base", "architecture", "parameters", "versions", "query"),
+    *("options", "bytes", "sha256", "run_id", "created_at"),
+)
+
+
+def test_a_damaged_row_is_shown_or_refused_and_can_be_removed(crafted):
+    connection = crafted("SELECT 1")
+    connection.executescript(
+        """
+        CREATE TABLE whole AS SELECT * FROM thanosql_models;
+        DROP TABLE thanosql_models;
+        CREATE TABLE thanosql_models AS SELECT * FROM whole;
+        """
+    )
+    crafted("BEGIN")
+    messages = []
+    for name, value in itertools.product(COLUMNS, VALUES):
+        crafted("DELETE FROM thanosql_models")
+        crafted("INSERT INTO thanosql_models SELECT * FROM whole")
+        connection.apsw.execute(f"UPDATE thanosql_models SET {name} = ?", (value,))
+        for statement in ("LIST MODELS", "DESCRIBE MODEL m"):
+            try:
+                connection.execute(statement).fetchall()
+            except thanosql.DatabaseError as error:
+                messages.append(str(error))
+    refused = len(messages)
+    assert all("damaged" in m or "no model named" in m for m in messages)
+    assert 100 < refused < 2 * len(COLUMNS) * len(VALUES)
+    connection.execute("DELETE FROM thanosql_models")
+    assert connection.execute("LIST MODELS").fetchall() == []
+
+
+def test_text_that_is_not_utf_8_is_an_operational_error(crafted):
+    connection = crafted("UPDATE thanosql_models SET base = CAST(x'ff' AS TEXT)")
+    with pytest.raises(thanosql.OperationalError, match="not UTF-8"):
+        connection.execute("LIST MODELS").fetchall()
+    for sql in (
+        "SELECT CAST(x'ff' AS TEXT)",
+        "PREDICT USING m AS SELECT CAST(x'ff' AS TEXT) AS audio",
+    ):
+        with pytest.raises(thanosql.OperationalError, match="not UTF-8"):
+            connection.execute(sql).fetchall()
+
+
+def test_a_view_in_place_of_a_table_is_not_read(crafted):
+    connection = crafted("SELECT 1")
+    called = []
+    connection.apsw.create_scalar_function("spy", lambda *a: called.append(a))
+    connection.executescript(
+        """
+        ALTER TABLE thanosql_models RENAME TO hidden;
+        CREATE VIEW thanosql_models AS SELECT *, spy(id) AS x FROM hidden;
+        """
+    )
+    for statement in ("LIST MODELS", PREDICT, "DROP MODEL m", "EXPORT MODEL m TO 'x'"):
+        with pytest.raises(thanosql.DatabaseError, match=r"view|unsafe use of spy"):
+            connection.execute(statement).fetchall()
+    assert called == []
+
+
+def test_a_column_that_is_computed_calls_nothing_and_takes_no_memory(crafted):
+    connection = crafted("SELECT 1")
+    called = []
+    connection.apsw.create_scalar_function(
+        "spy", lambda *a: called.append(a), deterministic=True
+    )
+    connection.executescript(
+        """
+        CREATE TABLE copy (model_id, path, chunk, data AS (zeroblob(999999999)));
+        INSERT INTO copy SELECT model_id, path, chunk FROM thanosql_files;
+        DROP TABLE thanosql_files;
+        ALTER TABLE copy RENAME TO thanosql_files;
+        """
+    )
+    with pytest.raises(thanosql.DatabaseError, match="is not whole"):
+        connection.execute(PREDICT)
+    connection.executescript(
+        """
+        DROP TABLE thanosql_files;
+        CREATE TABLE thanosql_files (model_id, path, chunk, data AS (spy()));
+        INSERT INTO thanosql_files SELECT 1, 'config.json', 0;
+        """
+    )
+    called.clear()  # SQLite computes a constant when it likes
+    with pytest.raises(thanosql.DatabaseError, match="spy"):
+        connection.execute(PREDICT)
+    assert called == []
+
+
+def test_triggers_and_constraints_of_the_file_do_not_run(crafted, base):
+    connection = crafted("SELECT 1")
+    called = []
+    connection.apsw.create_scalar_function("spy", lambda *a: called.append(a) or 1)
+    connection.executescript(
+        """
+        CREATE TABLE log (what);
+        CREATE TRIGGER t1 AFTER INSERT ON thanosql_models
+          BEGIN INSERT INTO log VALUES (spy(new.name)); END;
+        CREATE TRIGGER t2 AFTER DELETE ON thanosql_files
+          BEGIN DELETE FROM calls; END;
+        CREATE TEMP TRIGGER t3 AFTER INSERT ON thanosql_models
+          BEGIN INSERT INTO log VALUES ('temp'); END;
+        """
+    )
+    connection.execute("IMPORT MODEL n FROM ?", (str(base),))
+    connection.execute("DROP MODEL m")
+    assert called == []
+    assert connection.execute("SELECT * FROM log").fetchall() == [("temp",)]
+    assert connection.execute("SELECT count(*) FROM calls").fetchall() == [(8,)]
+    connection.executescript(
+        """
+        DROP TABLE thanosql_models;
+        CREATE TABLE thanosql_models (id, name, base, architecture, parameters, bytes,
+          sha256, query, options, versions, run_id, created_at, CHECK (spy(name)));
+        """
+    )
+    with pytest.raises(thanosql.DatabaseError, match="unsafe use of spy"):
+        connection.execute("IMPORT MODEL n FROM ?", (str(base),))
+    assert called == []
+
+
+def test_the_user_s_own_triggers_and_views_work_as_before(calls):
+    calls.apsw.create_scalar_function("twice", lambda x: 2 * x)
+    calls.executescript(
+        """
+        CREATE VIEW v AS SELECT audio, twice(id) AS doubled FROM calls;
+        CREATE TABLE log (what);
+        CREATE TRIGGER t AFTER UPDATE ON calls
+          BEGIN INSERT INTO log VALUES (twice(new.id)); END;
+        """
+    )
+    calls.execute("LIST MODELS").fetchall()
+    rows = calls.execute(
+        "SELECT doubled, predicted FROM (PREDICT USING m AS SELECT * FROM v)"
+    ).fetchall()
+    assert [row[0] for row in rows] == [2 * i for i in range(1, 9)]
+    calls.execute("UPDATE calls SET text = 'x' WHERE id = 3")
+    assert calls.execute("SELECT * FROM log").fetchall() == [(6,)]
+
+
+def test_tables_in_the_temp_schema_do_not_stand_before_ours(calls):
+    expected = calls.execute(PREDICT).fetchall()
+    for name in ("models", "files", "runs", "epochs"):
+        calls.execute(f"CREATE TEMP TABLE thanosql_{name} (x)")
+    assert calls.execute(PREDICT).fetchall() == expected
+    calls.execute("DROP MODEL m")
+    assert calls.execute("LIST MODELS").fetchall() == []
+
+
+def test_a_view_of_the_file_cannot_read_what_a_statement_yields(calls):
+    calls.execute(
+        "CREATE VIEW v AS SELECT * FROM thanosql_listmodels_1 UNION ALL SELECT 1"
+    )
+    calls.serial = itertools.count(1)
+    cursor = calls.execute("SELECT name FROM (LIST MODELS), (SELECT 1 UNION SELECT 2)")
+    with pytest.raises(thanosql.OperationalError, match="unsafe use of virtual table"):
+        calls.execute("SELECT * FROM v")
+    assert cursor.fetchall() == [("m",), ("m",)]
+
+
+def test_weights_that_give_no_numbers_give_no_text(crafted):
+    connection = crafted("SELECT 1")
+    rowid, data = connection.apsw.execute(
+        "SELECT rowid, data FROM thanosql_files WHERE path = 'model.safetensors'"
+    ).fetchone()
+    connection.apsw.execute(
+        "UPDATE thanosql_files SET data = ? WHERE rowid = ?",
+        (data[:-4] + b"\xff\xff\xff\x7f", rowid),
+    )
+    redigest(connection)
+    with pytest.raises(thanosql.DataError, match="hold NaN"):
+        connection.execute(PREDICT)
+
+
+def test_tensors_of_a_stored_model_may_not_overlap(crafted):
+    connection = crafted("SELECT 1")
+    rowid, data = connection.apsw.execute(
+        "SELECT rowid, data FROM thanosql_files WHERE path = 'model.safetensors'"
+    ).fetchone()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    names = [n for n, e in header.items() if e.get("shape") == [32]][:2]
+    header[names[1]]["data_offsets"] = header[names[0]]["data_offsets"]
+    written = json.dumps(header).encode()
+    spoiled = len(written).to_bytes(8, "little") + written + data[8 + size :]
+    connection.apsw.execute(
+        "UPDATE thanosql_files SET data = ? WHERE rowid = ?", (spoiled, rowid)
+    )
+    redigest(connection)
+    with pytest.raises(thanosql.DataError, match="is to lie at"):
+        connection.execute(PREDICT)
+
+
+def test_a_stored_config_beyond_reason_is_refused(crafted):
+    connection = crafted("SELECT 1")
+    rowid, data = connection.apsw.execute(
+        "SELECT rowid, data FROM thanosql_files WHERE path = 'config.json'"
+    ).fetchone()
+    config = json.loads(data) | {"num_hidden_layers": 10**6}
+    connection.apsw.execute(
+        "UPDATE thanosql_files SET data = ? WHERE rowid = ?",
+        (json.dumps(config).encode(), rowid),
+    )
+    redigest(connection)
+    with pytest.raises(thanosql.DataError, match="num_hidden_layers = 1000000"):
+        connection.execute(PREDICT)

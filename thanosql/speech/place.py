@@ -1,0 +1,59 @@
+"""The path of an audio value in, the open file out; one under the root, if any."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from thanosql.errors import AudioError
+
+
+def open_file(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
+    """Return the file open for reading, unbuffered use of its descriptor included.
+
+    value: relative to `root`, else to the working directory; ~ is a home directory.
+    With a root, whatever leads out of it is refused: an absolute path, .., a link.
+
+    Raises AudioError that names the path; also for what is no file (a directory, a
+    device, a pipe that nobody may ever write to).
+    """
+    name = os.fsdecode(value)
+    if not name:
+        message = "the audio is an empty path"
+        raise AudioError(message)
+    try:
+        path = Path(root or "") / Path(name).expanduser()
+        if root is not None and not path.resolve().is_relative_to(root.resolve()):
+            message = f"{name!r} leads out of audio_root ({root.resolve()})"
+            raise AudioError(message)
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller's
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        reason: object = "it is not a file"
+    except (OSError, RuntimeError, ValueError) as error:
+        # RuntimeError: ~ of an unknown user, links in a circle; ValueError: a NUL.
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        cause: Exception | None = error
+    else:
+        cause = None
+    where = "" if Path(name).is_absolute() else f" (in {Path(root or '').resolve()})"
+    message = f"cannot read {name!r:.300}{where}: {reason}"
+    raise AudioError(message) from cause
+
+
+def check_url(url: str, root: Path | None) -> None:
+    """Raise AudioError for a URL where a root says which files may be read."""
+    if root is not None:
+        message = (
+            f"{url!r:.300} is not under audio_root; connect without audio_root where "
+            "rows may name URLs"
+        )
+        raise AudioError(message)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A pipe would wait for its other end; to files the flag is nothing.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
