@@ -77,7 +77,7 @@ def quantized(recognizer: Recognizer) -> Recognizer:
     """Return a recognizer whose linear layers are int8; the given one stays as it is.
 
     All other parameters are shared by the two, so that it takes a quarter of the
-    memory more, and no longer than a second to make of 94 million parameters.
+    memory more, and about a second to make of 94 million parameters.
     """
     shared: dict[int, Any] = {id(p): p for p in recognizer.model.parameters()}
     model: Any = copy.deepcopy(recognizer.model, shared)
