@@ -9,7 +9,7 @@ where it is (Baevski et al. 2020, section 2). Per utterance it is
   takes time for a circle, and are left out (overlap-save: Oppenheim and Schafer,
   Discrete-Time Signal Processing, section 8.7). At each of K+1 frequencies a group is a
   product with a small complex matrix. To transform the kernel, itself a product with a
-  matrix of cosines and sines, costs about what 3K frames do the first way.
+  matrix of cosines and sines, costs about what 5K frames do the first way.
 
 They differ by the order of floating-point sums.
 """
