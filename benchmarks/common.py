@@ -66,12 +66,17 @@ def in_turn(
 
 def arguments(description: str | None) -> argparse.Namespace:
     """Return what every script takes: `full` and `output`."""
+    return parser(description).parse_args()
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return what reads `full` and `output`, for a script that takes more."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="the larger set")
     parser.add_argument("--output", type=Path, help="write the JSON here too")
-    return parser.parse_args()
+    return parser
 
 
 def report(

@@ -19,7 +19,7 @@ from transformers import (
     WavLMForCTC,
 )
 
-from thanosql.speech import convolution, ragged
+from thanosql.speech import convolution, positions, ragged
 
 SAMPLES = (7_000, 400, 16_321, 9_999, 3_200)
 
@@ -182,6 +182,31 @@ def test_a_long_utterance_is_the_same_in_stretches_and_whole(monkeypatch):
     monkeypatch.setattr(ragged, "ROWS", 11)
     in_stretches, _ = together(model, waveforms)
     torch.testing.assert_close(in_stretches, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [16, 17, 6])
+@torch.no_grad()
+def test_positions_by_fourier_are_those_of_the_convolution(monkeypatch, kernel):
+    model = build(num_conv_pos_embeddings=kernel)
+    embedding = model.base_model.encoder.pos_conv_embed
+    counts = [2 * kernel, 1, kernel + 1, 100, 7 * kernel + 3]
+    hidden = torch.randn(sum(counts), TINY["hidden_size"])
+    by_fourier = positions.positions(embedding, hidden, counts)
+    monkeypatch.setattr(positions, "WORTH_A_TRANSFORM", 10**9)
+    convolved = positions.positions(embedding, hidden, counts)
+    torch.testing.assert_close(by_fourier, convolved, atol=1e-5, rtol=0)
+    assert not torch.equal(by_fourier, convolved)  # two ways indeed
+
+
+@torch.no_grad()
+def test_logits_are_those_of_transformers_with_positions_by_fourier(monkeypatch):
+    monkeypatch.setattr(positions, "WORTH_A_TRANSFORM", 0)
+    model = build()
+    waveforms = noises()
+    logits, lengths = together(model, waveforms)
+    for waveform, row, length in zip(waveforms, logits, lengths, strict=True):
+        alone = model(input_values=waveform[None]).logits[0]
+        torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1e-6], ids=str)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF = ("bf16", "fp16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,10 @@ class Compute:
 
     device: torch.device
     precision: str
-    "fp32, bf16 or fp16; weights, normalisations and the loss are fp32 in each."
+    """fp32, bf16 or fp16; weights, normalisations and the loss are fp32 in each.
+
+    int8, too, where it is allowed: of linear layers (`quantization.py`).
+    """
 
     def stage(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a CPU tensor where a GPU can fetch it while it computes."""
@@ -36,8 +40,8 @@ class Compute:
         """Return the context the model's forward pass runs in."""
         return torch.autocast(
             self.device.type,
-            _DTYPES[self.precision] if self.precision != "fp32" else None,
-            enabled=self.precision != "fp32",
+            _DTYPES[self.precision] if self.precision in _HALF else None,
+            enabled=self.precision in _HALF,
         )
 
     def grad_scaler(self) -> torch.amp.GradScaler:
@@ -67,18 +71,29 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def resolve(device: str = "auto", precision: str = "auto") -> Compute:
+def resolve(
+    device: str = "auto", precision: str = "auto", *, inference: bool = False
+) -> Compute:
     """Return the device and the precision that two option values mean here.
 
     device: "auto" (CUDA if there is any, else the CPU), "cpu", "cuda" or "cuda:1".
     precision: "auto" (on CUDA bf16 where the device has it, else fp16; on a CPU
-    fp32), "fp32", "bf16" or "fp16". Raises OptionError for what is not to be had.
+    fp32), "fp32", "bf16", "fp16", or, for inference on a CPU, "int8".
+
+    Raises OptionError for what is not to be had.
     """
     chosen = _device(device)
     on_cuda = chosen.type == "cuda"
     bf16 = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "auto":
         precision = ("bf16" if bf16 else "fp16") if on_cuda else "fp32"
+    if precision == "int8" and inference:
+        if on_cuda:
+            message = (
+                "precision='int8' is for a CPU; use device='cpu', or 'fp16' or 'auto'"
+            )
+            raise OptionError(message)
+        return Compute(chosen, precision)
     if precision not in _DTYPES:
         message = f"precision is 'auto', 'fp32', 'bf16' or 'fp16', not {precision!r}"
         raise OptionError(message)

@@ -7,8 +7,8 @@ depends on its neighbours, and all of them spend their arithmetic on padding. He
 padding is ever made. Which parts of the network look beyond one frame?
 
 * The convolutional encoder (and its GroupNorm): run per utterance, `convolution.py`.
-* The positional convolution and the adapter's (`add_adapter`): per utterance, the
-  weight norm of the first being computed once for all of them.
+* The positional convolution, `positions.py`, and the adapter's (`add_adapter`): per
+  utterance.
 * Attention: softmax(QK'/sqrt d)V among an utterance's own frames, per utterance by
   `scaled_dot_product_attention`.
 
@@ -40,6 +40,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from thanosql.speech import convolution
+from thanosql.speech.positions import positions
 from thanosql.speech.spec_augment import spec_augment
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def encode(
         mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
         hidden = spec_augment(hidden, counts, mask_vector, config, generator)
     encoder = base.encoder
-    hidden = hidden + _positions(encoder.pos_conv_embed, hidden, counts)
+    hidden = hidden + positions(encoder.pos_conv_embed, hidden, counts)
     if not stable:
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
@@ -192,30 +193,6 @@ def _feed_forward(
     if layer.adapter_layer is not None:
         hidden = hidden + layer.adapter_layer(hidden)
     return hidden
-
-
-def _positions(embedding: Module, hidden: Tensor, counts: list[int]) -> Tensor:
-    """Return the convolutional position embedding of each utterance's frames."""
-    if not hasattr(embedding, "conv"):  # data2vec: layers of convolution and norm
-        utterances = torch.split(hidden, counts)
-        return torch.cat([embedding(utterance[None])[0] for utterance in utterances])
-    if getattr(embedding, "batch_norm", None) is not None:
-        hidden = embedding.batch_norm(hidden)
-    conv = embedding.conv
-    weight = conv.weight  # computed at each look: 5 million numbers in a base model
-    convolved = [
-        functional.conv1d(
-            utterance.T[None],
-            weight,
-            conv.bias,
-            padding=conv.padding,
-            groups=conv.groups,
-        )
-        for utterance in torch.split(hidden, counts)
-    ]
-    return torch.cat(
-        [embedding.activation(embedding.padding(c))[0].T for c in convolved]
-    )
 
 
 def _adapter(adapter: Module, hidden: Tensor, counts: list[int]) -> Tensor:

@@ -56,7 +56,7 @@ _logging: Any = transformers_logging
 
 # The layer that scores the vocabulary, in every CTC class of transformers; Granite's
 # is one with a layer half-way, under whose name it is saved.
-_LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
+LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
 _LAYER = re.compile(r"\.layers\.\d+\.")
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
 
@@ -87,6 +87,13 @@ class Recognizer:
     def spelling(self) -> Spelling:
         """What the model can spell."""
         return Spelling(self.tokenizer, self.model.config.vocab_size)
+
+    @cached_property
+    def int8(self) -> Recognizer:
+        """The same with its linear layers in int8, for inference on a CPU."""
+        from thanosql.speech.quantization import quantized  # it imports this module
+
+        return quantized(self)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the target ids of a normalized text."""
@@ -144,7 +151,7 @@ def assemble(
     with damaged(f"'config.json' in {where}"):
         config = _config(directory, where)
         has_tokenizer = any(any(directory.glob(name)) for name in _VOCABULARIES)
-    whole = has_tokenizer and any(key.startswith(_LAST_LAYERS) for key in state)
+    whole = has_tokenizer and any(key.startswith(LAST_LAYERS) for key in state)
     if not whole and texts is None:
         message = f"{where} is damaged: it has no tokenizer, or no weights for it"
         raise DataError(message)
@@ -290,7 +297,7 @@ def _model(
         output_loading_info=True,
     )
     parameters = _parameters(model)
-    last = {name for name in parameters if name.startswith(_LAST_LAYERS)}
+    last = {name for name in parameters if name.startswith(LAST_LAYERS)}
     absent = set(info["missing_keys"])
     for key, held, described in info["mismatched_keys"]:
         if not (new_last_layer and key in last):
