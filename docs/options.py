@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from thanosql import statements
-from thanosql.speech.bases import BASES
+from thanosql.bases import BASES
+from thanosql.datasets import DATASETS
 
 PAGE = Path(__file__).with_name("language.md")
 TABLES = {

@@ -1,0 +1,167 @@
+"""Statements that fill tables: from a file, a folder, a DataFrame, a known dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thanosql import datasets, errors, jobs, sample, statements, tables, tabular
+from thanosql.datasets import download
+from thanosql.progress import Progress
+from thanosql.relation import Column, Relation, quoted
+from thanosql.transactions import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from thanosql.execution import Execution
+
+_FOLDER_COLUMNS: tuple[Column, ...] = (
+    ("audio", "TEXT"),
+    ("name", "TEXT"),
+    ("seconds", "REAL"),
+    ("sample_rate", "INTEGER"),
+    ("channels", "INTEGER"),
+    ("format", "TEXT"),
+)
+_UTTERANCE_COLUMNS: tuple[Column, ...] = (
+    ("audio", "TEXT"),
+    ("text", "TEXT"),
+    ("speaker", "TEXT"),
+    ("seconds", "REAL"),
+)
+
+
+def copy(execution: Execution, node: statements.Copy) -> Relation:
+    """COPY: yield one row, the table and how many rows were copied."""
+    options = execution.options(statements.CopyOptions, node.options)
+    copied: list[Sequence[Any]] = []
+
+    def write() -> None:
+        # Before a large file is read for nothing.
+        tables.check(execution.database, node.table, options.if_exists)
+        execution.warn_if_transaction_is_implicit("the table")
+        try:
+            rows = _rows(execution, node.source, options)
+            count = tables.write(
+                execution.database, node.table, rows, options.if_exists
+            )
+        except OSError as error:
+            message = f"cannot read {error.filename!r}: {error.strerror}"
+            raise errors.OperationalError(message) from error
+        copied.append((node.table, count))
+
+    execution.effect(write)
+    return Relation((("name", "TEXT"), ("rows", "INTEGER")), lambda: iter(copied))
+
+
+def _rows(
+    execution: Execution,
+    source: str | statements.Parameter,
+    options: statements.CopyOptions,
+) -> Relation:
+    value = source if isinstance(source, str) else execution.value(source)
+    if not isinstance(value, str | os.PathLike):
+        return tabular.open_frame(value)
+    path = Path(value).expanduser()
+    if path.is_dir():
+        if options.format not in (None, "audio"):
+            message = f"{str(path)!r} is a folder, and no {options.format} file"
+            raise errors.ProgrammingError(message)
+        return _folder(path, execution.audio_root)
+    if options.format == "audio":
+        message = f"{str(path)!r} is no folder; COPY takes a folder of audio"
+        raise errors.ProgrammingError(message)
+    return tabular.open_file(path, options.format, options.encoding)
+
+
+def _folder(folder: Path, root: Path | None) -> Relation:
+    """Return a row for each audio file below a folder.
+
+    The paths are such that PREDICT finds them: relative to the working directory as
+    the folder was, or to `audio_root`, if the folder lies below it; else absolute.
+    """
+    if root is not None:
+        folder, root = folder.resolve(), root.resolve()
+
+    def scan() -> Iterator[Sequence[Any]]:
+        for path, found in jobs.inspect_folder(folder):
+            shown = path
+            if root is not None and path.is_relative_to(root):
+                shown = path.relative_to(root)
+            yield (
+                str(shown),
+                path.name,
+                found.seconds,
+                found.sample_rate,
+                found.channels,
+                found.format,
+            )
+
+    return Relation(_FOLDER_COLUMNS, scan)
+
+
+def get(execution: Execution, node: statements.GetDataset) -> Relation:
+    """GET DATASET: yield one row, the tables and how many rows they have."""
+    options = execution.options(statements.GetDatasetOptions, node.options)
+    name, dataset = datasets.find(node.name)
+    database = execution.database
+    got: list[Sequence[Any]] = []
+
+    def write() -> None:
+        pair = {"train": dataset.train_table, "test": dataset.test_table}
+        _check_new(execution, (*pair.values(),), overwrite=options.overwrite)
+        execution.warn_if_transaction_is_implicit("the dataset")
+        folders = _fetch(dataset, options.mirror)
+        with transaction(database):
+            if not dataset.archives:
+                for table in pair.values():
+                    database.execute(f"DROP TABLE IF EXISTS main.{quoted(table)}")
+                sample.copy_into(database)
+            for part, folder in folders.items():
+                rows = _utterances(dataset, folder, part)
+                tables.write(database, pair[part], rows, "replace")
+            counts = [tables.count(database, table) for table in pair.values()]
+        got.append((name, pair["train"], counts[0], pair["test"], counts[1]))
+
+    execution.effect(write)
+    columns = (
+        ("name", "TEXT"),
+        ("train_table", "TEXT"),
+        ("train_rows", "INTEGER"),
+        ("test_table", "TEXT"),
+        ("test_rows", "INTEGER"),
+    )
+    return Relation(columns, lambda: iter(got))
+
+
+def _fetch(dataset: datasets.Dataset, mirror: str | None) -> dict[str, Path]:
+    """Return the folders that hold the train and the test recordings."""
+    archives = {"train": dataset.train, "test": dataset.test}
+    with Progress() as progress:
+        return {
+            part: download.fetch(archive, mirror, progress)
+            for part, archive in archives.items()
+            if archive is not None
+        }
+
+
+def _check_new(execution: Execution, names: Sequence[str], *, overwrite: bool) -> None:
+    for name in names:
+        kind = tables.find(execution.database, name)
+        if kind == "view" or (kind is not None and not overwrite):
+            message = (
+                f"a {kind} named {name!r} exists already; "
+                f"{'DROP VIEW first' if kind == 'view' else 'set overwrite=True'}"
+            )
+            raise errors.ProgrammingError(message)
+
+
+def _utterances(dataset: datasets.Dataset, folder: Path, part: str) -> Relation:
+    def scan() -> Iterator[Sequence[Any]]:
+        for each in dataset.read(folder, part):
+            found = jobs.inspect(each.audio)
+            yield str(each.audio), each.text, each.speaker, found.seconds
+
+    return Relation(_UTTERANCE_COLUMNS, scan)
