@@ -126,8 +126,11 @@ def _arrow_type(name: str) -> str | None:
     for type_, pattern in (
         ("INTEGER", r"u?int\d+|bool"),
         ("REAL", r"(half)?float|double|float16|decimal.*|duration.*"),
-        ("TEXT", r".*string.*|timestamp.*|date.*|time.*|(large_)?list.*"),
-        ("BLOB", r".*binary.*"),
+        (
+            "TEXT",
+            r"(large_)?string.*|dictionary.*|timestamp.*|date.*|time.*|(large_)?list.*",
+        ),
+        ("BLOB", r"(large_|fixed_size_)?binary.*"),
     ):
         if re.fullmatch(pattern, name):
             return type_

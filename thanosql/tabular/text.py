@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from thanosql import errors
@@ -18,8 +19,10 @@ from thanosql.tabular.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+_AT_ONCE = 1_000  # rows
 
 
 def _delimited(path: Path, encoding: str, **dialect: Any) -> Relation:
@@ -43,26 +46,36 @@ def _delimited(path: Path, encoding: str, **dialect: Any) -> Relation:
         raise errors.DataError(message)
     names = column_names(header[1], path, header[0])
 
-    def rows() -> Iterator[Numbered]:
-        numbered = records()
-        next(numbered)
-        for line, fields in numbered:
-            if len(fields) != len(names):
+    def rows() -> Iterator[Sequence[str]]:
+        width = len(names)
+        for line, fields in islice(records(), 1, None):
+            if len(fields) != width:
                 found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
-                fail(path, line, f"{found}, where the header has {len(names)}")
-            yield line, fields
+                fail(path, line, f"{found}, where the header has {width}")
+            yield fields
 
     types = _written_types(len(names), rows())
-    converters = [{"INTEGER": int, "REAL": float}.get(each, str) for each in types]
+    readers = [_READERS[each] for each in types]
 
     def scan() -> Iterator[Sequence[Any]]:
-        for _, fields in rows():
-            yield [
-                convert(field) if field else None
-                for convert, field in zip(converters, fields, strict=True)
-            ]
+        for columns in _columns(rows()):
+            read = [readers[i](column) for i, column in enumerate(columns)]
+            yield from zip(*read, strict=True)
 
     return Relation(tuple(zip(names, types, strict=True)), scan)
+
+
+def _columns(rows: Iterator[Sequence[str]]) -> Iterator[Sequence[Sequence[str]]]:
+    """Yield the fields of some rows at a time, by column: twice as fast to look at."""
+    while batch := [*islice(rows, _AT_ONCE)]:
+        yield [*zip(*batch, strict=True)]
+
+
+_READERS: Mapping[str, Callable[[Sequence[str]], Iterable[Any]]] = {
+    "INTEGER": lambda column: (int(field) if field else None for field in column),
+    "REAL": lambda column: (float(field) if field else None for field in column),
+    "TEXT": lambda column: (field or None for field in column),
+}
 
 
 def csv_rows(path: Path, encoding: str) -> Relation:
@@ -85,29 +98,28 @@ _is_real = re.compile(
 ).fullmatch
 
 
-def _written_types(width: int, rows: Iterable[Numbered]) -> list[str]:
+def _written_types(width: int, rows: Iterator[Sequence[str]]) -> list[str]:
     """Return the type that fits all written values of each column; empty fits any."""
-    integer, real = set(range(width)), set(range(width))
-    filled: set[int] = set()
-    for _, fields in rows:
-        for i in (*real,):
-            field = fields[i]
-            if field:
-                filled.add(i)
-                if i in integer and not _is_integer(field):
-                    integer.discard(i)
-                if i not in integer and not _is_real(field):
-                    real.discard(i)
-        if not real:
-            break
+    fitting = [["INTEGER", "REAL", "TEXT"] for _ in range(width)]
+    is_empty = [True] * width
+    for columns in _columns(rows):
+        for i, column in enumerate(columns):
+            if fitting[i] == ["TEXT"] or not any(column):
+                continue
+            is_empty[i] = False
+            filled = column if all(column) else [field for field in column if field]
+            fitting[i] = [each for each in fitting[i] if _FITS[each](filled)]
     return [
-        "TEXT"
-        if i not in real or i not in filled
-        else "INTEGER"
-        if i in integer
-        else "REAL"
-        for i in range(width)
+        "TEXT" if empty else types[0]
+        for types, empty in zip(fitting, is_empty, strict=True)
     ]
+
+
+_FITS: Mapping[str, Callable[[Sequence[str]], bool]] = {
+    "INTEGER": lambda column: all(map(_is_integer, column)),
+    "REAL": lambda column: all(map(_is_real, column)),
+    "TEXT": lambda _column: True,
+}
 
 
 def jsonl_rows(path: Path, encoding: str) -> Relation:
