@@ -56,11 +56,9 @@ class Parser(Reader):
 
     def statement(self) -> Query:
         """Return the whole statement as a query."""
-        end = first = self.first
+        end, first = self.first, self._past_explain()
         while end < len(self.tokens) and self.text(end) != ";":
             end += 1
-        if self.has(first, "EXPLAIN"):
-            first += 3 if self.has(first + 1, "QUERY", "PLAN") else 1
         # Plain SQL that merely has a word like `list` in it is read no further.
         if any(map(self._head, range(len(self.tokens)))):
             if self.has(first, "CREATE"):
@@ -77,6 +75,12 @@ class Parser(Reader):
         while self.text(i) == ";":
             i += 1
         return i
+
+    def _past_explain(self) -> int:
+        """Return the statement's first token, behind EXPLAIN [QUERY PLAN]."""
+        if not self.has(self.first, "EXPLAIN"):
+            return self.first
+        return self.first + (3 if self.has(self.first + 1, "QUERY", "PLAN") else 1)
 
     def _scan_created(self, first: int, end: int) -> None:
         """Find the clauses of a CREATE; definitions of columns hold none."""
@@ -160,7 +164,7 @@ class Parser(Reader):
 
     def _is_copy(self, i: int) -> bool:
         """Tell whether the one word COPY, which may be a name too, starts a clause."""
-        begins = i == self.first or self.has(self.first, "EXPLAIN")
+        begins = i in (self.first, self._past_explain())
         behind = self.word(i + 2) in ("FROM", "OPTIONS")
         return begins or (self.is_name(i + 1) and behind)
 
