@@ -10,6 +10,7 @@ from thanosql import datasets, errors, jobs, sample, statements, tables, tabular
 from thanosql.datasets import download
 from thanosql.progress import Progress
 from thanosql.relation import Column, Relation, quoted
+from thanosql.source import KeptRows
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _folder(folder: Path, root: Path | None) -> Relation:
     if root is not None:
         folder, root = folder.resolve(), root.resolve()
 
-    def scan() -> Iterator[Sequence[Any]]:
+    def rows() -> Iterator[Sequence[Any]]:
         for path, found in jobs.inspect_folder(folder):
             shown = path
             if root is not None and path.is_relative_to(root):
@@ -99,7 +100,15 @@ def _folder(folder: Path, root: Path | None) -> Relation:
                 found.format,
             )
 
-    return Relation(_FOLDER_COLUMNS, scan)
+    return _looked_at_first(_FOLDER_COLUMNS, rows())
+
+
+def _looked_at_first(
+    columns: tuple[Column, ...], rows: Iterator[Sequence[Any]]
+) -> Relation:
+    """Return the rows, read now: no lock is held while many files are opened."""
+    kept = KeptRows(rows, len(columns))
+    return Relation(columns, lambda: iter(kept))
 
 
 def get(execution: Execution, node: statements.GetDataset) -> Relation:
@@ -113,14 +122,16 @@ def get(execution: Execution, node: statements.GetDataset) -> Relation:
         pair = {"train": dataset.train_table, "test": dataset.test_table}
         _check_new(execution, (*pair.values(),), overwrite=options.overwrite)
         execution.warn_if_transaction_is_implicit("the dataset")
-        folders = _fetch(dataset, options.mirror)
+        utterances = {
+            part: _utterances(dataset, folder, part)
+            for part, folder in _fetch(dataset, options.mirror).items()
+        }
         with transaction(database):
             if not dataset.archives:
                 for table in pair.values():
                     database.execute(f"DROP TABLE IF EXISTS main.{quoted(table)}")
                 sample.copy_into(database)
-            for part, folder in folders.items():
-                rows = _utterances(dataset, folder, part)
+            for part, rows in utterances.items():
                 tables.write(database, pair[part], rows, "replace")
             counts = [tables.count(database, table) for table in pair.values()]
         got.append((name, pair["train"], counts[0], pair["test"], counts[1]))
@@ -159,9 +170,9 @@ def _check_new(execution: Execution, names: Sequence[str], *, overwrite: bool) -
 
 
 def _utterances(dataset: datasets.Dataset, folder: Path, part: str) -> Relation:
-    def scan() -> Iterator[Sequence[Any]]:
+    def rows() -> Iterator[Sequence[Any]]:
         for each in dataset.read(folder, part):
             found = jobs.inspect(each.audio)
             yield str(each.audio), each.text, each.speaker, found.seconds
 
-    return Relation(_UTTERANCE_COLUMNS, scan)
+    return _looked_at_first(_UTTERANCE_COLUMNS, rows())
