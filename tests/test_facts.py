@@ -126,4 +126,4 @@ def test_sqlite_runs_what_it_accepts_however_it_looks(connection):
     connection.execute("CREATE TABLE biuld (model)")
     assert connection.execute("SELECT model FROM biuld model").fetchall() == []
     connection.execute("CREATE TABLE copy (t)")
-    assert connection.execute("SELECT * FROM (copy), (copy c)").fetchall() == []
+    assert connection.execute("SELECT c.t, t FROM (copy c)").fetchall() == []
