@@ -82,7 +82,7 @@ fields = st.one_of(
 
 
 @given(st.lists(st.tuples(fields, fields), min_size=1, max_size=5))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_csv_field_comes_back_as_written_or_as_the_same_number(table):
     import csv
     import tempfile
