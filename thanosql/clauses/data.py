@@ -14,7 +14,7 @@ from thanosql.source import KeptRows
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from thanosql.execution import Execution
 
@@ -80,19 +80,15 @@ def _rows(
 def _folder(folder: Path, root: Path | None) -> Relation:
     """Return a row for each audio file below a folder.
 
-    The paths are such that PREDICT finds them: relative to the working directory as
-    the folder was, or to `audio_root`, if the folder lies below it; else absolute.
+    The paths are such that PREDICT finds them: relative to the working directory, as
+    the folder was, or to `audio_root`, which the folder must then lie in.
     """
-    if root is not None:
-        folder, root = folder.resolve(), root.resolve()
+    below = _below(root, folder)
 
     def rows() -> Iterator[Sequence[Any]]:
         for path, found in jobs.inspect_folder(folder):
-            shown = path
-            if root is not None and path.is_relative_to(root):
-                shown = path.relative_to(root)
             yield (
-                str(shown),
+                below(path),
                 path.name,
                 found.seconds,
                 found.sample_rate,
@@ -101,6 +97,20 @@ def _folder(folder: Path, root: Path | None) -> Relation:
             )
 
     return _looked_at_first(_FOLDER_COLUMNS, rows())
+
+
+def _below(root: Path | None, folder: Path) -> Callable[[Path], str]:
+    """Return what names a file of `folder` in a row: its path, from `root` if set."""
+    if root is None:
+        return str
+    top, inside = root.resolve(), folder.resolve()
+    if not inside.is_relative_to(top):
+        message = (
+            f"the folder {str(folder)!r} lies outside of audio_root ({str(root)!r}), "
+            "where no path of a row may lead; move it there, or connect without one"
+        )
+        raise errors.ProgrammingError(message)
+    return lambda path: str(inside.relative_to(top) / path.relative_to(folder))
 
 
 def _looked_at_first(
@@ -115,15 +125,16 @@ def get(execution: Execution, node: statements.GetDataset) -> Relation:
     """GET DATASET: yield one row, the tables and how many rows they have."""
     options = execution.options(statements.GetDatasetOptions, node.options)
     name, dataset = datasets.find(node.name)
-    database = execution.database
+    database, root = execution.database, execution.audio_root
     got: list[Sequence[Any]] = []
 
     def write() -> None:
         pair = {"train": dataset.train_table, "test": dataset.test_table}
         _check_new(execution, (*pair.values(),), overwrite=options.overwrite)
         execution.warn_if_transaction_is_implicit("the dataset")
+        below = str if not dataset.archives else _below(root, download.cache())
         utterances = {
-            part: _utterances(dataset, folder, part)
+            part: _utterances(dataset, folder, part, below)
             for part, folder in _fetch(dataset, options.mirror).items()
         }
         with transaction(database):
@@ -169,10 +180,12 @@ def _check_new(execution: Execution, names: Sequence[str], *, overwrite: bool) -
             raise errors.ProgrammingError(message)
 
 
-def _utterances(dataset: datasets.Dataset, folder: Path, part: str) -> Relation:
+def _utterances(
+    dataset: datasets.Dataset, folder: Path, part: str, below: Callable[[Path], str]
+) -> Relation:
     def rows() -> Iterator[Sequence[Any]]:
         for each in dataset.read(folder, part):
             found = jobs.inspect(each.audio)
-            yield str(each.audio), each.text, each.speaker, found.seconds
+            yield below(each.audio), each.text, each.speaker, found.seconds
 
     return _looked_at_first(_UTTERANCE_COLUMNS, rows())
