@@ -236,6 +236,7 @@ class FitOptions(BuildOptions):
     statement: ClassVar[str] = "FIT MODEL"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _ListeningOptions(_SpeechOptions):
     """What the statements take that transcribe."""
 
