@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -457,6 +458,16 @@ def test_bad_input_leaves_the_database_as_it_was(
         connection.execute(statement)
     assert everything(connection) == before
     assert not connection.in_transaction
+
+
+@pytest.mark.parametrize(
+    "path", ["a\0.csv", "~nobody-here/a.csv", "pipe.csv", "\udcff.csv"]
+)
+def test_a_path_that_leads_to_no_file_is_an_error_of_ours(connection, folder, path):
+    os.mkfifo("pipe.csv")
+    with pytest.raises(thanosql.Error):
+        connection.execute("COPY t FROM ?", (path,))
+    assert everything(connection) == []
 
 
 def test_what_is_no_frame_is_refused(connection):

@@ -48,8 +48,11 @@ def copy(execution: Execution, node: statements.Copy) -> Relation:
             count = tables.write(
                 execution.database, node.table, rows, options.if_exists
             )
-        except OSError as error:
-            message = f"cannot read {error.filename!r}: {error.strerror}"
+        except (OSError, ValueError, RuntimeError) as error:
+            # Not there, no permission; a NUL in the name; ~ of an unknown user.
+            is_os = isinstance(error, OSError)
+            reason = f"{error.filename!r}: {error.strerror}" if is_os else error
+            message = f"cannot read what is to be copied: {reason}"
             raise errors.OperationalError(message) from error
         copied.append((node.table, count))
 
@@ -73,6 +76,9 @@ def _rows(
         return _folder(path, execution.audio_root)
     if options.format == "audio":
         message = f"{str(path)!r} is no folder; COPY takes a folder of audio"
+        raise errors.ProgrammingError(message)
+    if path.exists() and not path.is_file():
+        message = f"{str(path)!r} is neither a file nor a folder"  # a pipe, a device
         raise errors.ProgrammingError(message)
     return tabular.open_file(path, options.format, options.encoding)
 

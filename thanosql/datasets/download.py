@@ -71,7 +71,8 @@ def fetch(archive: Archive, mirror: str | None, progress: Progress) -> Path:
                 file.unlink()  # to go on from it would give the same again
                 raise
             file.unlink()
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        # A full disk, no permission; a mirror that is no URL; ~ of an unknown user.
         message = f"cannot keep {archive.file} in {str(target.parent)!r}: {error}"
         raise errors.OperationalError(message) from error
     return target
