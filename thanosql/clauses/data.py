@@ -50,9 +50,9 @@ def copy(execution: Execution, node: statements.Copy) -> Relation:
             )
         except (OSError, ValueError, RuntimeError) as error:
             # Not there, no permission; a NUL in the name; ~ of an unknown user.
-            is_os = isinstance(error, OSError)
-            reason = f"{error.filename!r}: {error.strerror}" if is_os else error
-            message = f"cannot read what is to be copied: {reason}"
+            message = f"cannot read what is to be copied: {error}"
+            if isinstance(error, OSError):
+                message = f"cannot read {error.filename!r}: {error.strerror}"
             raise errors.OperationalError(message) from error
         copied.append((node.table, count))
 
