@@ -1,4 +1,4 @@
-"""Write the tables of language.md from what defines them: options, bases.
+"""Write the tables of language.md from what defines them: options, bases, datasets.
 
 python docs/options.py            rewrites language.md
 """
@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from thanosql import statements
-from thanosql.speech.bases import BASES
+from thanosql.bases import BASES
+from thanosql.datasets import DATASETS
 
 PAGE = Path(__file__).with_name("language.md")
 TABLES = {
@@ -19,8 +20,12 @@ TABLES = {
         statements.BuildOptions,
         statements.PredictOptions,
         statements.EvaluateOptions,
+        statements.PrintAudioOptions,
         statements.ImportOptions,
         statements.ExportOptions,
+        statements.GetModelOptions,
+        statements.GetDatasetOptions,
+        statements.CopyOptions,
     )
 }
 
@@ -31,7 +36,7 @@ def with_tables(page: str) -> str:
         r"(<!-- (options: )?(.+?) -->\n).*?(<!-- end -->)",
         lambda found: (
             found[1]
-            + (options_table(TABLES[found[3]]) if found[2] else bases_table())
+            + (options_table(TABLES[found[3]]) if found[2] else LISTS[found[3]]())
             + found[4]
         ),
         page,
@@ -65,6 +70,26 @@ def bases_table() -> str:
         size = f"{base.parameters / 1e6:,.0f} M" if base.parameters else ""
         lines.append(f"| `{name}` | {source} | {kind} | {size} | {base.license} |")
     return "\n".join(lines) + "\n"
+
+
+def datasets_table() -> str:
+    """Return a Markdown table of the datasets that GET DATASET knows."""
+    lines = [
+        "| name | what | tables | hours | download | licence |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, dataset in DATASETS.items():
+        tables = f"`{dataset.train_table}`, `{dataset.test_table}`"
+        megabytes = sum(archive.megabytes for archive in dataset.archives)
+        size = f"{megabytes:,} MB" if megabytes else ""
+        lines.append(
+            f"| `{name}` | {dataset.about} | {tables} | {dataset.hours:g} | {size} "
+            f"| {dataset.license} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+LISTS = {"bases": bases_table, "datasets": datasets_table}
 
 
 if __name__ == "__main__":

@@ -28,16 +28,33 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 _BLANK = r"(?:\s|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))"
 _only_blank = re.compile(f"{_BLANK}*+", re.DOTALL).fullmatch
 _first_word = re.compile(f"\ufeff?{_BLANK}*+([A-Za-z]+)", re.DOTALL).match
-# Only whether parsing is worth its while: what is a clause is decided by tokens.
-_has_verb = re.compile(
-    r"\b(?:PREDICT|EVALUATE|BUILD|LIST|DESCRIBE|DROP|DELETE|IMPORT|UPLOAD|EXPORT)\b",
+# Only whether parsing is worth its while: what is a clause is decided by tokens. A verb
+# is one where one of these words is in the text too; COPY is one by itself.
+_MODEL = frozenset(("MODEL", "MODELS"))
+_ANY_KIND = _MODEL | {"TABLE", "TABLES", "BASE", "BASES", "DATASET", "DATASETS"}
+_SECOND_WORDS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("PREDICT", "EVALUATE"), frozenset(("USING",))),
+    **dict.fromkeys(
+        ("BUILD", "FIT", "DROP", "DELETE", "IMPORT", "UPLOAD", "EXPORT"), _MODEL
+    ),
+    **dict.fromkeys(("LIST", "DESCRIBE"), _ANY_KIND),
+    "GET": _MODEL | {"DATASET"},
+    "PRINT": frozenset(("AUDIO",)),
+    "COPY": frozenset(("COPY",)),
+}
+_speech_words = re.compile(
+    rf"\b(?:{'|'.join({*_SECOND_WORDS}.union(*_SECOND_WORDS.values()))})\b",
     re.IGNORECASE,
-).search
-_has_second_word = re.compile(r"\b(?:USING|MODELS?)\b", re.IGNORECASE).search
+).findall
 
 
 def _may_be_speech(sql: str) -> bool:
-    return _has_verb(sql) is not None and _has_second_word(sql) is not None
+    words = {word.upper() for word in _speech_words(sql)}
+    return any(
+        not words.isdisjoint(_SECOND_WORDS[word])
+        for word in words
+        if word in _SECOND_WORDS
+    )
 
 
 class _Route(NamedTuple):
@@ -180,7 +197,7 @@ class Cursor:
         try:
             cursor.execute(sql, parameters)
         except _SQLITE_ERRORS as error:
-            _raise_explained(error, parameters)
+            _raise_explained(error, parameters, sql)
         if route is not None:
             self._note_writes()
             if route.transaction_control:
@@ -232,7 +249,7 @@ class Cursor:
                 try:
                     self._open_cursor().execute(statement)
                 except _SQLITE_ERRORS as error:
-                    _raise_explained(error, ())
+                    _raise_explained(error, (), statement)
             deque(self, maxlen=0)
         self._run.prepare("", False)
         return self
@@ -394,15 +411,34 @@ class Cursor:
 _SQLITE_ERRORS = (apsw.Error, KeyError, TypeError, ValueError)
 
 
-def _raise_explained(error: BaseException, parameters: Parameters) -> NoReturn:
-    """Raise the PEP 249 error for one that APSW raised in an execution."""
+def _raise_explained(
+    error: BaseException, parameters: Parameters, sql: str = ""
+) -> NoReturn:
+    """Raise the PEP 249 error for one that APSW raised in an execution of `sql`."""
     explained = _explained(error, parameters)
+    if sql and isinstance(error, apsw.SQLError):
+        _hint(error, explained, sql)
     try:
         if explained is error:
             raise error
         raise explained from error
     finally:
         del error, explained  # their tracebacks hold this frame: a cycle
+
+
+def _hint(error: apsw.SQLError, explained: BaseException, sql: str) -> None:
+    """Say in the error which statement was meant, where its words are misspelled."""
+    place = getattr(error, "error_offset", -1)
+    if place < 0 or "syntax error" not in str(error):
+        return
+    from thanosql import statements  # only after a mistake
+
+    before = sql.encode(errors="surrogatepass")[:place]
+    offset = len(before.decode(errors="ignore"))
+    words = statements.meant(sql, offset)
+    if words:
+        message = f"{explained}; did you mean {words}?"
+        explained.args = (errors.point(message, sql, offset),)
 
 
 def _explained(error: BaseException, parameters: Parameters) -> BaseException:

@@ -5,7 +5,7 @@ and SQLite runs the statement that is left when each clause is replaced by
 ``SELECT * FROM`` its table. So a clause nests wherever a query may stand, rows
 stream, and LIMIT stops the work.
 
-What a clause does to the database (BUILD, IMPORT, EXPORT, DROP) happens once, after
+What a clause does to the database (BUILD, COPY, DROP...) happens once, after
 SQLite has accepted the whole statement and before its first step; not at all under
 EXPLAIN.
 """
@@ -118,6 +118,14 @@ class Execution:
     def effect(self, do: Callable[[], None]) -> None:
         """Have `do` called once, when SQLite has accepted the statement."""
         self._effects.append(do)
+
+    def warn_if_transaction_is_implicit(self, what: str) -> None:
+        """Warn that what is about to be written is lost without a commit()."""
+        if self.transaction_is_implicit:
+            errors.warn(
+                f"{what} becomes part of the transaction that an earlier write opened; "
+                "commit() to keep it"
+            )
 
     def options(
         self, cls: type[_Options], raw: Sequence[statements.RawOption]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, store
+from thanosql import errors, runs, store
 from thanosql.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from thanosql.speech.examination import Examination, Utterance
     from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.recordings import Recording
+    from thanosql.speech.text import Spelling
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
 
@@ -144,38 +146,39 @@ def evaluate(
 ) -> Sequence[Any]:
     """Return how the model reads rows of (audio, text).
 
-    Row count, WER, CER, words, substitutions, deletions, insertions (of words), seconds
-    of audio, seconds it took. The reference is normalized to what the model can spell,
-    as the texts it was trained on were.
+    Row count, WER, the ends of its 95 % confidence interval, CER, words,
+    substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
+    The reference is normalized to what the model can spell, as the texts it was
+    trained on were.
     """
     from thanosql.speech import metrics
 
     began = time.monotonic()
     spelling = _loaded.get(models, model).spelling
-    references: list[str] = []
+    references: deque[str] = deque()
 
     def recordings() -> Iterator[Any]:
         for row, (audio, text) in enumerate(rows, start=1):
-            if not isinstance(text, str):
-                kind = "NULL" if text is None else type(text).__name__
-                message = f"row {row}: the reference text is {kind}"
-                raise errors.DataError(message)
-            references.append(spelling.normalize(text).text)
+            references.append(_reference(spelling, row, text))
             yield audio
 
     count, audio_seconds = 0, 0.0
     words, characters = metrics.EditCounts(), metrics.EditCounts()
+    utterances: Counter[tuple[int, int]] = Counter()  # (errors, words) of each
     with closing(transcribe(models, model, recordings(), options, root)) as batches:
         for batch in batches:
-            texts = [each.text for each in batch]
-            expected = [references.pop(0) for _ in batch]
-            words += metrics.word_errors(expected, texts)
-            characters += metrics.character_errors(expected, texts)
+            for each in batch:
+                reference = references.popleft()
+                edits = metrics.word_errors([reference], [each.text])
+                utterances[edits.errors, edits.reference_length] += 1
+                words += edits
+                characters += metrics.character_errors([reference], [each.text])
             count += len(batch)
             audio_seconds += sum(each.seconds for each in batch)
     return (
         count,
         words.rate,
+        *metrics.confidence_interval(utterances),
         characters.rate,
         words.reference_length,
         words.substitutions,
@@ -186,12 +189,91 @@ def evaluate(
     )
 
 
+def scorer(
+    models: store.ModelStore, model: store.StoredModel
+) -> Callable[[int, Any, str], Sequence[Any]]:
+    """Return a function that scores a transcript: row number, reference, transcript.
+
+    It returns WER, CER, words, substitutions, deletions, insertions (of words),
+    characters, errors in characters.
+    """
+    from thanosql.speech import metrics
+
+    spelling = _loaded.get(models, model).spelling
+
+    def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
+        reference = _reference(spelling, row, text)
+        words = metrics.word_errors([reference], [transcript])
+        characters = metrics.character_errors([reference], [transcript])
+        return (
+            words.rate,
+            characters.rate,
+            words.reference_length,
+            words.substitutions,
+            words.deletions,
+            words.insertions,
+            characters.reference_length,
+            characters.errors,
+        )
+
+    return score
+
+
+def _reference(spelling: Spelling, row: int, text: Any) -> str:
+    """Return a true transcript as the model would spell it; else name the row."""
+    if not isinstance(text, str):
+        kind = "NULL" if text is None else type(text).__name__
+        message = (
+            f"row {row}: the reference text is {kind}; leave such rows out in the "
+            "query's WHERE"
+        )
+        raise errors.DataError(message)
+    return spelling.normalize(text).text
+
+
+def inspect(path: Path) -> Recording:
+    """Return what the header of an audio file says, or raise AudioError."""
+    from thanosql.speech import recordings
+
+    return recordings.inspect(path)
+
+
+def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
+    """Yield every audio file below a folder, by name, and what its header says.
+
+    Raises AudioError for the first that cannot be read.
+    """
+    from thanosql.speech import recordings
+
+    # Links to folders are not followed, so the walk ends. Hidden files are no data:
+    # macOS leaves a ._name.wav beside each file it copies to a foreign disk.
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in recordings.SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+    if not paths:
+        known = ", ".join(sorted(recordings.SUFFIXES))
+        message = f"no audio in the folder {str(folder)!r}: no file ends in {known}"
+        raise errors.DataError(message)
+    with Progress() as progress:
+        for done, path in enumerate(paths, start=1):
+            progress("inspect", done, len(paths))
+            yield path, recordings.inspect(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """A trained model, and what is to be kept of its training."""
 
     recognizer: Recognizer
-    run: store.Run
+    run: runs.Run
+    learned: Sequence[int]
+    "Numbers of the rows trained on, from 1."
+    held_out: Sequence[int]
+    "Numbers of the rows validated on, of the validation query if there was one."
 
 
 def build(
@@ -258,7 +340,7 @@ def build(
     best = max(epoch.epoch for epoch in epochs if epoch.best)
     return Built(
         recognizer,
-        store.Run(
+        runs.Run(
             device=str(recognizer.device),
             utterances=len(learned),
             validation_utterances=len(validation),
@@ -270,6 +352,8 @@ def build(
                 (*astuple(epoch)[:-1], int(epoch.epoch == best)) for epoch in epochs
             ],
         ),
+        learned=[utterance.row for utterance in learned],
+        held_out=[utterance.row for utterance in validation],
     )
 
 

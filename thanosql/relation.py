@@ -65,7 +65,8 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _definition(column: Column) -> str:
+def definition(column: Column) -> str:
+    """Return a column as CREATE TABLE has it."""
     name, declared = column
     # In a virtual table the word "hidden" in a type hides the column from `*`.
     if declared is None or "hidden" in declared.casefold():
@@ -84,7 +85,7 @@ class _Module:
     ) -> tuple[str, _Table]:
         # Not for views and triggers, which may be another's than the statement's.
         connection.vtab_config(_DIRECT_ONLY)
-        columns = ", ".join(map(_definition, self.relation.columns))
+        columns = ", ".join(map(definition, self.relation.columns))
         return f"CREATE TABLE {quoted(table)} ({columns})", _Table(self.relation)
 
     Create = Connect

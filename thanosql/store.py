@@ -2,10 +2,9 @@
 
     thanosql_models   one row a model: its name, base, query, options, sizes, digest
     thanosql_files    the files of the directory, in chunks
-    thanosql_runs     one row a training
-    thanosql_epochs   one row an epoch of a training
 
-The tables are made with the first model. Plain SQL may read them all.
+These and the tables of `thanosql.runs`, the trainings that models came from, are made
+with the first model. Plain SQL may read them all.
 """
 
 from __future__ import annotations
@@ -13,18 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import apsw
-
-from thanosql import errors
+from thanosql import errors, runs
+from thanosql.transactions import guarded, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import apsw
 
 
 CHUNK = 16 * 2**20
@@ -36,58 +34,8 @@ PATIENCE = 60.0
 _FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
 """No folders: nothing that leads out of a directory, is hidden in it, or is code."""
 
-_OF_THE_SCHEMA = (
-    apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER,
-    apsw.SQLITE_DBCONFIG_ENABLE_VIEW,
-    apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA,
-)
-
-_RUN_FACTS = {
-    "run_id": "r.id",
-    "device": "r.device",
-    "utterances": "r.utterances",
-    "validation_utterances": "r.validation_utterances",
-    "audio_seconds": "r.audio_seconds",
-    "dropped": "r.dropped",
-    "started_at": "r.started_at",
-    "training_seconds": "r.seconds",
-    "kept_epoch": "e.epoch",
-    "steps": "e.steps",
-    "train_loss": "e.train_loss",
-    "validation_loss": "e.validation_loss",
-    "cer": "e.cer",
-}
-"What DESCRIBE tells of a model's training, and where it stands."
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS thanosql_runs (
-  id INTEGER PRIMARY KEY,
-  model_name TEXT NOT NULL,
-  base TEXT NOT NULL,
-  query TEXT NOT NULL,
-  options TEXT NOT NULL,          -- JSON
-  device TEXT NOT NULL,
-  utterances INTEGER NOT NULL,    -- trained on
-  validation_utterances INTEGER NOT NULL,
-  audio_seconds REAL NOT NULL,    -- of both
-  dropped TEXT NOT NULL,          -- JSON: what the vocabulary cannot spell, counted
-  started_at TEXT NOT NULL,       -- UTC
-  seconds REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS thanosql_epochs (
-  run_id INTEGER NOT NULL REFERENCES thanosql_runs (id),
-  epoch INTEGER NOT NULL,
-  steps INTEGER NOT NULL,
-  train_loss REAL,
-  validation_loss REAL,
-  wer REAL,
-  cer REAL,
-  learning_rate REAL,
-  audio_seconds REAL,
-  seconds REAL,
-  kept INTEGER NOT NULL,          -- 1 for the epoch whose weights are the model's
-  PRIMARY KEY (run_id, epoch)
-);
+_SCHEMA = f"""
+{runs.SCHEMA}
 CREATE TABLE IF NOT EXISTS thanosql_models (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -110,21 +58,6 @@ CREATE TABLE IF NOT EXISTS thanosql_files (
   UNIQUE (model_id, path, chunk)
 );
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished training, as `thanosql_runs` and `thanosql_epochs` keep it."""
-
-    device: str
-    utterances: int
-    validation_utterances: int
-    audio_seconds: float
-    dropped: Mapping[str, int]
-    started_at: str
-    seconds: float
-    epochs: Sequence[Sequence[Any]]
-    "The columns of `thanosql_epochs` after `run_id`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +138,7 @@ class ModelStore:
         record: ModelRecord,
         directory: Path,
         *,
-        run: Run | None = None,
+        run: runs.Run | None = None,
         overwrite: bool = False,
     ) -> StoredModel:
         """Store the files of `directory` as a model, in one short transaction.
@@ -220,11 +153,20 @@ class ModelStore:
                 raise errors.NotSupportedError(message)
         digest = _digest(paths)
         size = sum(path.stat().st_size for path in paths)
-        with self._transaction(patience=PATIENCE):
+        with transaction(self._connection, PATIENCE), guarded(self._connection):
             self._connection.execute(_SCHEMA)
             self.check_new(record.name, overwrite=overwrite)
             self._delete(record.name)
-            run_id = None if run is None else self._save_run(record, run)
+            run_id = None
+            if run is not None:
+                run_id = runs.save(
+                    self._connection,
+                    run,
+                    model_name=record.name,
+                    base=record.base,
+                    query=record.query,
+                    options=record.options,
+                )
             self._connection.execute(
                 """
                 INSERT INTO main.thanosql_models
@@ -258,7 +200,7 @@ class ModelStore:
 
     def drop(self, name: str) -> None:
         """Forget the model of that name; its runs stay, as history."""
-        with self._transaction():
+        with transaction(self._connection), guarded(self._connection):
             self._delete(self.get(name).name)
 
     def read(self, model: StoredModel) -> dict[str, bytearray]:
@@ -278,7 +220,7 @@ class ModelStore:
         digest = hashlib.sha256()
         files: dict[str, bytearray] = {}
         # Digesting takes about as long as reading, and lets go of Python's lock.
-        with self._guarded(), ThreadPoolExecutor(1) as beside:
+        with guarded(self._connection), ThreadPoolExecutor(1) as beside:
             for name, chunks in self._chunks(model).items():
                 files[name] = content = bytearray(sum(size for _, size in chunks))
                 beside.submit(digest.update, _head(name, len(content)))
@@ -321,25 +263,9 @@ class ModelStore:
             raise _damaged(model, "two have one name but for case")
         return files
 
-    def run_facts(self, model: StoredModel) -> list[tuple[str, Any]]:
-        """Return the training a model came from as (name, value); none if imported."""
-        if model.run_id is None:
-            return []
-        with self._guarded():
-            rows = self._connection.execute(
-                f"""
-                SELECT {", ".join(_RUN_FACTS.values())}
-                FROM main.thanosql_runs AS r
-                JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
-                WHERE r.id = ?
-                """,
-                (model.run_id,),
-            ).fetchall()
-        return [fact for row in rows for fact in zip(_RUN_FACTS, row, strict=True)]
-
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
-        with self._guarded():
+        with guarded(self._connection):
             if not self._connection.execute(
                 "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
             ).get:
@@ -355,22 +281,6 @@ class ModelStore:
                 """
             ).fetchall()
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Have statements prepared in the block run nothing that the database brings.
-
-        Whoever wrote the file may have put a view in place of a table, a trigger on
-        it, or a function into a constraint. The user's own TEMP triggers still work.
-        """
-        before = [(each, self._connection.config(each, -1)) for each in _OF_THE_SCHEMA]
-        for each, _ in before:
-            self._connection.config(each, 0)
-        try:
-            yield
-        finally:
-            for each, value in before:
-                self._connection.config(each, value)
-
     def _delete(self, name: str) -> None:
         model = self.find(name)
         if model is not None:
@@ -380,68 +290,6 @@ class ModelStore:
             self._connection.execute(
                 "DELETE FROM main.thanosql_models WHERE id = ?", (model.id,)
             )
-
-    def _save_run(self, record: ModelRecord, run: Run) -> int:
-        self._connection.execute(
-            """
-            INSERT INTO main.thanosql_runs
-              (model_name, base, query, options, device, utterances,
-               validation_utterances, audio_seconds, dropped, started_at, seconds)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-            """,
-            (
-                record.name,
-                record.base,
-                record.query,
-                json.dumps(record.options),
-                run.device,
-                run.utterances,
-                run.validation_utterances,
-                run.audio_seconds,
-                json.dumps(run.dropped, ensure_ascii=False),
-                run.started_at,
-                run.seconds,
-            ),
-        )
-        run_id = self._connection.last_insert_rowid()
-        self._connection.executemany(
-            "INSERT INTO main.thanosql_epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((run_id, *epoch) for epoch in run.epochs),
-        )
-        return run_id
-
-    @contextmanager
-    def _transaction(self, patience: float = 0.0) -> Iterator[None]:
-        """Write all of the block or nothing; in an open transaction, as part of it.
-
-        A database that another connection writes to is waited for, `patience` seconds
-        beyond the connection's own timeout.
-        """
-        begin, undo, end = (
-            ("SAVEPOINT thanosql", "ROLLBACK TO thanosql", "RELEASE thanosql")
-            if self._connection.in_transaction
-            else ("BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
-        )
-        tried_until = time.monotonic() + patience
-        while True:
-            try:
-                self._connection.execute(begin)
-                break
-            except apsw.BusyError:
-                if time.monotonic() >= tried_until:
-                    raise
-                time.sleep(0.05)
-        try:
-            with self._guarded():
-                yield
-            self._connection.execute(end)
-        except BaseException:
-            # SQLite may have rolled the whole transaction back by itself (disk full).
-            if self._connection.in_transaction:
-                self._connection.execute(undo)
-                if begin.startswith("SAVEPOINT"):
-                    self._connection.execute(end)
-            raise
 
 
 def export(files: Mapping[str, bytes | bytearray], target: Path) -> None:

@@ -318,7 +318,7 @@ def test_tables_in_the_temp_schema_do_not_stand_before_ours(calls):
 
 def test_a_view_of_the_file_cannot_read_what_a_statement_yields(calls):
     calls.execute(
-        "CREATE VIEW v AS SELECT * FROM thanosql_listmodels_1 UNION ALL SELECT 1"
+        "CREATE VIEW v AS SELECT * FROM thanosql_list_1 UNION ALL SELECT 1"
     )
     calls.serial = itertools.count(1)
     cursor = calls.execute("SELECT name FROM (LIST MODELS), (SELECT 1 UNION SELECT 2)")

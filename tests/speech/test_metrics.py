@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
 from thanosql.speech.metrics import (
     EditCounts,
     character_error_rate,
     character_errors,
+    confidence_interval,
     word_error_rate,
     word_errors,
 )
@@ -56,3 +60,23 @@ def test_an_empty_hypothesis_deletes_everything():
 def test_strings_are_compared_as_given():
     assert word_error_rate(["Word"], ["word"]) == pytest.approx(1.0)
     assert word_error_rate(["two  words "], ["two words"]) == pytest.approx(0.0)
+
+
+def test_the_interval_is_that_of_drawing_utterances_anew():
+    random = np.random.default_rng(1)
+    lengths = random.integers(5, 25, 200)
+    errors = random.binomial(lengths, 0.2)
+    drawn = random.integers(0, 200, (10_000, 200))
+    rates = errors[drawn].sum(axis=1) / lengths[drawn].sum(axis=1)
+    expected = np.percentile(rates, [2.5, 97.5])
+    counted = Counter(zip(errors.tolist(), lengths.tolist(), strict=True))
+    assert confidence_interval(counted) == pytest.approx(expected, abs=0.002)
+    narrow = confidence_interval(counted, confidence=0.5)
+    assert expected[0] < narrow[0] < narrow[1] < expected[1]
+
+
+def test_there_is_no_interval_where_nothing_varies_or_nothing_is_said():
+    assert confidence_interval({}) == (None, None)
+    assert confidence_interval({(1, 4): 1}) == (None, None)
+    assert confidence_interval({(3, 0): 5}) == (None, None)
+    assert confidence_interval({(1, 4): 9}) == (0.25, 0.25)

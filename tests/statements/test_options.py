@@ -9,16 +9,32 @@ import pytest
 from thanosql import errors
 from thanosql.statements import (
     BuildOptions,
+    CopyOptions,
     EvaluateOptions,
     ExportOptions,
+    FitOptions,
+    GetDatasetOptions,
+    GetModelOptions,
     ImportOptions,
     PredictOptions,
+    PrintAudioOptions,
     as_dict,
     bind,
     parse,
 )
 
-CLASSES = [BuildOptions, PredictOptions, EvaluateOptions, ImportOptions, ExportOptions]
+CLASSES = [
+    BuildOptions,
+    FitOptions,
+    PredictOptions,
+    EvaluateOptions,
+    PrintAudioOptions,
+    ImportOptions,
+    ExportOptions,
+    GetModelOptions,
+    GetDatasetOptions,
+    CopyOptions,
+]
 
 
 def bound(cls, written: str, parameters=()):

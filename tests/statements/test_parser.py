@@ -265,7 +265,7 @@ def test_parameters_that_get_one_number_in_the_inner_query_are_refused():
 # Ordinary SQL
 
 words = st.sampled_from(
-    ["list", "models", "model", "build", "predict", '"PREDICT USING"', "[LIST MODELS]"]
+    ["list", "models", "build", "copy", "get", "print", "audio", '"PREDICT USING"']
 )
 blanks = st.sampled_from(
     [" ", "\n", "/* (PREDICT USING m AS SELECT 1) */", " -- LIST MODELS'\n", "/*'*/"]
@@ -328,11 +328,12 @@ def test_ordinary_sql_holds_no_clause(sql):
 def test_whatever_sqlite_accepts_holds_no_clause():
     beginnings = ["SELECT * FROM ", "SELECT * FROM (", "SELECT (", "CREATE TABLE "]
     beginnings += ["WITH x AS (", "INSERT INTO ", "SELECT 1 IN (", ""]
-    words = "list models model build predict describe using ( ) , join (id) as m on"
-    words = [*words.split(), "union", "select", "from", "not", "natural", "1", "'m'"]
+    words = "list models model build predict copy print describe using ( ) , join (id)"
+    words = [*words.split(), "as", "m", "on", "audio", "tables", "union", "select"]
+    words += ["from", "not", "natural", "1", "'m'"]
     random = Random(0)
     cursor = apsw.Connection(":memory:").cursor()
-    for name in words[:6]:
+    for name in words[:8]:
         cursor.execute(f"CREATE TABLE {name} (id, list, predict, m)")
     cursor.exec_trace = lambda *_: False
     accepted = 0
@@ -348,12 +349,13 @@ def test_whatever_sqlite_accepts_holds_no_clause():
             pass
         accepted += 1
         # The one exception: a table in parentheses of its own, named and aliased so.
-        sql = re.sub(r"\( ?list models? ?\)", "(list)", sql)
+        sql = re.sub(r"\( ?list (models?|tables) ?\)", "(list)", sql)
         assert not parse(sql).clauses, sql
     assert accepted > 200
 
 
 speech_words = "PREDICT USING EVALUATE BUILD OR REPLACE MODEL IF NOT EXISTS LIST DROP"
+speech_words += " COPY GET DATASET FIT PRINT AUDIO TABLES BASES"
 speech_words += (
     " DESCRIBE IMPORT EXPORT FROM TO AS OPTIONS WITH RECURSIVE SELECT x INTO"
 )
@@ -392,3 +394,13 @@ def test_statements_may_nest_but_not_without_end():
     with pytest.raises(errors.StatementSyntaxError, match="more than 50"):
         parse(nested * 51 + "SELECT 1")
     assert not parse("SELECT " + "(" * 10_000).clauses
+
+
+def test_every_statement_is_seen_by_the_cursor_that_routes_it():
+    from thanosql.cursor import _may_be_speech
+    from thanosql.statements.grammar import STATEMENTS
+
+    for head in STATEMENTS:
+        assert _may_be_speech(f"{' '.join(head).lower()} x")
+    for plain in ("DROP TABLE t", "DELETE FROM t", "SELECT * FROM a JOIN b USING (c)"):
+        assert not _may_be_speech(plain)

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jiwer
+import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+BLOCKS, REPLICATES = 10, 1_000  # draws of the bootstrap, and how many at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,41 @@ def character_error_rate(
 ) -> float | None:
     """Return the character error rate of a corpus; None without a character."""
     return character_errors(references, hypotheses).rate
+
+
+def confidence_interval(
+    utterances: Mapping[tuple[int, int], int], confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Return the ends of an error rate's confidence interval, by bootstrap.
+
+    utterances: (errors, reference length) -> how many utterances have these. As many
+    are drawn anew from them, with replacement, 10 000 times; the ends are
+    percentiles of the rates of these draws (Bisani and Ney, "Bootstrap estimates for
+    confidence intervals in ASR performance evaluation", ICASSP 2004). Drawing from the
+    distinct pairs by their counts is the same draw, in memory that does not grow with
+    the number of utterances. The same utterances give the same interval; fewer than two
+    give none.
+    """
+    count = sum(utterances.values())
+    if count < 2:
+        return None, None
+    pairs = sorted(utterances)
+    shares = np.array([utterances[pair] for pair in pairs]) / count
+    random = np.random.default_rng(0)
+    # (replicates, 2): errors and lengths of each draw
+    sums = np.concatenate(
+        [
+            random.multinomial(count, shares, size=REPLICATES) @ np.array(pairs)
+            for _ in range(BLOCKS)
+        ]
+    )
+    errors, lengths = sums[sums[:, 1] > 0].T
+    rates = errors / lengths
+    if len(rates) == 0:
+        return None, None
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(rates, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:

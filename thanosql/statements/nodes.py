@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from thanosql.errors import NotSupportedError, ProgrammingError
 
@@ -153,6 +153,17 @@ class BuildModel:
 
 
 @dataclass(frozen=True, slots=True)
+class FitModel:
+    """FIT MODEL name USING model [OPTIONS] AS query."""
+
+    name: str
+    model_name: str
+    "The stored model to go on from; `name` itself to train it in place."
+    options: tuple[RawOption, ...]
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
 class Predict:
     """PREDICT USING model [OPTIONS] AS query."""
 
@@ -171,14 +182,29 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
-class ListModels:
-    """LIST [THANOSQL] MODELS."""
+class PrintAudio:
+    """PRINT AUDIO [OPTIONS] AS query."""
+
+    options: tuple[RawOption, ...]
+    query: Query
+
+
+Kind = Literal["model", "table", "base", "dataset"]
+"""What LIST and DESCRIBE can tell of."""
 
 
 @dataclass(frozen=True, slots=True)
-class DescribeModel:
-    """DESCRIBE MODEL name."""
+class List:
+    """LIST [THANOSQL] MODELS, TABLES, BASES or DATASETS."""
 
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """DESCRIBE MODEL, TABLE, BASE or DATASET name."""
+
+    kind: Kind
     name: str
 
 
@@ -208,15 +234,46 @@ class ExportModel:
     options: tuple[RawOption, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GetModel:
+    """GET [THANOSQL] MODEL base [OPTIONS]."""
+
+    base: str
+    options: tuple[RawOption, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetDataset:
+    """GET [THANOSQL] DATASET name [OPTIONS]."""
+
+    name: str
+    options: tuple[RawOption, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """COPY table [OPTIONS] FROM 'path' [OPTIONS]."""
+
+    table: str
+    source: str | Parameter
+    "A file or a folder; a parameter may hold rows, such as a DataFrame."
+    options: tuple[RawOption, ...]
+
+
 Node = (
     BuildModel
+    | FitModel
     | Predict
     | Evaluate
-    | ListModels
-    | DescribeModel
+    | PrintAudio
+    | List
+    | Describe
     | DropModel
     | ImportModel
     | ExportModel
+    | GetModel
+    | GetDataset
+    | Copy
 )
 
 

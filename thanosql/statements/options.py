@@ -134,22 +134,27 @@ def _option(
     return field(default=default, metadata=metadata)
 
 
+_NAME = _matching("a name", r"(?s).+")
 _COLUMN = _matching("the name of a column", r"(?s).+")
 _FLAG = _true_or_false()
 _FROM_ONE = _whole_number(1)
 _POSITIVE = _number("a number above 0", lambda value: value > 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SpeechOptions:
-    """What all statements take that run a model over a query's recordings."""
-
-    audio_col: str | None = _option(
+def _audio_column() -> Any:
+    return _option(
         None,
         _or_null(_COLUMN),
         "column with the recordings; `audio` if not given, else `audio_path`",
         aliases=("audio_path",),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SpeechOptions:
+    """What all statements take that run a model over a query's recordings."""
+
+    audio_col: str | None = _audio_column()
     batch_size: int = _option(16, _FROM_ONE, "recordings in a batch", unit="rows")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = _option(
         "auto",
@@ -225,6 +230,13 @@ class BuildOptions(_SpeechOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions(BuildOptions):
+    """Options of FIT MODEL: those of BUILD MODEL."""
+
+    statement: ClassVar[str] = "FIT MODEL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _ListeningOptions(_SpeechOptions):
     """What the statements take that transcribe."""
 
@@ -258,6 +270,21 @@ class EvaluateOptions(_ListeningOptions):
     statement: ClassVar[str] = "EVALUATE"
 
     text_col: str = _option("text", _COLUMN, "column with the true transcripts")
+    per_row: bool = _option(
+        False, _FLAG, "a row an utterance, in place of one row for all"
+    )
+    result_col: str = _option(
+        "predicted", _COLUMN, "name of the transcripts' column, with `per_row`"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintAudioOptions:
+    """Options of PRINT AUDIO."""
+
+    statement: ClassVar[str] = "PRINT AUDIO"
+
+    audio_col: str | None = _audio_column()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,8 +305,64 @@ class ExportOptions:
     overwrite: bool = _option(False, _FLAG, "write into a directory that holds files")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetModelOptions:
+    """Options of GET MODEL."""
+
+    statement: ClassVar[str] = "GET MODEL"
+
+    model_name: str | None = _option(
+        None, _or_null(_NAME), "name of the stored model; the base's own if not given"
+    )
+    overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetDatasetOptions:
+    """Options of GET DATASET."""
+
+    statement: ClassVar[str] = "GET DATASET"
+
+    overwrite: bool = _option(False, _FLAG, "replace tables of the same names")
+    mirror: str | None = _option(
+        None,
+        _or_null(_matching("a URL or a folder", r"(?s).+")),
+        "where to take the files from, in place of the dataset's own home: another "
+        "server, or a folder with files downloaded elsewhere",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """Options of COPY."""
+
+    statement: ClassVar[str] = "COPY"
+
+    if_exists: Literal["fail", "replace", "append"] = _option(
+        "fail",
+        _one_of("fail", "replace", "append"),
+        "what to do with a table that is there already",
+    )
+    format: Literal["csv", "tsv", "jsonl", "parquet", "xlsx", "audio"] | None = _option(
+        None,
+        _or_null(_one_of("csv", "tsv", "jsonl", "parquet", "xlsx", "audio")),
+        "what the file is; if not given, what its name ends in",
+    )
+    encoding: str = _option(
+        "utf-8", _matching("the name of a text encoding", r"\S+"), "of csv, tsv, jsonl"
+    )
+
+
 Options = (
-    BuildOptions | PredictOptions | EvaluateOptions | ImportOptions | ExportOptions
+    BuildOptions
+    | PredictOptions
+    | EvaluateOptions
+    | PrintAudioOptions
+    | ImportOptions
+    | ExportOptions
+    | GetModelOptions
+    | GetDatasetOptions
+    | CopyOptions
 )
 _AnyOptions = TypeVar("_AnyOptions", bound=Options)
 

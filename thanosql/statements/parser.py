@@ -2,8 +2,8 @@
 
 Only the clauses of this project are parsed; what stands around them, and every query
 inside them, is SQLite's to read. A clause is its first words (``PREDICT USING``) in a
-place where SQLite would take a query; the same words elsewhere are names. To add a
-statement: a node, a method that reads it and a line in `_STATEMENTS`.
+place where SQLite would take a query; the same words elsewhere are names. What follows
+the first words is read by a function of `thanosql.statements.grammar`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from thanosql.errors import NotSupportedError, StatementSyntaxError, point
-from thanosql.statements.nodes import (
-    BuildModel,
-    Clause,
-    DescribeModel,
-    DropModel,
-    Evaluate,
-    ExportModel,
-    ImportModel,
-    ListModels,
-    Node,
-    Parameter,
-    Part,
-    Predict,
-    Query,
-)
+from thanosql.statements.grammar import HEADS, STATEMENTS
+from thanosql.statements.nodes import Clause, DropModel, Parameter, Part, Query
 from thanosql.statements.reader import NAME_KINDS, Reader, Scope, WithTable
 from thanosql.statements.tokens import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _Placed = TypeVar("_Placed", Token, Parameter)
 _COMPOUND = frozenset(("UNION", "EXCEPT", "INTERSECT"))
@@ -50,10 +37,12 @@ def parse(sql: str) -> Query:
     one inside CREATE VIEW or CREATE TRIGGER. What is wrong outside of clauses is left
     to SQLite.
     """
-    return _Parser(sql).statement()
+    return Parser(sql).statement()
 
 
-class _Parser(Reader):
+class Parser(Reader):
+    """Reads one statement; the functions of the grammar read its clauses with it."""
+
     def __init__(self, sql: str) -> None:
         super().__init__(sql)
         # All clauses so far; an inner one comes before the one around it.
@@ -66,11 +55,10 @@ class _Parser(Reader):
     # The statement
 
     def statement(self) -> Query:
-        end = first = self.first
+        """Return the whole statement as a query."""
+        end, first = self.first, self._past_explain()
         while end < len(self.tokens) and self.text(end) != ";":
             end += 1
-        if self.has(first, "EXPLAIN"):
-            first += 3 if self.has(first + 1, "QUERY", "PLAN") else 1
         # Plain SQL that merely has a word like `list` in it is read no further.
         if any(map(self._head, range(len(self.tokens)))):
             if self.has(first, "CREATE"):
@@ -87,6 +75,12 @@ class _Parser(Reader):
         while self.text(i) == ";":
             i += 1
         return i
+
+    def _past_explain(self) -> int:
+        """Return the statement's first token, behind EXPLAIN [QUERY PLAN]."""
+        if not self.has(self.first, "EXPLAIN"):
+            return self.first
+        return self.first + (3 if self.has(self.first + 1, "QUERY", "PLAN") else 1)
 
     def _scan_created(self, first: int, end: int) -> None:
         """Find the clauses of a CREATE; definitions of columns hold none."""
@@ -163,10 +157,16 @@ class _Parser(Reader):
 
     def _head(self, i: int) -> tuple[str, ...] | None:
         """Return the first words of a clause, if they are what stands at token i."""
-        for head in _HEADS.get(self.word(i), ()):
-            if self.has(i, *head):
+        for head in HEADS.get(self.word(i), ()):
+            if self.has(i, *head) and (head != ("COPY",) or self._is_copy(i)):
                 return head
         return None
+
+    def _is_copy(self, i: int) -> bool:
+        """Tell whether the one word COPY, which may be a name too, starts a clause."""
+        begins = i in (self.first, self._past_explain())
+        behind = self.word(i + 2) in ("FROM", "OPTIONS")
+        return begins or (self.is_name(i + 1) and behind)
 
     def _is_table(self, i: int, head: tuple[str, ...]) -> bool:
         """Tell whether what reads as a head is a table with its alias, in FROM (...).
@@ -214,7 +214,7 @@ class _Parser(Reader):
             raise StatementSyntaxError(message, self.sql, start)
         self.at, self.end, self.scope = i + len(head), end, scope
         self.depth += 1
-        node = _STATEMENTS[head](self)
+        node = STATEMENTS[head](self)
         self.depth -= 1
         self.end = end
         if isinstance(node, DropModel) and i != self.first:
@@ -227,50 +227,9 @@ class _Parser(Reader):
         self.clauses.append(Clause(node, start, self.tokens[self.at - 1].end))
         return True
 
-    def _build_model(self) -> BuildModel:
-        or_replace = self.has(self.at - 2, "REPLACE")
-        if_not_exists = self.accept("IF", "NOT", "EXISTS")
-        name = self.name("a name for the new model")
-        self.expect("USING", f"USING and a base model after the name {name}")
-        base = self.name("a base model after USING")
-        if self.here is not None and self.here.text in ("/", "-", "."):
-            self.fail("the base model in quotes, where it is more than a word")
-        options, query = self.options(), self._as_query()
-        return BuildModel(name, base, or_replace, if_not_exists, options, query)
-
-    def _predict(self) -> Predict:
-        name = self.name("a model's name after PREDICT USING")
-        return Predict(name, self.options(), self._as_query())
-
-    def _evaluate(self) -> Evaluate:
-        name = self.name("a model's name after EVALUATE USING")
-        return Evaluate(name, self.options(), self._as_query())
-
-    def _list_models(self) -> ListModels:
-        return ListModels()
-
-    def _describe_model(self) -> DescribeModel:
-        return DescribeModel(self.name("a model's name after DESCRIBE MODEL"))
-
-    def _drop_model(self) -> DropModel:
-        if_exists = self.accept("IF", "EXISTS")
-        return DropModel(self.name("the name of the model to drop"), if_exists)
-
-    def _import_model(self) -> ImportModel:
-        name = self.name("a name for the new model")
-        self.expect("FROM", f"FROM and a directory or hub id after the name {name}")
-        source = self.place("a directory or hub id in quotes after FROM")
-        return ImportModel(name, source, self.options())
-
-    def _export_model(self) -> ExportModel:
-        name = self.name("the name of the model to export")
-        self.expect("TO", f"TO and a directory after the name {name}")
-        target = self.place("a directory in quotes after TO")
-        return ExportModel(name, target, self.options())
-
     # Queries
 
-    def _as_query(self) -> Query:
+    def as_query(self) -> Query:
         """Read AS and the query behind it, up to the end of the level."""
         behind_options = self.text(self.at - 1) == ")"
         self.expect(
@@ -359,25 +318,3 @@ class _Parser(Reader):
                     del clauses[0]
                 if not clauses or each.start < clauses[0].start:
                     yield each
-
-
-_STATEMENTS: Mapping[tuple[str, ...], Callable[[_Parser], Node]] = {
-    ("BUILD", "MODEL"): _Parser._build_model,
-    ("BUILD", "OR", "REPLACE", "MODEL"): _Parser._build_model,
-    ("PREDICT", "USING"): _Parser._predict,
-    ("EVALUATE", "USING"): _Parser._evaluate,
-    ("LIST", "MODELS"): _Parser._list_models,
-    ("LIST", "MODEL"): _Parser._list_models,
-    ("LIST", "THANOSQL", "MODELS"): _Parser._list_models,
-    ("LIST", "THANOSQL", "MODEL"): _Parser._list_models,
-    ("DESCRIBE", "MODEL"): _Parser._describe_model,
-    ("DROP", "MODEL"): _Parser._drop_model,
-    ("DELETE", "MODEL"): _Parser._drop_model,
-    ("IMPORT", "MODEL"): _Parser._import_model,
-    ("UPLOAD", "MODEL"): _Parser._import_model,
-    ("EXPORT", "MODEL"): _Parser._export_model,
-}
-_HEADS: Mapping[str, list[tuple[str, ...]]] = {
-    verb: [head for head in _STATEMENTS if head[0] == verb]
-    for verb in {head[0] for head in _STATEMENTS}
-}

@@ -1,0 +1,129 @@
+"""LIST and DESCRIBE: what there is, without loading anything heavy."""
+
+import pytest
+
+import thanosql
+
+
+def facts(connection, what):
+    return dict(connection.execute(f"DESCRIBE {what}").fetchall())
+
+
+def test_tables_are_listed_without_our_own(calls):
+    calls.execute("CREATE VIEW some AS SELECT id FROM calls WHERE id < 3")
+    cursor = calls.execute("LIST TABLES")
+    assert [column[0] for column in cursor.description] == [
+        "name",
+        "type",
+        "rows",
+        "columns",
+    ]
+    assert cursor.fetchall() == [
+        ("calls", "table", 8, "id, audio, text"),
+        ("some", "view", None, "id"),
+    ]
+    assert (
+        calls.execute("LIST THANOSQL TABLE").fetchall()
+        == calls.execute("SELECT * FROM (LIST TABLES)").fetchall()
+    )
+
+
+def test_a_table_is_described_a_row_a_column(calls):
+    assert calls.execute("DESCRIBE TABLE Calls").fetchall() == [
+        ("id", "INTEGER", 0, 1),
+        ("audio", None, 0, 0),
+        ("text", "TEXT", 0, 0),
+    ]
+    calls.execute("CREATE VIEW v AS SELECT text FROM calls")
+    assert calls.execute("DESCRIBE TABLE v").fetchall() == [("text", "TEXT", 0, 0)]
+
+
+def test_bases_and_datasets_are_listed_and_described(connection):
+    listed = connection.execute("LIST BASES").fetchall()
+    assert ("Wav2Vec2Ko", "ko") in [(row[0], row[2]) for row in listed]
+    assert connection.execute("LIST BASE").fetchall() == listed
+    told = facts(connection, "BASE WAV2VEC2EN")
+    assert told["source"] == "facebook/wav2vec2-base-960h"
+    assert told["stored_as"] is None
+    names = [row[0] for row in connection.execute("LIST THANOSQL DATASETS")]
+    assert names[:3] == ["sample", "fsdd", "librispeech_data"]
+    told = facts(connection, "DATASET librispeech_clean_100")
+    assert told["train_table"] == "librispeech_clean_100_train"
+    assert told["megabytes"] == 6_646
+    assert told["url"].endswith("/12/test-clean.tar.gz")
+    assert told["is_here"] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("TABLE cals", thanosql.ProgrammingError, "did you mean 'calls'"),
+        ("TABLE x", thanosql.ProgrammingError, "there are calls"),
+        ("BASE Wav2Vec2", thanosql.ModelNotFoundError, "did you mean 'Wav2Vec2"),
+        ("BASE x", thanosql.ModelNotFoundError, "known are Wav2Vec2En"),
+        ("DATASET fsd", thanosql.ProgrammingError, "did you mean 'fsdd'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(calls, what, error, message):
+    with pytest.raises(error, match=message):
+        calls.execute(f"DESCRIBE {what}")
+
+
+def test_print_audio_yields_the_rows_and_says_what_to_play(calls):
+    cursor = calls.execute("PRINT AUDIO AS SELECT id, audio FROM calls WHERE id < 3")
+    assert [c[:2] for c in cursor.description] == [
+        ("id", "INTEGER"),
+        ("audio", "AUDIO BLOB"),
+    ]
+    expected = calls.execute("SELECT id, audio FROM calls WHERE id < 3").fetchall()
+    assert cursor.fetchall() == expected
+    cursor = calls.execute(
+        "SELECT recording FROM (PRINT AUDIO OPTIONS (audio_col=recording) "
+        "AS SELECT 'a.wav' AS recording)"
+    )
+    assert cursor.description[0][1] == "AUDIO BLOB"
+    assert cursor.fetchall() == [("a.wav",)]
+    with pytest.raises(thanosql.OptionError, match="no column 'audio' for audio_col"):
+        calls.execute("PRINT AUDIO AS SELECT id FROM calls")
+
+
+@pytest.mark.parametrize(
+    ("sql", "meant"),
+    [
+        ("BIULD MODEL m USING b AS SELECT 1", "BUILD MODEL"),
+        ("build modle m using b as select 1", "BUILD MODEL"),
+        ("PREDCIT USING m AS SELECT 1", "PREDICT USING"),
+        ("SELECT * FROM (PREDCIT USING m AS SELECT 1)", "PREDICT USING"),
+        ("EVALUTE USING m AS SELECT 1", "EVALUATE USING"),
+        ("/* é */ LIST MODLES", "LIST MODELS"),
+        ("DESCIRBE MODEL m", "DESCRIBE MODEL"),
+        ("COPPY t FROM 'a.csv'", "COPY"),
+        ("GET DATSET fsdd", "GET DATASET"),
+        ("PRNT AUDIO AS SELECT 1", "PRINT AUDIO"),
+        ("FITT MODEL m USING m AS SELECT 1", "FIT MODEL"),
+    ],
+)
+def test_a_misspelled_verb_is_answered_with_the_one_meant(connection, sql, meant):
+    for run in (connection.execute, connection.executescript):
+        with pytest.raises(
+            thanosql.OperationalError, match=rf"syntax error; did you mean {meant}\?"
+        ) as caught:
+            run(sql)
+        assert str(caught.value).endswith("^")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SLECT 1", "SELECT * FORM t", "CREATE TABEL t (a)", "DROP TABEL t", "(", "copy"],
+)
+def test_other_mistakes_are_sqlites_to_name(connection, sql):
+    with pytest.raises(thanosql.Error) as caught:
+        connection.execute(sql)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_sqlite_runs_what_it_accepts_however_it_looks(connection):
+    connection.execute("CREATE TABLE biuld (model)")
+    assert connection.execute("SELECT model FROM biuld model").fetchall() == []
+    connection.execute("CREATE TABLE copy (t)")
+    assert connection.execute("SELECT c.t, t FROM (copy c)").fetchall() == []

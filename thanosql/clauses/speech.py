@@ -1,0 +1,205 @@
+"""Statements that read or play the recordings of a query."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import closing
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors, jobs, runs, statements
+from thanosql.clauses.columns import Pairs, audio_column
+from thanosql.relation import Column, Relation
+from thanosql.source import KeptTexts, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from thanosql.execution import Execution
+    from thanosql.store import StoredModel
+
+AUDIO = "AUDIO BLOB"
+"""The declared type of the column that PRINT AUDIO is to play."""
+
+_SCORE_COLUMNS: tuple[Column, ...] = (
+    ("rows", "INTEGER"),
+    ("wer", "REAL"),
+    ("wer_low", "REAL"),
+    ("wer_high", "REAL"),
+    ("cer", "REAL"),
+    ("words", "INTEGER"),
+    ("substitutions", "INTEGER"),
+    ("deletions", "INTEGER"),
+    ("insertions", "INTEGER"),
+    ("audio_seconds", "REAL"),
+    ("seconds", "REAL"),
+)
+_ROW_SCORE_COLUMNS: tuple[Column, ...] = (
+    ("wer", "REAL"),
+    ("cer", "REAL"),
+    ("words", "INTEGER"),
+    ("substitutions", "INTEGER"),
+    ("deletions", "INTEGER"),
+    ("insertions", "INTEGER"),
+    ("characters", "INTEGER"),
+    ("character_errors", "INTEGER"),
+)
+
+
+def predict(execution: Execution, node: statements.Predict) -> Relation:
+    """PREDICT: yield the rows of the query, each with its transcript."""
+    options = execution.options(statements.PredictOptions, node.options)
+    model = execution.store.get(node.model_name)
+    source = execution.source(node.query)
+    audio = audio_column(source, options.audio_col)
+    _check_new_columns(source, options.result_col)
+    return Relation(
+        (*source.columns, (options.result_col, "TEXT")),
+        _transcribed(execution, model, source, audio, options),
+    )
+
+
+def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
+    if source.position(result_col) is not None:
+        message = (
+            f"the query has a column {result_col!r} already; "
+            "set result_col to another name for the transcripts"
+        )
+        raise errors.OptionError(message)
+    taken = [name for name in others if source.position(name) is not None]
+    if taken or result_col.casefold() in others:
+        message = (
+            f"a column {taken[0] if taken else result_col!r} is one of the scores; "
+            "rename it in the query, or set another result_col"
+        )
+        raise errors.OptionError(message)
+
+
+def _transcribed(
+    execution: Execution,
+    model: StoredModel,
+    source: Source,
+    audio: int,
+    options: statements.PredictOptions | statements.EvaluateOptions,
+) -> Callable[[], Iterator[Sequence[Any]]]:
+    """Return what starts a scan of the rows, each with its transcript."""
+    known = KeptTexts()
+
+    def scan() -> Iterator[Sequence[Any]]:
+        rows = iter(source)
+        # A scan after the first (the inner side of a join) reads the query again but
+        # runs the model only from the first row that no earlier scan has come to.
+        for number, row in enumerate(rows, start=1):  # noqa: B007 - used behind
+            text = known.get(runs.digest(row[audio]))
+            if text is None:
+                break
+            yield (*row, text)
+        else:
+            return
+        pending: deque[Sequence[Any]] = deque()
+
+        def recordings() -> Iterator[Any]:
+            for each in chain((row,), rows):
+                pending.append(each)
+                yield each[audio]
+
+        with closing(
+            jobs.transcribe(
+                execution.store,
+                model,
+                recordings(),
+                options,
+                execution.audio_root,
+                first_row=number,
+            )
+        ) as batches:
+            for batch in batches:
+                done = [(*pending.popleft(), each.text) for each in batch]
+                known.put((runs.digest(each[audio]), each[-1]) for each in done)
+                yield from done
+
+    return scan
+
+
+def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:
+    """EVALUATE: yield one row of scores, or with `per_row` one an utterance."""
+    options = execution.options(statements.EvaluateOptions, node.options)
+    model = execution.store.get(node.model_name)
+    source = execution.source(node.query)
+    pairs = Pairs(source, options)
+    heard = _Heard(execution, model)
+    if options.per_row:
+        return _evaluate_rows(execution, model, source, pairs, options, heard)
+    scores: list[Sequence[Any]] = []
+
+    def scan() -> Iterator[Sequence[Any]]:
+        if not scores:
+            rows = ((heard.noted(audio), text) for audio, text in pairs)
+            scores.append(
+                jobs.evaluate(
+                    execution.store, model, rows, options, execution.audio_root
+                )
+            )
+            heard.warn()
+        return iter(scores)
+
+    return Relation(_SCORE_COLUMNS, scan)
+
+
+def _evaluate_rows(
+    execution: Execution,
+    model: StoredModel,
+    source: Source,
+    pairs: Pairs,
+    options: statements.EvaluateOptions,
+    heard: _Heard,
+) -> Relation:
+    _check_new_columns(
+        source, options.result_col, *(name for name, _ in _ROW_SCORE_COLUMNS)
+    )
+    transcribed = _transcribed(execution, model, source, pairs.audio, options)
+
+    def scan() -> Iterator[Sequence[Any]]:
+        score = jobs.scorer(execution.store, model)
+        for number, row in enumerate(transcribed(), start=1):
+            heard.noted(row[pairs.audio])
+            yield (*row, *score(number, row[pairs.text], row[-1]))
+        heard.warn()
+
+    columns = (*source.columns, (options.result_col, "TEXT"), *_ROW_SCORE_COLUMNS)
+    return Relation(columns, scan)
+
+
+class _Heard:
+    """Counts the recordings that are scored and were trained on, to warn of them."""
+
+    def __init__(self, execution: Execution, model: StoredModel) -> None:
+        self._was_trained_on = runs.trained_on(execution.database, model.run_id)
+        self._rows = self._trained = 0
+        self._warned = False
+
+    def noted(self, audio: Any) -> Any:
+        """Return the audio value, counted."""
+        if not self._warned:
+            self._rows += 1
+            self._trained += self._was_trained_on(audio)
+        return audio
+
+    def warn(self) -> None:
+        """Warn, once, if there were any."""
+        if self._trained and not self._warned:
+            errors.warn(
+                f"{self._trained} of the {self._rows} recordings scored were trained "
+                "on, so the error rates say little about new ones; score others"
+            )
+        self._warned = True
+
+
+def print_audio(execution: Execution, node: statements.PrintAudio) -> Relation:
+    """PRINT AUDIO: yield the rows; the declared type says which column to play."""
+    options = execution.options(statements.PrintAudioOptions, node.options)
+    source = execution.source(node.query)
+    audio = audio_column(source, options.audio_col)
+    columns = list(source.columns)
+    columns[audio] = (columns[audio][0], AUDIO)
+    return Relation(tuple(columns), lambda: iter(source))
