@@ -93,10 +93,10 @@ def table(kernel):
 
 def text(outputs):
     """Return what a person reads of outputs, without markup."""
-    return "\n".join(
-        output.get("text") or "\n".join(output.get("traceback", ()))
-        if "data" not in output
-        else output["data"]["text/plain"]
+    return "".join(
+        output["data"]["text/plain"]
+        if "data" in output
+        else output.get("text") or "\n".join(output["traceback"])
         for output in outputs
     )
 
@@ -205,8 +205,8 @@ def test_a_missing_variable_is_named(table):
         ),
         (
             "\nPREDICT USING m OPTIONS (batchsize=1)\nAS SELECT 1",
-            "ModelNotFoundError: no model named 'm'; none is stored yet: BUILD MODEL "
-            "or IMPORT MODEL makes one",
+            "OptionError: PREDICT has no option 'batchsize'; did you mean 'batch_size'?"
+            " (line 3, column 26)\n",
         ),
         (
             "SELECT 1; PREDICT USING m OPTONS (batch_size=1) AS SELECT 1",

@@ -15,7 +15,6 @@ import re
 import sys
 import warnings
 from collections import ChainMap, deque
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +59,12 @@ def load(shell: InteractiveShell) -> None:
     """Give a notebook the magic."""
     magics = ThanosqlMagics(shell)
     shell.register_magics(magics)
-    matcher = context_matcher(identifier="thanosql")(partial(magics.complete))
-    shell.Completer.custom_matchers.append(matcher)
+
+    @context_matcher()
+    def thanosql_matcher(context: CompletionContext) -> SimpleMatcherResult:
+        return magics.complete(context)
+
+    shell.Completer.custom_matchers.append(thanosql_matcher)
 
 
 @magics_class
