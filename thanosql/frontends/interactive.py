@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import thanosql
 from thanosql import errors
+from thanosql import statements as speech
 from thanosql.cursor import _statements
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def explaining(connection: thanosql.Connection, sql: str) -> Iterator[None]:
         yield
     except errors.Error as error:
         offset = getattr(error.__cause__, "error_offset", -1)
-        if offset >= 0 and "\n" not in str(error):
+        if offset >= 0 and "\n" not in str(error) and _is_plain(sql):
             # SQLite counts the bytes of UTF-8.
             place = len(sql.encode()[:offset].decode(errors="ignore"))
             error.args = (errors.point(str(error), sql, place),)
@@ -71,6 +72,14 @@ def explaining(connection: thanosql.Connection, sql: str) -> Iterator[None]:
         what = "its transaction was rolled back" if undone else "nothing of it is kept"
         message = f"the statement was interrupted; {what}"
         raise KeyboardInterrupt(message) from None
+
+
+def _is_plain(sql: str) -> bool:
+    """Whether SQLite was given the text as it is, so that its offsets are in it."""
+    try:
+        return not speech.parse(sql).clauses
+    except errors.Error:
+        return False
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class Training(pd.DataFrame):
         return curve.Line(name if name != column else name.upper(), heights)
 
 
-class Recordings(pd.DataFrame):
+class Recordings(Blobs):
     """The rows of PRINT AUDIO, shown with players that hold the recordings."""
 
     _metadata = ("played", "root")
