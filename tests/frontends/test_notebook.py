@@ -265,6 +265,11 @@ def test_an_open_transaction_is_pointed_out_after_an_error(table):
 # Databases
 
 
+def test_loading_again_keeps_the_database_open(table):
+    assert table.run("%reload_ext thanosql") == []
+    assert text(table.run("%thanosql")) == "in memory: tables t\n"
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -295,7 +300,7 @@ def test_a_cell_may_name_its_database(table, folder):
 )
 def test_a_database_that_cannot_be_opened_leaves_the_one_before(table, database, why):
     assert why in text(table.run(f"%thanosql {database}"))
-    assert text(table.run("%thanosql")) == ":memory:: tables t\n"
+    assert text(table.run("%thanosql")) == "in memory: tables t\n"
 
 
 # What BUILD and PRINT AUDIO show

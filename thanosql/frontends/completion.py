@@ -43,7 +43,7 @@ OPTIONS = {
 """What each statement takes in OPTIONS (...), by its first words."""
 
 
-def complete(connection: Connection, before: str) -> list[str]:
+def complete(connection: Connection | None, before: str) -> list[str]:
     """Return the words, as wholes, that may stand where the last word now begins."""
     found = in_context(connection, before)
     if found is not None:
@@ -68,7 +68,7 @@ def beginnings(before: str, at_least: int = 0) -> list[str]:
     return matching(before, found)
 
 
-def in_context(connection: Connection, before: str) -> list[str] | None:
+def in_context(connection: Connection | None, before: str) -> list[str] | None:
     """Return what `complete` does where the words before tell what must come."""
     tokens = tokenize(before[: word_start(before)])
     words = [token.keyword for token in tokens]
@@ -131,8 +131,10 @@ def _options_of(words: Sequence[str]) -> Iterator[type[speech.Options]]:
                 yield options
 
 
-def _rows(connection: Connection, sql: str) -> list[str]:
-    """Return the names in the first column; none where the database cannot say."""
+def _rows(connection: Connection | None, sql: str) -> list[str]:
+    """Return the names in the first column; none where no database can say."""
+    if connection is None:
+        return []
     with suppress(errors.Error):
         names = (str(row[0]) for row in connection.execute(sql))
         return sorted(name if name.isidentifier() else quoted(name) for name in names)

@@ -56,7 +56,9 @@ _TABLES = """
 
 
 def load(shell: InteractiveShell) -> None:
-    """Give a notebook the magic."""
+    """Give a notebook the magic; again does nothing, and the database stays open."""
+    if shell.find_line_magic("thanosql") is not None:
+        return
     magics = ThanosqlMagics(shell)
     shell.register_magics(magics)
 
@@ -122,7 +124,7 @@ class ThanosqlMagics(Magics):
             found = re.match(r".*?%thanosql\s+(.*)", lines[-1])
             lines = ["", found[1]] if found else []
         before = "\n".join(lines[1:])
-        words = completion.complete(self._opened(), before) if len(lines) > 1 else []
+        words = completion.complete(self._connection, before) if len(lines) > 1 else []
         return {
             "completions": [SimpleCompletion(word, type="sql") for word in words],
             "matched_fragment": before[completion.word_start(before) :],
@@ -206,7 +208,7 @@ def _about(connection: Connection) -> str:
         more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
         if names:
             parts.append(f"{kind} {', '.join(names[:10])}{more}")
-    file = Path(connection.apsw.filename).name or ":memory:"
+    file = Path(connection.apsw.filename).name or "in memory"
     return f"{file}: {'; '.join(parts) or 'empty'}"
 
 

@@ -147,6 +147,8 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         self.history_file = "~/.thanosql_history"
         self.prompt = "thanosql> "
         self.moreprompt = "     ...> "
+        if os.environ.get("NO_COLOR"):
+            self.command_colour(["off"])
         self._connection: thanosql.Connection | None = None
         self._lines: list[str] = []  # of the statement that is being entered
 
