@@ -10,6 +10,8 @@ from tones import tones
 
 import thanosql
 
+pytestmark = pytest.mark.slow  # a second interpreter imports torch
+
 WORDS = ["abc", "bad cab", "face", "a", "head bed", "fade", "gabe", "deaf ace"]
 
 TUTORIAL = [
