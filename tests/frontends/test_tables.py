@@ -27,30 +27,44 @@ def play(connection):
 def test_a_player_holds_the_recording(play, tmp_path, connection):
     wav = tones("abc")
     (tmp_path / "a.wav").write_bytes(wav)
-    connection.audio_root = tmp_path
-    page = play(wav, "a.wav", str(tmp_path / "a.wav"))
+    page = play(wav, str(tmp_path / "a.wav"), f"file://{tmp_path}/a.wav")
     sources = re.findall(r'src="data:audio/wav;base64,([^"]+)"', page)
     assert [base64.b64decode(source) for source in sources] == [wav] * 3
 
 
+def test_a_root_holds_for_players_too(play, tmp_path, connection):
+    (tmp_path / "root").mkdir()
+    for path in ("root/in.wav", "out.wav"):
+        (tmp_path / path).write_bytes(tones("abc"))
+    connection.audio_root = tmp_path / "root"
+    page = play("in.wav", "../out.wav", str(tmp_path / "out.wav"), "https://host/a.wav")
+    assert page.count("<audio") == 1
+    assert page.count("leads out of audio_root") == 2
+
+
 def test_the_format_of_a_recording_is_told_by_its_first_bytes(play):
-    page = play(b"fLaC1", b"OggS1", b"ID31", b"\xff\xfb1", b"?")
+    page = play(b"RIFF1", b"fLaC1", b"OggS1", b"ID31", b"\xff\xfb1")
     kinds = re.findall(r"data:audio/(\w+)", page)
-    assert kinds == ["flac", "ogg", "mpeg", "mpeg", "wav"]
+    assert kinds == ["wav", "flac", "ogg", "mpeg", "mpeg"]
+
+
+def test_what_is_no_recording_does_not_get_into_the_page(play, tmp_path):
+    (tmp_path / "secret").write_text("the password")
+    assert "<audio" not in play(str(tmp_path / "secret"), b"bytes")
 
 
 def test_what_cannot_be_played_says_so(play):
     page = play(None, "nowhere.wav", 'https://host/a.wav?x="y"', "s3://bucket/a.wav")
     assert page.count("<audio") == 1
     assert 'src="https://host/a.wav?x=&quot;y&quot;"' in page
-    assert "nowhere.wav (No such file or directory)" in page
+    assert "cannot read &#x27;nowhere.wav&#x27;" in page
 
 
 def test_a_page_is_not_filled_without_end(play, monkeypatch):
     monkeypatch.setattr(tables, "_MOST_BYTES", 20)
-    page = play(*[b"x" * 8] * 60)
+    page = play(*[b"OggS1234"] * 60)
     assert page.count("<audio") == 2
-    assert page.count("too large to show") == 48
+    assert page.count("too much for this page") == 48
     assert "and 10 more rows" in page
 
 

@@ -57,12 +57,12 @@ _TABLES = """
 
 def load(shell: InteractiveShell) -> None:
     """Give a notebook the magic; again does nothing, and the database stays open."""
-    if shell.find_line_magic("thanosql") is not None:
+    if "thanosql" in shell.magics_manager.magics["line"]:
         return
     magics = ThanosqlMagics(shell)
     shell.register_magics(magics)
 
-    @context_matcher()
+    @context_matcher()  # type: ignore[untyped-decorator]
     def thanosql_matcher(context: CompletionContext) -> SimpleMatcherResult:
         return magics.complete(context)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from thanosql import errors, jobs
 from thanosql.frontends import curve
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def frame(cursor: Cursor) -> pd.DataFrame:
     if _PLAYED_TYPE in types:
         recordings = Recordings(rows, columns=names)
         recordings.played = types.index(_PLAYED_TYPE)
-        recordings.root = Path(cursor.connection.audio_root or "")
+        root = cursor.connection.audio_root
+        recordings.root = None if root is None else Path(root)
         return recordings
     if any(isinstance(value, bytes) for row in rows[:1] for value in row):
         return Blobs(rows, columns=names)
@@ -101,8 +103,8 @@ class Recordings(Blobs):
     _metadata = ("played", "root")
     played: int
     "The position of the column with the recordings."
-    root: Path
-    "The folder that relative paths start from."
+    root: Path | None
+    "The only folder whose files are read, if there is one."
 
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{html.escape(str(name))}</th>" for name in self.columns)
@@ -125,23 +127,23 @@ class Recordings(Blobs):
     def _player(self, audio: Any, room: int) -> tuple[str, int]:
         """Return what plays a recording, and how many bytes of it are in the page."""
         shown = html.escape(_brief(audio))
-        if isinstance(audio, str) and audio.startswith(("https://", "http://")):
-            return _audio(audio, shown), 0
         if isinstance(audio, str):
+            if self.root is None and audio.startswith(("https://", "http://")):
+                return _audio(audio, shown), 0
             try:
-                path = self.root / audio.removeprefix("file://")
-                if path.stat().st_size > room:
-                    return f"{shown} (too large to show)", 0
-                audio = path.read_bytes()
-            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-                reason = getattr(error, "strerror", None) or str(error)
-                return f"{shown} ({html.escape(reason)})", 0
+                with jobs.open_recording(audio.removeprefix("file://"), self.root) as f:
+                    audio = f.read(room + 1)
+            except errors.AudioError as error:
+                return html.escape(str(error)), 0
         if not isinstance(audio, bytes):
             return shown, 0
         if len(audio) > room:
-            return f"{shown} (too large to show)", 0
-        kind = next((kind for start, kind in _FORMATS if audio.startswith(start)), "")
-        return _audio(_data_url(audio, kind or "audio/wav"), shown), len(audio)
+            return f"{shown} (too much for this page)", 0
+        # Of what is no recording nothing goes into a page that may be passed on.
+        kind = next((kind for start, kind in _FORMATS if audio.startswith(start)), None)
+        if kind is None:
+            return f"{shown} (no audio that a browser plays)", 0
+        return _audio(_data_url(audio, kind), shown), len(audio)
 
 
 def _audio(source: str, shown: str) -> str:
