@@ -1,5 +1,6 @@
 import warnings
 
+import apsw
 import pytest
 
 import thanosql
@@ -218,3 +219,15 @@ def test_plain_use_warns_of_nothing(connection):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         connection.execute("SELECT 1").fetchall()
+
+
+def test_a_connection_that_apsw_opened_is_shared(tmp_path):
+    opened = apsw.Connection(str(tmp_path / "a.db"))
+    connection = thanosql.connect(opened, autocommit=True)
+    connection.execute("CREATE TABLE t (a)")
+    assert connection.apsw is opened
+    assert opened.execute("SELECT count(*) FROM t").get == 0
+    assert connection.execute("LIST MODELS").fetchall() == []
+    connection.close()
+    with pytest.raises(apsw.ConnectionClosedError):
+        opened.execute("SELECT 1")

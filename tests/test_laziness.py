@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm", "apsw.ext"]
+HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm"]
+HEAVY += ["apsw.ext", "IPython"]
 
 
 @pytest.mark.parametrize(

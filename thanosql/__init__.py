@@ -40,6 +40,14 @@ apilevel = "2.0"
 threadsafety = 1
 paramstyle = "qmark"
 
+
+def load_ipython_extension(shell: object) -> None:
+    """Give a notebook `%thanosql`; IPython calls this on ``%load_ext thanosql``."""
+    from thanosql.frontends import ipython  # nothing of it is for plain SQL
+
+    ipython.load(shell)  # type: ignore[arg-type]
+
+
 __all__ = [
     # PEP 249
     "apilevel",

@@ -22,7 +22,7 @@ IsolationLevel = Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None
 
 
 def connect(
-    database: str | os.PathLike[str],
+    database: str | os.PathLike[str] | apsw.Connection,
     timeout: float = 5.0,
     isolation_level: IsolationLevel = "DEFERRED",
     *,
@@ -36,7 +36,8 @@ def connect(
     Parameters
     ----------
     database
-        A file, or ``":memory:"``; with `uri` a ``file:`` URI.
+        A file, or ``":memory:"``; with `uri` a ``file:`` URI. Or a connection that
+        APSW has opened: the two are one then, and `close` closes it.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
     isolation_level
@@ -85,7 +86,7 @@ class Connection:
 
     def __init__(
         self,
-        database: str | os.PathLike[str],
+        database: str | os.PathLike[str] | apsw.Connection,
         timeout: float = 5.0,
         isolation_level: IsolationLevel = "DEFERRED",
         *,
@@ -104,9 +105,12 @@ class Connection:
         self.began_implicitly = False  # the open transaction is one a write began
         self.serial = itertools.count(1)  # names this connection's virtual tables
         try:
-            self._open = apsw.Connection(
-                os.fspath(database), flags, statementcachesize=cached_statements
-            )
+            if isinstance(database, apsw.Connection):
+                self._open = database
+            else:
+                self._open = apsw.Connection(
+                    os.fspath(database), flags, statementcachesize=cached_statements
+                )
             self._open.set_busy_timeout(int(timeout * 1000))
         except apsw.Error as error:
             raise errors.from_apsw(error) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from thanosql import errors, runs, store
 from thanosql.progress import Progress
@@ -98,6 +98,13 @@ def import_base(origin: str) -> Recognizer:
         )
         raise errors.DataError(message)
     return recognizer
+
+
+def open_recording(path: str, root: Path | None) -> IO[bytes]:
+    """Return the file that an audio value names, open; AudioError if it must not be."""
+    from thanosql.speech import place
+
+    return place.open_file(path, root)
 
 
 def transcribe(

@@ -317,9 +317,7 @@ def test_tables_in_the_temp_schema_do_not_stand_before_ours(calls):
 
 
 def test_a_view_of_the_file_cannot_read_what_a_statement_yields(calls):
-    calls.execute(
-        "CREATE VIEW v AS SELECT * FROM thanosql_list_1 UNION ALL SELECT 1"
-    )
+    calls.execute("CREATE VIEW v AS SELECT * FROM thanosql_list_1 UNION ALL SELECT 1")
     calls.serial = itertools.count(1)
     cursor = calls.execute("SELECT name FROM (LIST MODELS), (SELECT 1 UNION SELECT 2)")
     with pytest.raises(thanosql.OperationalError, match="unsafe use of virtual table"):

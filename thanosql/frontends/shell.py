@@ -1,81 +1,68 @@
-"""The `thanosql` command: arguments in, statements and their tables printed.
+"""The `thanosql` command: SQL and speech statements in, their rows printed.
 
-thanosql demo [database]     train, use and score a small model, start to end
+    thanosql calls.db                     a prompt, where input is a terminal
+    thanosql calls.db "LIST MODELS"       statements, as arguments
+    thanosql calls.db < script.sql        or as input
+    thanosql demo                         train, use and score a small model
+
+It is APSW's shell (dot commands, output modes, history), in which every statement runs
+through this package's cursor. docs/shell.md is its manual.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import inspect
+import os
 import sys
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import closing, nullcontext
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args
+
+import apsw.ext
+import apsw.shell
 
 import thanosql
-from thanosql import sample
+from thanosql import statements
+from thanosql.frontends import completion, interactive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 _INTRODUCTION = """\
--- thanosql {version}: a speech model trained, used and scored from SQL.
--- {count} recordings, spoken by speech synthesizers (they ship with the package),
--- in {path}; the model starts from random weights.
+thanosql {version} (SQLite {sqlite})
+A statement ends with a semicolon. Enter ".speech" for the speech statements,
+".help" for the commands, ".quit" to leave.
 """
-_END = """\
--- {seconds:.0f} seconds. The database is yours to go on with, from Python:
---   con = thanosql.connect({path!r})
---   con.execute("SELECT epoch, wer FROM thanosql_epochs").fetchall()
-"""
-_DEMO = """
-SELECT * FROM commands_train LIMIT 5;
-
-BUILD MODEL commands USING ParakeetTiny
-OPTIONS (audio_col='audio', text_col='text', epochs=7, batch_size=8,
-         learning_rate=3e-3, speed_perturbation=TRUE)
-AS SELECT * FROM commands_train;
-
-EVALUATE USING commands AS SELECT audio, text FROM commands_test;
-
-SELECT speaker, count(*) AS clips, sum(predicted = text) AS read_exactly
-FROM (PREDICT USING commands AS SELECT audio, speaker, text FROM commands_test)
-GROUP BY speaker;
-
-PREDICT USING commands OPTIONS (audio_col='audio')
-AS SELECT audio, text FROM commands_test LIMIT 12;
-"""
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # exit statuses: 128 + the signal's number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="thanosql", description="Speech recognition as SQL, in one SQLite file."
-    )
-    parser.add_argument("--version", action="version", version=thanosql.__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="train, use and score a small model, start to end, in about two minutes",
-    )
-    demo.add_argument(
-        "database",
-        nargs="?",
-        type=Path,
-        default=Path("thanosql-demo.db"),
-        help="the SQLite file to make (default: %(default)s)",
-    )
-    chosen = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     _keep_freed_memory()
+    if arguments[:1] == ["demo"]:
+        from thanosql.frontends import demo
+
+        return demo.main(arguments[1:])
+    chosen = _parser().parse_intermixed_args(arguments)
     try:
-        _demo(chosen.database)
-    except thanosql.Error as error:
-        print(f"thanosql: {error}", file=sys.stderr)
+        with interactive.short_warnings(sys.stderr.write):
+            _run(chosen)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        print(f"thanosql: {stop or 'interrupted'}", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on. Python would complain at its end, when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except (thanosql.Error, apsw.Error, apsw.shell.Shell.Error, OSError) as error:
+        if not getattr(error, "_handle_exception_saw_this", False):
+            print(f"thanosql: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nthanosql: interrupted", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -94,56 +81,210 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _demo(path: Path) -> None:
-    if path.exists():
-        message = f"{path} exists already; name another file: thanosql demo FILE"
-        raise thanosql.ProgrammingError(message)
-    began = time.perf_counter()
-    connection = thanosql.connect(path)
-    try:
-        count = sample.copy_into(connection.apsw)
-        print(
-            _INTRODUCTION.format(version=thanosql.__version__, count=count, path=path)
-        )
-        for statement in _DEMO.strip().split(";\n\n"):
-            show(connection, statement.rstrip(";\n"))
-    except BaseException:
-        connection.close()
-        path.unlink()  # so that the same command can be tried again
-        raise
-    connection.close()
-    print(_END.format(seconds=time.perf_counter() - began, path=str(path)), end="")
-
-
-def show(connection: thanosql.Connection, statement: str) -> None:
-    """Print a statement, run it, and print its rows as a table."""
-    print(f"{statement};\n", flush=True)
-    cursor = connection.execute(statement)
-    if cursor.description is not None:
-        names = [column[0] for column in cursor.description]
-        print(_table(names, cursor.fetchall()), end="\n\n", flush=True)
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as a table: numbers to the right, everything else to the left."""
-    lines = [list(names), *([_shown(value) for value in row] for row in rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    numeric = [
-        any(isinstance(row[i], int | float) for row in rows) for i in range(len(names))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if is_numeric else cell.ljust(width)
-            for cell, width, is_numeric in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="thanosql",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 if all went well, 1 after an error (a script stops at "
+        "its first), 2 for wrong arguments, 130 after an interrupt.",
     )
+    parser.add_argument("--version", action="version", version=thanosql.__version__)
+    parser.add_argument(
+        "-c",
+        dest="commands",
+        metavar="STATEMENT",
+        action="append",
+        default=[],
+        help="run a statement or dot command; may be given several times",
+    )
+    modes = sorted(name[7:] for name in dir(Shell) if name.startswith("output_"))
+    parser.add_argument(
+        "--mode",
+        metavar="MODE",
+        choices=modes,
+        help=f"how rows are printed: {', '.join(modes)}; box on a terminal, else list",
+    )
+    parser.add_argument(
+        "--header", action="store_true", help="print the columns' names in any mode"
+    )
+    parser.add_argument(
+        "database", nargs="?", default="", help="a SQLite file; none: in memory"
+    )
+    parser.add_argument(
+        "statements", nargs="*", help="statements or dot commands to run"
+    )
+    return parser
 
 
-def _shown(value: object) -> str:
-    """Return a value as a person wants to read it."""
-    if isinstance(value, bytes):
-        return f"<{len(value):,} bytes>"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)
+def _run(chosen: argparse.Namespace) -> None:
+    connection = interactive.connect(chosen.database or ":memory:")
+    shell = Shell(db=connection.apsw)
+    with closing(connection):
+        commands = [*chosen.commands, *chosen.statements]
+        if commands:
+            shell.interactive = False
+        # A script ends at its first error; a person tries again.
+        shell.bail = not shell.interactive
+        if chosen.mode:
+            shell.command_mode([chosen.mode])
+        shell.header = shell.header or chosen.header
+        for command in commands:
+            shell.process_complete_line(command)
+        if not commands:
+            shell.cmdloop(
+                _INTRODUCTION.format(
+                    version=thanosql.__version__, sqlite=apsw.sqlite_lib_version()
+                )
+            )
+
+
+class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
+    """APSW's shell, whose statements run through a cursor of this package."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.history_file = "~/.thanosql_history"
+        self.prompt = "thanosql> "
+        self.moreprompt = "     ...> "
+        if os.environ.get("NO_COLOR"):
+            self.command_colour(["off"])
+        self._connection: thanosql.Connection | None = None
+        self._lines: list[str] = []  # of the statement that is being entered
+
+    @property
+    def connection(self) -> thanosql.Connection:
+        """The connection over APSW's own one, which dot commands may change."""
+        if self._connection is None or self._connection.apsw is not self.db:
+            self._connection = interactive.connect(self.db)
+        return self._connection
+
+    # Statements
+
+    def process_sql(
+        self,
+        sql: str,
+        bindings: Mapping[str, Any] | None = None,
+        internal: bool = False,
+        summary: tuple[str, str] | None = None,
+    ) -> None:
+        """Run statements and print their rows; those of dot commands, APSW runs."""
+        if internal:
+            super().process_sql(sql, bindings, internal, summary)
+            return
+        before = self.db.total_changes()
+        for statement in interactive.statements(sql):
+            if self.echo:
+                self.write_error(f"{statement.strip()}\n")
+            with (
+                self._timed(),
+                closing(self.connection.cursor()) as cursor,
+                interactive.explaining(self.connection, statement),
+            ):
+                self._print(cursor.execute(statement, bindings or self.bindings))
+        changes = self.db.total_changes() - before
+        if self.changes and changes:
+            total = self.db.total_changes()
+            self.write(self.stdout, f"changes: {changes}\ttotal changes: {total}\n")
+
+    def _print(self, cursor: thanosql.Cursor) -> None:
+        """Print a cursor's rows in the mode that is set, as they come if it can."""
+        if cursor.description is None:
+            return
+        names = tuple(column[0] for column in cursor.description)
+        if getattr(self.output, "all_at_once", False):
+            rows = cursor.fetchall()
+            if rows:
+                self.output(names, rows)
+            return
+        # As APSW does: some modes want to know which row is the last.
+        parameter = list(inspect.signature(self.output).parameters.values())[1]
+        takes_place = parameter.annotation == "Shell.Row"
+        for row in self.PositionRow(_Described(cursor, names)):
+            if row.is_first:
+                self.output(True, names)
+            self.output(False, row if takes_place else row.row)
+
+    def _timed(self) -> Any:
+        if not self.timer:
+            return nullcontext()
+        return apsw.ext.ShowResourceUsage(self.stderr, db=self.db, scope="thread")
+
+    # The prompt
+
+    def get_line(self, prompt: str = "") -> str | None:
+        """Read a line; the end of a script also ends its last statement."""
+        if self._completion_first:
+            self._lines = []
+        line: str | None = super().get_line(prompt)
+        if (
+            line is None
+            and self._lines[-1:] not in ([], [";"])
+            and not self.interactive
+        ):
+            line = ";"
+        if line is not None:
+            self._lines.append(line)
+        return line
+
+    def complete_sql(self, line: str, token: str, beg: int, end: int) -> list[str]:
+        """Return what may stand at the end of what was typed."""
+        before = "\n".join((*self._lines, line[:end]))
+        found = completion.in_context(self.connection, before)
+        if found is None:
+            found = completion.beginnings(before)
+            found += super().complete_sql(line, token, beg, end)
+        return found
+
+    def handle_interrupt(self) -> None:
+        """Go back to the prompt; a script ends."""
+        if self.bail or not self.interactive:
+            raise  # what APSW is handling where it calls this
+        self.write(self.stderr, f"{sys.exc_info()[1]}\n")
+
+    def handle_exception(self) -> None:
+        """Print the error; a pipe that nobody reads from ends all."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise  # what APSW is handling where it calls this
+        super().handle_exception()
+
+    # Dot commands, whose help is their docstring
+
+    def command_speech(self, cmd: Sequence[str]) -> None:
+        """speech ?STATEMENT?: Shows the speech statements, or the options of one
+
+        The statement is given by its first words: .speech build model
+        """
+        wanted = " ".join(cmd).upper()
+        if not wanted:
+            for node in get_args(statements.Node):
+                self.write(self.stdout, f"{inspect.cleandoc(node.__doc__)}\n")
+            return
+        known = completion.OPTIONS
+        found = [each for each in known if each.startswith(wanted)]
+        if not found:
+            message = f"no statement {wanted} has options; {', '.join(known)} have"
+            raise self.Error(message)
+        for statement in found:
+            self.write(self.stdout, f"{statement}\n")
+            for field in fields(known[statement]):
+                about = field.metadata
+                default = "" if field.default is None else f" [{field.default}]"
+                self.write(
+                    self.stdout,
+                    f"  {field.name:<24}{about['doc']}: {about['accepts']}{default}\n",
+                )
+
+
+class _Described:
+    """A cursor as APSW's shell reads one."""
+
+    def __init__(self, cursor: thanosql.Cursor, names: Sequence[str]) -> None:
+        self._cursor = cursor
+        self._names = names
+
+    def get_description(self) -> list[tuple[str, None]]:
+        return [(name, None) for name in self._names]
+
+    def __next__(self) -> Any:
+        return next(self._cursor)

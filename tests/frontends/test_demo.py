@@ -1,10 +1,7 @@
-"""The `thanosql` command; what the demo does is README's main job, run in CI."""
+"""`thanosql demo`; what it does is README's main job, run in CI."""
 
-import pytest
-
-import thanosql
 from thanosql import sample
-from thanosql.frontends import shell
+from thanosql.frontends import demo, shell
 
 
 def test_the_demo_touches_no_file_that_is_there(tmp_path, capsys):
@@ -16,7 +13,7 @@ def test_the_demo_touches_no_file_that_is_there(tmp_path, capsys):
 
 
 def test_a_demo_that_fails_leaves_no_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shell, "_DEMO", "SELECT 1 AS one;\n\nPREDICT USING nobody AS")
+    monkeypatch.setattr(demo, "_DEMO", "SELECT 1 AS one;\n\nPREDICT USING nobody AS")
     path = tmp_path / "demo.db"
     assert shell.main(["demo", str(path)]) == 1
     shown = capsys.readouterr()
@@ -29,14 +26,14 @@ def test_an_interrupted_demo_says_so_and_leaves_no_file(tmp_path, capsys, monkey
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shell, "show", interrupt)
+    monkeypatch.setattr(demo, "show", interrupt)
     assert shell.main(["demo", str(tmp_path / "demo.db")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_aligns_numbers_right_and_text_left(connection, capsys):
-    shell.show(
+    demo.show(
         connection,
         "SELECT 'a' AS text, 1.23456 AS number, x'00ff' AS audio, NULL AS absent "
         "UNION ALL SELECT 'longer', 10, NULL, NULL",
@@ -46,13 +43,6 @@ def test_a_table_aligns_numbers_right_and_text_left(connection, capsys):
         "a        1.235  <2 bytes>",
         "longer      10",
     ]
-
-
-def test_the_version_is_the_packages(capsys):
-    with pytest.raises(SystemExit) as ended:
-        shell.main(["--version"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.strip() == thanosql.__version__
 
 
 def test_the_sample_comes_as_tables(connection):

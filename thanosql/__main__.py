@@ -1,0 +1,7 @@
+"""`python -m thanosql` is the `thanosql` command."""
+
+import sys
+
+from thanosql.frontends.shell import main
+
+sys.exit(main())

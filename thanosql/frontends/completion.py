@@ -1,0 +1,141 @@
+"""Completion: the text before a person's cursor in, words that may come next out.
+
+What may come is told by the words before: models and bases after USING, the statement's
+options inside of OPTIONS (...), tables after FROM. Anywhere else it is the words that
+begin a statement, SQL's own words, tables and columns.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import apsw
+
+from thanosql import errors
+from thanosql import statements as speech
+from thanosql.relation import quoted
+from thanosql.statements.grammar import STATEMENTS
+from thanosql.statements.tokens import Token, tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from thanosql.connection import Connection
+
+_TABLES = """
+    SELECT name
+    FROM pragma_table_list
+    WHERE name NOT LIKE 'sqlite_%'
+"""
+_COLUMNS = """
+    SELECT DISTINCT info.name
+    FROM pragma_table_list AS list, pragma_table_info(list.name, list.schema) AS info
+    WHERE list.name NOT LIKE 'sqlite_%'
+"""
+OPTIONS = {
+    options.statement: options
+    for options in vars(speech).values()
+    if isinstance(options, type) and hasattr(options, "statement")
+}
+"""What each statement takes in OPTIONS (...), by its first words."""
+
+
+def complete(connection: Connection | None, before: str) -> list[str]:
+    """Return the words, as wholes, that may stand where the last word now begins."""
+    found = in_context(connection, before)
+    if found is not None:
+        return found
+    sql = (f"{word} " for word in sorted(apsw.keywords))
+    names = (*_rows(connection, _TABLES), *_rows(connection, _COLUMNS))
+    return matching(before, (*beginnings(before), *names, *sql))
+
+
+def beginnings(before: str, at_least: int = 0) -> list[str]:
+    """Return the words that begin a speech statement, or go on with its beginning.
+
+    `at_least` so many words of it are there already.
+    """
+    words = [token.keyword for token in tokenize(before[: word_start(before)])]
+    found = [
+        f"{' '.join(head[said:])} "
+        for said in range(2, at_least - 1, -1)
+        for head in sorted(STATEMENTS)
+        if head[:said] == tuple(words[len(words) - said :]) and len(head) > said
+    ]
+    return matching(before, found)
+
+
+def in_context(connection: Connection | None, before: str) -> list[str] | None:
+    """Return what `complete` does where the words before tell what must come."""
+    tokens = tokenize(before[: word_start(before)])
+    words = [token.keyword for token in tokens]
+    last, last_but_one = ("", "", *words)[-1], ("", "", *words)[-2]
+    if last == "USING":
+        training = {"BUILD", "FIT"}.intersection(words)
+        names = _rows(connection, "LIST MODELS")
+        return matching(
+            before, (*names, *(_rows(connection, "LIST BASES") if training else ()))
+        )
+    if last == "MODEL" and last_but_one in ("DESCRIBE", "DROP", "DELETE", "EXPORT"):
+        return matching(before, _rows(connection, "LIST MODELS"))
+    if last in ("FROM", "JOIN", "INTO", "UPDATE", "TABLE"):
+        return matching(before, _rows(connection, _TABLES))
+    options = _open_options(tokens)
+    if options is not None and tokens[-1].text in ("(", ","):
+        return matching(before, (f"{field.name}=" for field in fields(options)))
+    if word_start(before) < len(before):
+        return beginnings(before, at_least=1) or None
+    return None
+
+
+def matching(before: str, candidates: Iterable[str]) -> list[str]:
+    """Return the candidates that go on from the last word of `before`.
+
+    Small letters in it make small letters of a keyword.
+    """
+    word = before[word_start(before) :]
+    fits = (each for each in candidates if each.casefold().startswith(word.casefold()))
+    return [
+        each.lower() if each.isupper() and word.islower() else each
+        for each in dict.fromkeys(fits)
+    ]
+
+
+def word_start(before: str) -> int:
+    """Return where the word starts that `before` ends with; its end if with none."""
+    found = re.search(r"\w*\Z", before)
+    return len(before) if found is None else found.start()
+
+
+def _open_options(tokens: Sequence[Token]) -> type[speech.Options] | None:
+    """Return the options of the OPTIONS ( that no parenthesis has closed yet."""
+    depth = 0
+    for i in range(len(tokens) - 1, 0, -1):
+        depth += (tokens[i].text == ")") - (tokens[i].text == "(")
+        if depth < 0:
+            if tokens[i - 1].keyword != "OPTIONS":
+                return None
+            words = [token.keyword for token in tokens[:i]]
+            return next(_options_of(words), None)
+    return None
+
+
+def _options_of(words: Sequence[str]) -> Iterator[type[speech.Options]]:
+    """Yield the options of the statement that begins last among the words."""
+    for i in range(len(words) - 1, -1, -1):
+        for beginning, options in OPTIONS.items():
+            if " ".join(words[i:]).startswith(beginning):
+                yield options
+
+
+def _rows(connection: Connection | None, sql: str) -> list[str]:
+    """Return the names in the first column; none where no database can say."""
+    if connection is None:
+        return []
+    with suppress(errors.Error):
+        names = (str(row[0]) for row in connection.execute(sql))
+        return sorted(name if name.isidentifier() else quoted(name) for name in names)
+    return []

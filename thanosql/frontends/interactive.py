@@ -1,0 +1,100 @@
+"""What the shell and the notebook share: how a person's statements are run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import thanosql
+from thanosql import errors
+from thanosql import statements as speech
+from thanosql.cursor import _statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import apsw
+
+_STEPS = 100_000  # of SQLite's machine, some milliseconds
+
+
+def statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script, each standing where it stands in the script.
+
+    What comes before it is blank, so that the line in an error is the script's.
+    """
+    end = 0
+    for statement in _statements(script):
+        start, end = end, end + len(statement)
+        yield blanked(script[:end], start)
+
+
+def blanked(sql: str, end: int) -> str:
+    """Return `sql` with blanks for all up to `end`; its lines stay where they are."""
+    return re.sub(r"[^\n]", " ", sql[:end]) + sql[end:]
+
+
+def connect(database: str | apsw.Connection) -> thanosql.Connection:
+    """Open a database for a person: what a statement did stays, unless they said BEGIN.
+
+    A ``file:`` URI is read as one.
+    """
+    is_uri = isinstance(database, str) and database.startswith("file:")
+    try:
+        connection = thanosql.connect(database, autocommit=True, uri=is_uri)
+        connection.execute("PRAGMA schema_version").fetchall()
+    except errors.Error as error:  # no such folder, no database
+        error.args = (f"cannot open {database!r}: {error}",)
+        raise
+    # Python sees Ctrl-C between two steps of its own, and a long query takes none.
+    connection.apsw.set_progress_handler(lambda: False, _STEPS, id="thanosql")
+    return connection
+
+
+@contextmanager
+def explaining(connection: thanosql.Connection, sql: str) -> Iterator[None]:
+    """Have an error of the statement say where in it, an interrupt what it left."""
+    was_in_transaction = connection.in_transaction
+    try:
+        yield
+    except errors.Error as error:
+        offset = getattr(error.__cause__, "error_offset", -1)
+        if offset >= 0 and "\n" not in str(error) and _is_plain(sql):
+            # SQLite counts the bytes of UTF-8.
+            place = len(sql.encode()[:offset].decode(errors="ignore"))
+            error.args = (errors.point(str(error), sql, place),)
+        raise
+    except KeyboardInterrupt:
+        # SQLite ends a transaction whose write is interrupted.
+        undone = was_in_transaction and not connection.in_transaction
+        what = "its transaction was rolled back" if undone else "nothing of it is kept"
+        message = f"the statement was interrupted; {what}"
+        raise KeyboardInterrupt(message) from None
+
+
+def _is_plain(sql: str) -> bool:
+    """Whether SQLite was given the text as it is, so that its offsets are in it."""
+    try:
+        return not speech.parse(sql).clauses
+    except errors.Error:
+        return False
+
+
+@contextmanager
+def short_warnings(write: Callable[[str], object]) -> Iterator[None]:
+    """Have the warnings of this package written as one line, each time they come."""
+    others = warnings.showwarning
+
+    def show(message: Any, category: Any, *where: Any) -> None:
+        if issubclass(category, errors.Warning):
+            write(f"Warning: {message}\n")
+        else:
+            others(message, category, *where)
+
+    with warnings.catch_warnings():
+        # Not once for a line of code: here every statement comes from one line.
+        warnings.simplefilter("always", errors.Warning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
