@@ -111,7 +111,14 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(base, tmp_path):
     peaks = [
         float(
             subprocess.run(
-                [sys.executable, "-c", _MINUTES, base, tmp_path / "a.flac", str(minutes)],
+                [
+                    sys.executable,
+                    "-c",
+                    _MINUTES,
+                    base,
+                    tmp_path / "a.flac",
+                    str(minutes),
+                ],
                 capture_output=True,
                 text=True,
                 check=True,
