@@ -88,7 +88,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(speech, base):
     assert peaks[1] < 1.05 * peaks[0]
 
 
-_HOUR = """
+_MINUTES = """
 import resource, sys, time, numpy, soundfile, thanosql
 directory, path, minutes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with soundfile.SoundFile(path, "w", 22_050, 1, format="FLAC") as file:
@@ -111,13 +111,20 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(base, tmp_path):
     peaks = [
         float(
             subprocess.run(
-                [sys.executable, "-c", _HOUR, base, tmp_path / "a.flac", str(minutes)],
+                [
+                    sys.executable,
+                    "-c",
+                    _MINUTES,
+                    base,
+                    tmp_path / "a.flac",
+                    str(minutes),
+                ],
                 capture_output=True,
                 text=True,
                 check=True,
             ).stdout
         )
-        for minutes in (5, 60)
+        for minutes in (5, 20)
     ]
     assert peaks[1] < 1.05 * peaks[0]
 
