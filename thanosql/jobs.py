@@ -65,10 +65,30 @@ _loaded = _LoadedModels()
 
 
 def open_stored(models: store.ModelStore, model: store.StoredModel) -> Recognizer:
-    """Return a stored model, read anew."""
+    """Return a stored model, read anew.
+
+    It is put together in a thread while the bulk of its weights is still being read,
+    in the calling one: SQLite lets no other thread in while a statement runs.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from thanosql.speech import bases
 
-    return bases.open_files(models.read(model))
+    whole: Future[None] = Future()
+    opened: list[Future[Recognizer]] = []
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            models.read(
+                model,
+                lambda files: opened.append(
+                    beside.submit(bases.open_files, files, whole.result)
+                ),
+            )
+        except BaseException as error:
+            whole.set_exception(error)  # ends the thread as well
+            raise
+        whole.set_result(None)
+        return opened[0].result()
 
 
 def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:

@@ -19,7 +19,7 @@ from thanosql import errors, runs
 from thanosql.transactions import guarded, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import apsw
@@ -84,6 +84,15 @@ class StoredModel(ModelRecord):
     created_at: str = ""
     wer: float | None = None
     "Word error rate on the validation rows, of the epoch that was kept."
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A row of `thanosql_files`: a stretch of a file."""
+
+    rowid: int
+    start: int  # in the file
+    size: int
 
 
 class ModelStore:
@@ -203,9 +212,15 @@ class ModelStore:
         with transaction(self._connection), guarded(self._connection):
             self._delete(self.get(name).name)
 
-    def read(self, model: StoredModel) -> dict[str, bytearray]:
+    def read(
+        self,
+        model: StoredModel,
+        begun: Callable[[Mapping[str, bytearray]], object] = lambda _files: None,
+    ) -> dict[str, bytearray]:
         """Return the files of a model: name to content.
 
+        begun: called with the files as soon as each has its length and its first
+        `CHUNK` bytes, so that work on these can begin; the rest is still to come.
         Raises DatabaseError where they are not what was stored, by their digest.
         """
         from concurrent.futures import ThreadPoolExecutor  # slow to import
@@ -218,30 +233,36 @@ class ModelStore:
             )
             raise errors.OperationalError(message)
         digest = hashlib.sha256()
-        files: dict[str, bytearray] = {}
         # Digesting takes about as long as reading, and lets go of Python's lock.
         with guarded(self._connection), ThreadPoolExecutor(1) as beside:
-            for name, chunks in self._chunks(model).items():
-                files[name] = content = bytearray(sum(size for _, size in chunks))
+            stored = self._chunks(model)
+            files = {n: bytearray(sum(c.size for c in stored[n])) for n in stored}
+            for name, chunks in stored.items():
+                self._read_chunk(chunks[0], files[name])
+            begun(files)
+            for name, chunks in stored.items():
+                content = memoryview(files[name])
                 beside.submit(digest.update, _head(name, len(content)))
-                place = 0
-                for rowid, size in chunks:
-                    with self._connection.blob_open(
-                        "main", "thanosql_files", "data", rowid, False
-                    ) as blob:
-                        blob.read_into(content, place, size)
-                    read = memoryview(content)[place : place + size]
-                    beside.submit(digest.update, read)
-                    place += size
+                for chunk in chunks:
+                    if chunk.start:
+                        self._read_chunk(chunk, files[name])
+                    end = chunk.start + chunk.size
+                    beside.submit(digest.update, content[chunk.start : end])
         if digest.hexdigest() != model.sha256:
             raise _damaged(model, "their digest is not that of what was stored")
         return files
 
-    def _chunks(self, model: StoredModel) -> dict[str, list[tuple[int, int]]]:
-        """Return the rows of a model's files by name: (rowid, bytes) of each chunk."""
+    def _read_chunk(self, chunk: _Chunk, content: bytearray) -> None:
+        with self._connection.blob_open(
+            "main", "thanosql_files", "data", chunk.rowid, False
+        ) as blob:
+            blob.read_into(content, chunk.start, chunk.size)
+
+    def _chunks(self, model: StoredModel) -> dict[str, list[_Chunk]]:
+        """Return the chunks of a model's files by name, in their order."""
         pages = self._connection.execute("PRAGMA main.page_count").get
         room = pages * self._connection.execute("PRAGMA main.page_size").get
-        files: dict[str, list[tuple[int, int]]] = {}
+        files: dict[str, list[_Chunk]] = {}
         for rowid, name, number, kind, size in self._connection.execute(
             """
             SELECT rowid, path, chunk, typeof(data), length(data)
@@ -258,7 +279,8 @@ class ModelStore:
             # More than the file holds: a column that is computed, not stored.
             if kind != "blob" or number != len(chunks) or room < 0:
                 raise _damaged(model, f"chunk {number!r:.30} of {name!r} is not whole")
-            chunks.append((rowid, size))
+            start = chunks[-1].start + chunks[-1].size if chunks else 0
+            chunks.append(_Chunk(rowid, start, size))
         if len({name.casefold() for name in files}) < len(files):
             raise _damaged(model, "two have one name but for case")
         return files

@@ -71,11 +71,15 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     return recognizer
 
 
-def open_files(files: Mapping[str, weights.Buffer]) -> Recognizer:
+def open_files(
+    files: Mapping[str, weights.Buffer], whole: Callable[[], object] = lambda: None
+) -> Recognizer:
     """Return the recognizer of a stored model: relative path -> content.
 
     The weights never touch the disk, and share the memory of their file where that is
-    a bytearray of float32: the caller hands it over. Raises as `open_base` does.
+    a bytearray of float32: the caller hands it over. Of such files, what lies behind
+    the header may still be missing until `whole`, which is called before it is looked
+    at, returns. Raises as `open_base` does, and what `whole` raises.
     """
     with TemporaryDirectory(prefix="thanosql-") as temporary:
         directory = Path(temporary)
@@ -92,8 +96,13 @@ def open_files(files: Mapping[str, weights.Buffer]) -> Recognizer:
             check(directory, where)
             stored = _weight_files(directory, files, where)
             state = weights.tensors({name: files[name] for name in stored})
+        if any(tensor.dtype != torch.float32 for tensor in state.values()):
+            whole()
+            state = weights.widened(state)
+        recognizer = assemble(directory, state, None)
+        whole()
         weights.check(state, where)
-        return assemble(directory, state, None)
+        return recognizer
 
 
 def _try_out(recognizer: Recognizer, where: str) -> None:

@@ -39,8 +39,8 @@ Buffer = bytes | bytearray | memoryview
 def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
     """Return every tensor of the safetensors files in memory: name -> tensor.
 
-    Float tensors come as float32. Those stored so share the memory of their file where
-    that is writable (a bytearray); the caller must not use it for anything else.
+    They share the memory of their file where that is writable (a bytearray), which the
+    caller must not use for anything else. Only the header is looked at.
 
     Raises DataError where a file is not whole.
     """
@@ -108,8 +108,13 @@ def _tensors(content: Buffer) -> dict[str, Tensor]:
             if count
             else torch.empty(0, dtype=dtype)
         ).reshape(shape)
-        found[name] = tensor.float() if dtype.is_floating_point else tensor
+        found[name] = tensor
     return found
+
+
+def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with those of float types as float32."""
+    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
 
 
 def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
