@@ -1,0 +1,97 @@
+"""What the text of a statement alone tells: SQL in, its route out, remembered.
+
+Without regular expressions: `re` would be a third of what `import thanosql` costs.
+"""
+
+from __future__ import annotations
+
+from thanosql import errors
+
+TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
+if TYPE_CHECKING:
+    from thanosql.statements import Query
+
+_BLANKS = " \t\n\v\f\r;\ufeff"
+_WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
+_CONTROLS = ("BEGIN", "COMMIT", "END", "ROLLBACK")
+# Only whether parsing is worth its while: what is a clause is decided by tokens.
+_VERBS = (
+    *("PREDICT", "EVALUATE", "BUILD", "LIST", "DESCRIBE", "DROP", "DELETE", "IMPORT"),
+    *("UPLOAD", "EXPORT"),
+)
+_SECOND_WORDS = ("USING", "MODEL")
+
+_REMEMBERED = 256  # statements
+_REMEMBERED_LENGTH = 4096  # characters; longer texts are rarely run twice
+
+
+class Route:
+    """How a statement is to be executed."""
+
+    __slots__ = ("may_write_rows", "query", "transaction_control")
+
+    def __init__(
+        self,
+        *,
+        may_write_rows: bool = False,
+        transaction_control: str = "",
+        query: Query | None = None,
+    ) -> None:
+        self.may_write_rows = may_write_rows
+        self.transaction_control = transaction_control  # BEGIN, COMMIT...
+        self.query = query  # parsed, where the statement holds speech clauses
+
+
+PLAIN = Route()
+"""Nothing to look out for: the statement goes straight to SQLite."""
+
+known_routes: dict[str, Route] = {}
+"""The routes of statements seen lately."""
+
+
+def find_route(sql: str) -> Route:
+    """Return the route of a statement that is not in `known_routes`, and remember it.
+
+    Raises StatementSyntaxError for a malformed speech clause.
+    """
+    if not isinstance(sql, str):
+        message = f"a statement is a str, not {type(sql).__name__}"
+        raise errors.ArgumentTypeError(message)
+    # A word that only begins like these is no statement to SQLite either.
+    first = past_blanks(sql)[:8].upper()
+    may_write_rows = first.startswith(_WRITES)
+    control = next((word for word in _CONTROLS if first.startswith(word)), "")
+    query = speech(sql)
+    route = PLAIN
+    if may_write_rows or control or query is not None:
+        route = Route(
+            may_write_rows=may_write_rows,
+            transaction_control=control,
+            query=query,
+        )
+    if len(sql) < _REMEMBERED_LENGTH:
+        if len(known_routes) >= _REMEMBERED:
+            known_routes.clear()
+        known_routes[sql] = route
+    return route
+
+
+def speech(sql: str) -> Query | None:
+    """Return the parsed statement if it holds speech clauses, else None."""
+    folded = sql.upper()
+    if not any(verb in folded for verb in _VERBS):
+        return None
+    if not any(word in folded for word in _SECOND_WORDS):
+        return None
+    from thanosql import statements  # only once a speech word is seen
+
+    query = statements.parse(sql)
+    return query if query.clauses else None
+
+
+def past_blanks(sql: str) -> str:
+    """Return `sql` from its first word on, without the comments before it."""
+    rest = sql.lstrip(_BLANKS)
+    while rest.startswith(("--", "/*")):
+        rest = rest.partition("\n" if rest[0] == "-" else "*/")[2].lstrip(_BLANKS)
+    return rest
