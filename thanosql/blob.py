@@ -13,9 +13,10 @@ from thanosql import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
     from types import TracebackType
     from typing import Any, NoReturn, Self
+
+    Buffer = bytes | bytearray | memoryview
 
 
 class Blob:
@@ -77,7 +78,8 @@ class Blob:
     def close(self) -> None:
         """Close the blob; again does nothing."""
         if self._apsw is not None:
-            self._apsw.close()
+            # Else an error of an earlier call is raised once more.
+            self._apsw.close(True)
             self._apsw = None
 
     # As a bytearray
@@ -87,7 +89,7 @@ class Blob:
 
     def __getitem__(self, key: int | slice) -> int | bytes:
         start, stop, step = self._range(key)
-        read = self._at(
+        read: bytes = self._at(
             start, lambda blob: blob.read(stop - start) if stop > start else b""
         )
         return read[::step] if isinstance(key, slice) else read[0]
@@ -95,7 +97,7 @@ class Blob:
     def __setitem__(self, key: int | slice, value: Any) -> None:
         start, stop, step = self._range(key)
         if isinstance(key, slice):
-            data = bytearray(self[start:stop])  # type: ignore[arg-type]
+            data = bytearray(self[start:stop])
             new = memoryview(value).cast("B")
             if len(new) != len(data[::step]):
                 message = f"the slice has {len(data[::step])} bytes, not {len(new)}"
@@ -105,6 +107,10 @@ class Blob:
             data = bytearray(1)
             data[0] = value
         self._at(start, lambda blob: blob.write(data))
+
+    def __delitem__(self, key: int | slice) -> None:
+        message = "the length of a blob cannot change; overwrite bytes instead"
+        raise errors.ArgumentTypeError(message)
 
     def _range(self, key: int | slice) -> tuple[int, int, int]:
         """Return start and stop in bytes, and the step, which is not negative."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from thanosql.cursor import Parameters, RowFactory
 
+    Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     IsolationLevel = Literal["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None
 
 LEGACY_TRANSACTION_CONTROL = -1
@@ -28,7 +29,7 @@ LEGACY_TRANSACTION_CONTROL = -1
 
 
 def connect(
-    database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    database: Path | apsw.Connection,
     timeout: float = 5.0,
     detect_types: int = 0,
     isolation_level: IsolationLevel = "",
@@ -47,7 +48,8 @@ def connect(
     Parameters
     ----------
     database
-        A file, or ``":memory:"``; with `uri` a ``file:`` URI.
+        A file, or ``":memory:"``; with `uri` a ``file:`` URI. Also a connection that
+        APSW has opened otherwise, on another VFS, say.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
     detect_types
@@ -84,6 +86,16 @@ def connect(
     )
 
 
+def opening_arguments(
+    database: Path, cached_statements: int, uri: bool
+) -> tuple[str, int, None, int]:
+    """Return what `apsw.Connection` is called with."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    if uri:
+        flags |= apsw.SQLITE_OPEN_URI
+    return os.fsdecode(database), flags, None, cached_statements
+
+
 class Connection(SQLiteFeatures):
     """A database connection; `connect` says what its arguments mean.
 
@@ -109,7 +121,7 @@ class Connection(SQLiteFeatures):
 
     def __init__(
         self,
-        database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        database: Path | apsw.Connection,
         timeout: float = 5.0,
         detect_types: int = 0,
         isolation_level: IsolationLevel = "",
@@ -128,15 +140,18 @@ class Connection(SQLiteFeatures):
         self.owner = get_ident() if check_same_thread else None
         self.began_implicitly = False  # the open transaction is one a write began
         self.serial = itertools.count(1)  # names this connection's virtual tables
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        if uri:
-            flags |= apsw.SQLITE_OPEN_URI
         try:
-            self._open = apsw.Connection(
-                os.fsdecode(database), flags, statementcachesize=cached_statements
-            )
+            if isinstance(database, apsw.Connection):
+                self._open = database
+            else:
+                self._open = apsw.Connection(
+                    *opening_arguments(database, cached_statements, uri)
+                )
         except apsw.Error as error:
             raise errors.from_apsw(error) from error
+        except UnicodeEncodeError as error:
+            message = "APSW opens files whose name is Unicode only"
+            raise errors.not_text(error, message) from error
         self._open.set_busy_timeout(int(timeout * 1000))
         self._open.convert_binding = types.adapted
         _opened.add(self)
@@ -177,7 +192,7 @@ class Connection(SQLiteFeatures):
             raise errors.ArgumentTypeError(message)
         return cursor
 
-    def execute(self, sql: str, parameters: Parameters = ()) -> Cursor:
+    def execute(self, sql: str, parameters: Parameters | None = ()) -> Cursor:
         """Return a new cursor that has executed `sql`."""
         return self.cursor().execute(sql, parameters)
 
@@ -241,7 +256,8 @@ class Connection(SQLiteFeatures):
         if (
             self._autocommit == LEGACY_TRANSACTION_CONTROL
             and self._isolation_level is not None
-            and not self.apsw.in_transaction
+            and self._open is not None
+            and not self._open.in_transaction
         ):
             self._run(f"BEGIN {self._isolation_level}")
             self.began_implicitly = True
@@ -289,6 +305,8 @@ class Connection(SQLiteFeatures):
         if self._open is not None:
             self.check_use()
             try:
+                if self._autocommit is False and self._open.in_transaction:
+                    self._open.execute("ROLLBACK")  # which hooks see, as sqlite3's
                 self._open.close()
             except apsw.Error as error:  # in an SQL function of its own, say
                 raise errors.from_apsw(error) from error

@@ -13,7 +13,8 @@ from collections import deque
 import apsw
 
 from thanosql import errors, routes, types
-from thanosql.routes import PLAIN, find_route, known_routes
+from thanosql.routes import OTHER, READ, Route, find_route, known_routes
+from thanosql.run import Run
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
@@ -21,98 +22,10 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Self
 
     from thanosql.connection import Connection
-    from thanosql.execution import Execution
+    from thanosql.run import Columns
 
-    Parameters = Sequence[Any] | Mapping[str, Any] | None
+    Parameters = Sequence[Any] | Mapping[str, Any]
     RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
-
-
-class _Run:
-    """What one execution learns between SQLite's preparing and its first step.
-
-    APSW calls `trace` there. It holds no reference to the cursor, so that a dropped
-    cursor is freed at once rather than by the garbage collector.
-    """
-
-    __slots__ = (
-        "columns",
-        "connection",
-        "converters",
-        "counted",
-        "detect_types",
-        "execution",
-        "must_renew",
-        "route",
-        "sql",
-        "writes_rows",
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.detect_types = connection.detect_types
-        self.prepare("", PLAIN)
-
-    def prepare(
-        self, sql: str, route: routes.Route, execution: Execution | None = None
-    ) -> None:
-        self.sql = sql
-        self.route = route
-        self.columns: tuple[tuple[str, str | None], ...] = ()
-        self.converters: Sequence[types.Converter | None] | None = None
-        self.execution = execution
-        self.must_renew = execution is not None  # the APSW cursor, for another run
-        self.writes_rows = False
-        self.counted: int | None = None
-
-    def trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        if len(sql) != len(self.sql):
-            if not routes.past_blanks(sql):  # a comment at the end is a statement too
-                return True
-            if routes.past_blanks(self.sql[len(sql) :]):
-                message = "execute takes one statement; executescript takes several"
-                raise errors.ProgrammingError(message)
-            self.must_renew = True  # APSW insists on running the comment first
-        self.columns = cursor.get_description()
-        if self.detect_types:
-            self.converters = types.converters(self.columns, self.detect_types)
-        return self.route is PLAIN or self._before_first_step(cursor)
-
-    def _before_first_step(self, cursor: apsw.Cursor) -> bool:
-        if cursor.is_explain:
-            return True
-        # Before a transaction begins, which would be held while a model trains.
-        if self.execution is not None:
-            self.execution.take_effect()
-        if cursor.is_readonly:  # WITH may begin a SELECT
-            return True
-        if self.route.may_write_rows:
-            self.writes_rows = True
-            self.connection.begin_for_write()
-        if self.execution is not None:
-            self.execution.read_first()
-        return True
-
-    def trace_many(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
-        """Trace the first of many executions, and the others if they must be counted.
-
-        SQLite counts the rows that one execution changed, and all rows ever changed;
-        the latter is not the sum where triggers, foreign keys or virtual tables write
-        too. Only then each execution is traced, which costs a call.
-        """
-        database = self.connection.apsw
-        if self.counted is not None:
-            self.counted += database.changes()
-            return True
-        if not self.trace(cursor, sql, bindings):
-            return False
-        program = database.execute(
-            f"EXPLAIN {routes.past_blanks(sql)}", (None,) * cursor.bindings_count
-        )
-        if any(step[1] in ("Program", "VUpdate") for step in program):
-            self.counted = 0
-        else:
-            cursor.exec_trace = None
-        return True
 
 
 class Cursor:
@@ -125,7 +38,9 @@ class Cursor:
 
     __slots__ = (
         "__weakref__",
+        "_columns",
         "_cursor",
+        "_query",
         "_rows",
         "_run",
         "arraysize",
@@ -137,9 +52,10 @@ class Cursor:
 
     def __init__(self, connection: Connection) -> None:
         self._cursor: apsw.Cursor | None = connection.apsw.cursor()
-        self._run = _Run(connection)
-        self._cursor.exec_trace = self._run.trace
+        self._run = Run(connection)
         self._rows: Iterator[tuple[Any, ...]] | None = None  # the open result's
+        self._columns: Columns | None = ()  # None: nobody has asked yet
+        self._query: tuple[str, Parameters | None] = "", ()
         self.connection = connection
         self.arraysize = 1
         self.rowcount = -1
@@ -152,14 +68,16 @@ class Cursor:
 
         The declared type compares equal to `STRING`, `NUMBER` and so on.
         """
-        columns: Iterable[tuple[str, str | None]] = self._run.columns
+        if self._columns is None:
+            self._columns = self._described()
+        columns: Iterable[tuple[str, str | None]] = self._columns
         if self.connection.detect_types & types.PARSE_COLNAMES:
             columns = [(name.partition(" [")[0], type_) for name, type_ in columns]
         return tuple((*each, None, None, None, None, None) for each in columns) or None
 
     # Execution
 
-    def execute(self, sql: str, parameters: Parameters = ()) -> Self:
+    def execute(self, sql: str, parameters: Parameters | None = ()) -> Self:
         """Execute one statement and return this cursor.
 
         `parameters` is a sequence for ``?`` and ``?1``, a mapping for ``:name``.
@@ -168,19 +86,17 @@ class Cursor:
         """
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
+        if route is READ:
+            try:
+                self._rows = cursor.execute(sql, parameters)
+            except BaseException as error:
+                self._fail(error)
+            self._columns, self._query = None, (sql, parameters)
+            return self
         if route.query is not None:
-            return self._execute_speech(sql, route, parameters)
-        run = self._run
-        run.sql, run.route, run.columns = sql, route, ()
-        try:
-            cursor.execute(sql, parameters)
-        except BaseException as error:
-            self._fail(error)
-        if run.columns:
-            self._rows = cursor
-        if route is not PLAIN:
-            self._note_effects()
-        return self
+            return self._execute_speech(route, parameters)
+        self._run.prepare(sql, route)
+        return self._execute_traced(cursor, sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
         """Execute a statement that changes rows once for each of `parameters`.
@@ -197,9 +113,8 @@ class Cursor:
             changed = self._execute_plain_many(cursor, sql, route, parameters)
         else:
             for each in parameters:
-                changed += self._execute_speech(sql, route, each).rowcount
-        self._run.columns = ()
-        self._rows = None
+                changed += self._execute_speech(route, each).rowcount
+        self._rows, self._columns = None, ()
         self.rowcount = changed
         return self
 
@@ -219,24 +134,21 @@ class Cursor:
         for statement in statements(script):
             query = routes.speech(statement)
             if query is not None:
-                self._execute_speech(statement, routes.Route(query=query), ())
+                self._execute_speech(Route(query=query), ())
             else:
-                self._run.prepare(statement, PLAIN)
-                try:
-                    self._rows = self._idle_cursor().execute(statement)
-                except BaseException as error:
-                    self._fail(error)
+                cursor = self._idle_cursor()
+                self._run.prepare(statement, OTHER)
+                self._execute_traced(cursor, statement, ())
             if self._rows is not None:
-                self.fetchall()
-        self._run.prepare("", PLAIN)
-        self._rows = None
+                deque(self._rows, maxlen=0)
+        self._rows, self._columns = None, ()
         return self
 
     def _execute_plain_many(
         self,
         cursor: apsw.Cursor,
         sql: str,
-        route: routes.Route,
+        route: Route,
         parameters: Iterable[Parameters],
     ) -> int:
         """Execute in APSW's own loop and return the number of rows changed."""
@@ -250,46 +162,81 @@ class Cursor:
         except BaseException as error:
             self._fail(error)
         finally:
-            cursor.exec_trace = run.trace
+            cursor.exec_trace = None
         if run.counted is not None:
             return run.counted + database.changes()
         return database.total_changes() - before
 
-    def _execute_speech(
-        self, sql: str, route: routes.Route, parameters: Parameters
-    ) -> Self:
+    def _execute_speech(self, route: Route, parameters: Parameters | None) -> Self:
         from thanosql.execution import Execution  # only once a speech word is seen
 
         cursor = self._idle_cursor()
-        try:
-            execution = Execution(
-                self.connection, route.query, () if parameters is None else parameters
-            )
-            self._run.prepare(execution.sql, route, execution)
-            # Not cached: the text names virtual tables that end with this execution.
-            cursor.execute(execution.sql, execution.bindings, can_cache=False)
-        except BaseException as error:
-            self._fail(error)
-        if self._run.columns:
-            self._rows = cursor
-        self._note_effects()
+        assert route.query is not None
+        parameters = () if parameters is None else parameters
+        execution = Execution(self.connection, route.query, parameters)
+        self._run.prepare(execution.sql, route, execution)
+        # Not cached: the text names virtual tables that end with this execution.
+        self._execute_traced(cursor, execution.sql, execution.bindings, can_cache=False)
         if self._rows is None:
             self._release()
         return self
 
-    def _note_effects(self) -> None:
-        """Take over what an execution that was no plain read did."""
+    def _execute_traced(
+        self,
+        cursor: apsw.Cursor,
+        sql: str,
+        parameters: Parameters | None,
+        *,
+        can_cache: bool = True,
+    ) -> Self:
+        """Execute what the run is prepared for, and take over what it learns."""
         run = self._run
-        if run.route.transaction_control:
-            self.connection.note_transaction_control(run.route.transaction_control)
+        cursor.exec_trace = run.trace
+        try:
+            cursor.execute(sql, parameters, can_cache=can_cache)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            cursor.exec_trace = None
+        self._columns = run.columns
+        if run.columns:
+            self._rows = cursor
         if run.writes_rows:
-            run.writes_rows = False
-            if self._rows is not None:
+            if run.columns:
                 # RETURNING: its rows are there already, and SQLite would not commit
                 # before the last of them is fetched.
-                self._rows = iter(list(self._rows))
-            self.lastrowid = self.connection.apsw.last_insert_rowid()
-            self.rowcount = self.connection.apsw.changes()
+                self._rows = iter(list(cursor))
+            database = cursor.connection
+            self.lastrowid = database.last_insert_rowid()
+            self.rowcount = database.changes()
+        if run.route.transaction_control:
+            self.connection.note_transaction_control(run.route.transaction_control)
+        return self
+
+    def _described(self) -> Columns:
+        """Return the columns of a plain read, asked for only now: few callers do.
+
+        Once the last row was fetched APSW no longer tells. It still has the prepared
+        statement, to be described again without being run.
+        """
+        assert self._cursor is not None
+        try:
+            return self._cursor.get_description()
+        except apsw.ExecutionCompleteError:
+            pass
+        described: list[Columns] = []
+
+        def describe(cursor: apsw.Cursor, *_statement: object) -> bool:
+            described.append(cursor.get_description())
+            return False
+
+        cursor = self.connection.apsw.cursor()
+        cursor.exec_trace = describe
+        try:
+            cursor.execute(*self._query)
+        except apsw.ExecTraceAbort:
+            return described[0]
+        return ()
 
     # Results
 
@@ -316,7 +263,7 @@ class Cursor:
             self._fail(error)
         if self._run.execution is not None:
             self._release()
-        if self.row_factory is None and self._run.converters is None:
+        if self.row_factory is None and not self.connection.detect_types:
             return rows
         return [self._shaped(row) for row in rows]
 
@@ -334,14 +281,16 @@ class Cursor:
             raise
         except BaseException as error:
             self._fail(error)
-        if self.row_factory is None and self._run.converters is None:
+        if self.row_factory is None and not self.connection.detect_types:
             return row
         return self._shaped(row)
 
     def _shaped(self, row: tuple[Any, ...]) -> Any:
         """Return a row as the converters and the row factory make it."""
-        if self._run.converters is not None:
-            row = types.converted(row, self._run.converters)
+        if self.connection.detect_types:
+            if self._columns is None:
+                self._columns = self._described()
+            row = types.converted(row, self._columns, self.connection.detect_types)
         return row if self.row_factory is None else self.row_factory(self, row)
 
     def setinputsizes(self, sizes: Sequence[Any], /) -> None:
@@ -370,7 +319,7 @@ class Cursor:
             raise errors.ProgrammingError(message)
         if self._run.must_renew:
             self._release()
-        self._rows = None
+        self._rows, self._columns = None, ()
         self.rowcount = -1
         return self._cursor
 
@@ -415,7 +364,6 @@ class Cursor:
                 # SQLite closes the scans of the virtual tables with the statement.
                 self._cursor.close(True)
                 self._cursor = database.cursor()
-                self._cursor.exec_trace = run.trace
             except (apsw.ConnectionClosedError, apsw.CursorClosedError):
                 pass  # the closed cursor stays, to say so
             if self._rows is not None:

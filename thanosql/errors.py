@@ -229,6 +229,11 @@ def from_apsw(error: apsw.Error) -> Error:
     return translated
 
 
+def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
+    """Return the error for text that UTF-8 cannot express, with its place."""
+    return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
+
+
 def from_python(error: BaseException) -> BaseException:
     """Return the PEP 249 error for one of Python's own that APSW raised.
 
@@ -255,11 +260,12 @@ def from_python(error: BaseException) -> BaseException:
             message = "an integer does not fit into SQLite's 64 bits; bind it as text"
             return IntegerRangeError(message)
         case UnicodeEncodeError():
-            return TextEncodingError(
-                *error.args[:4], "a lone surrogate is no text; bind bytes instead"
-            )
+            return not_text(error, "a lone surrogate is no text; bind bytes instead")
         case UnicodeDecodeError():
-            message = f"{text}: a text in the database is not UTF-8; read it with CAST(... AS BLOB)"
+            message = (
+                "a text in the database is not UTF-8; read it with CAST(... AS BLOB): "
+                f"{text}"
+            )
             return OperationalError(message)
         case ValueError() if "null character" in text:
             message = "the statement contains a NUL character; bind text that has one"

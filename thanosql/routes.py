@@ -32,7 +32,6 @@ class Route:
 
     def __init__(
         self,
-        *,
         may_write_rows: bool = False,
         transaction_control: str = "",
         query: Query | None = None,
@@ -42,8 +41,10 @@ class Route:
         self.query = query  # parsed, where the statement holds speech clauses
 
 
-PLAIN = Route()
-"""Nothing to look out for: the statement goes straight to SQLite."""
+READ = Route()
+"""One SELECT or VALUES without speech: nothing to look out for, it goes to SQLite."""
+OTHER = Route()
+"""Any other statement that changes no rows by itself: DDL, PRAGMA, EXPLAIN..."""
 
 known_routes: dict[str, Route] = {}
 """The routes of statements seen lately."""
@@ -62,13 +63,13 @@ def find_route(sql: str) -> Route:
     may_write_rows = first.startswith(_WRITES)
     control = next((word for word in _CONTROLS if first.startswith(word)), "")
     query = speech(sql)
-    route = PLAIN
     if may_write_rows or control or query is not None:
-        route = Route(
-            may_write_rows=may_write_rows,
-            transaction_control=control,
-            query=query,
-        )
+        route = Route(may_write_rows, control, query)
+    # A semicolon may be in a string: only the prepared statement tells.
+    elif first.startswith(("SELECT", "VALUES")) and ";" not in sql.rstrip(_BLANKS):
+        route = READ
+    else:
+        route = OTHER
     if len(sql) < _REMEMBERED_LENGTH:
         if len(known_routes) >= _REMEMBERED:
             known_routes.clear()

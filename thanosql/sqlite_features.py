@@ -77,7 +77,10 @@ class SQLiteFeatures:
     def create_window_function(
         self, name: str, num_params: int, aggregate_class: Callable[[], Any] | None, /
     ) -> None:
-        """Make a class with `step`, `finalize`, `value` and `inverse` a window function."""
+        """Make a class a window function; None drops it.
+
+        The class has `step`, `inverse`, `value` and `finalize`.
+        """
         self.apsw.create_window_function(
             name,
             aggregate_class
@@ -115,9 +118,9 @@ class SQLiteFeatures:
 
         `sqlite3` fills the parameters in; here they stay as written.
         """
-        callback = trace_callback
+        callback: Any = trace_callback
         self.apsw.trace_v2(
-            apsw.SQLITE_TRACE_STMT,
+            apsw.SQLITE_TRACE_STMT if callback else 0,
             callback and (lambda event: callback(event["sql"])),
             id="trace_callback",
         )
@@ -169,7 +172,7 @@ class SQLiteFeatures:
         """
         if target is self:
             message = "a connection cannot be copied into itself"
-            raise errors.ArgumentValueError(message)
+            raise errors.ProgrammingError(message)
         with target.apsw.backup("main", self.apsw, name) as job:
             while not job.done:
                 status = apsw.SQLITE_OK
@@ -177,7 +180,7 @@ class SQLiteFeatures:
                     if job.step(pages if pages > 0 else -1):
                         status = apsw.SQLITE_DONE
                 except (apsw.BusyError, apsw.LockedError) as error:
-                    status = error.result
+                    status = getattr(error, "result", apsw.SQLITE_BUSY)
                     apsw.sleep(int(sleep * 1000))
                 if progress is not None:
                     progress(status, job.remaining, job.page_count)
@@ -222,16 +225,8 @@ class SQLiteFeatures:
 def _callbacks(aggregate_class: Callable[[], Any], *names: str) -> Callable[[], Any]:
     """Return APSW's factory: an instance and its methods as functions."""
 
-    def factory() -> tuple[Any, ...]:
-        instance = aggregate_class()
-        return (
-            instance,
-            *(
-                lambda _instance, *values, method=getattr(instance, name): method(
-                    *values
-                )
-                for name in names
-            ),
-        )
+    def callback(name: str) -> Callable[..., Any]:
+        return lambda instance, *values: getattr(instance, name)(*values)
 
-    return factory
+    called = [callback(name) for name in names]
+    return lambda: (aggregate_class(), *called)

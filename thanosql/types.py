@@ -7,19 +7,20 @@ for the whole process, as in `sqlite3`, which keeps its own.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
-from datetime import date as Date
-from datetime import datetime as Timestamp
-from datetime import time as Time
+from datetime import date, datetime
+from datetime import time as time_of_day
 
 from thanosql import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
+    Columns = tuple[tuple[str, str | None], ...]
     Converter = Callable[[bytes], Any]
 
 PARSE_DECLTYPES = sqlite3.PARSE_DECLTYPES
@@ -27,6 +28,9 @@ PARSE_DECLTYPES = sqlite3.PARSE_DECLTYPES
 PARSE_COLNAMES = sqlite3.PARSE_COLNAMES
 """For `detect_types`: convert by a column name such as ``"day [date]"``."""
 
+Date = date
+Time = time_of_day
+Timestamp = datetime
 Binary = memoryview
 
 
@@ -123,12 +127,25 @@ def register_converter(name: str, converter: Converter, /) -> None:
     Which columns are of a type is what `connect`'s `detect_types` says.
     """
     _converters[name.upper()] = converter
+    _chosen.cache_clear()
 
 
-def converters(
-    columns: Sequence[tuple[str, str | None]], detect_types: int
-) -> list[Converter | None]:
-    """Return the converter of each column, described by its name and declared type."""
+def converted(
+    row: tuple[Any, ...], columns: Columns, detect_types: int
+) -> tuple[Any, ...]:
+    """Return a row as its columns' converters make it; NULL stays None.
+
+    columns: the name and the declared type of each.
+    """
+    return tuple(
+        value if convert is None or value is None else convert(_as_bytes(value))
+        for value, convert in zip(row, _chosen(columns, detect_types), strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(columns: Columns, detect_types: int) -> list[Converter | None]:
+    """Return the converter of each column, or None; the same for many rows."""
     return [_converter(name, declared, detect_types) for name, declared in columns]
 
 
@@ -140,16 +157,6 @@ def _converter(name: str, declared: str | None, detect_types: int) -> Converter 
     if detect_types & PARSE_DECLTYPES and declared:
         return _converters.get(declared.partition("(")[0].split(" ", 1)[0].upper())
     return None
-
-
-def converted(
-    row: tuple[Any, ...], converters: Sequence[Converter | None]
-) -> tuple[Any, ...]:
-    """Return a row as its columns' converters make it; NULL stays None."""
-    return tuple(
-        value if convert is None or value is None else convert(_as_bytes(value))
-        for value, convert in zip(row, converters, strict=True)
-    )
 
 
 def _as_bytes(value: Any) -> bytes:

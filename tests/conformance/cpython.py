@@ -13,6 +13,7 @@ A test that fails and is not in `DIFFERENCES` makes the exit status 1.
 from __future__ import annotations
 
 import importlib
+import io
 import sqlite3
 import sys
 import types
@@ -59,11 +60,8 @@ def main() -> int:
     except ImportError as error:
         print(f"this interpreter came without its tests: {error}")
         return 0
-    verbose = "-v" in sys.argv
-    with open(
-        sys.stderr.fileno() if verbose else "/dev/null", "w", closefd=False
-    ) as out:
-        result = unittest.TextTestRunner(out, verbosity=0).run(suite)
+    output = sys.stderr if "-v" in sys.argv else io.StringIO()
+    result = unittest.TextTestRunner(output, verbosity=0).run(suite)
     failed = {
         getattr(test, "test_case", test).id().rpartition("test_sqlite3.")[2]
         for test, _ in result.failures + result.errors
