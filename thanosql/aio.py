@@ -62,6 +62,7 @@ class Connection:
         self.blocking = connection
         """The connection itself, to be used in functions given to `run` only."""
         self._opened = opened
+        self._closed = False
         self._abandoned: list[BlockingCursor] = []
 
     async def run(
@@ -120,9 +121,9 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection and all that is open on it; again does nothing."""
-        if self._opened is not None:
+        if not self._closed:
+            self._closed = True
             await self.run(self.blocking.close)
-            self._opened = None
 
     async def __aenter__(self) -> Self:
         return self

@@ -162,6 +162,10 @@ class Connection(SQLiteFeatures):
     def apsw(self) -> apsw.Connection:
         """The APSW connection underneath: user functions, blobs, backup, hooks."""
         self.check_use()
+        return self.check_open()
+
+    def check_open(self) -> apsw.Connection:
+        """Return the APSW connection; ProgrammingError if this is closed."""
         if self._open is None:
             message = "the connection is closed"
             raise errors.ProgrammingError(message)
@@ -292,10 +296,7 @@ class Connection(SQLiteFeatures):
 
     def interrupt(self) -> None:
         """Make the statements that run now fail; may be called from any thread."""
-        if self._open is None:
-            message = "the connection is closed"
-            raise errors.ProgrammingError(message)
-        self._open.interrupt()
+        self.check_open().interrupt()
 
     def close(self) -> None:
         """Close the connection and all that is open on it; again does nothing.

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
 
 
+_UNUSABLE = (
+    apsw.ConnectionClosedError,
+    apsw.CursorClosedError,
+    apsw.ThreadingViolationError,
+)
+
+
 class Cursor:
     """Executes statements and fetches their rows; made by `Connection.cursor`.
 
@@ -127,6 +134,7 @@ class Cursor:
         if not isinstance(script, str):
             message = f"a script is a str, not {type(script).__name__}"
             raise errors.ArgumentTypeError(message)
+        routes.check_text(script)
         from thanosql.script import statements  # with `re`, which plain SQL needs not
 
         self._idle_cursor()
@@ -155,14 +163,14 @@ class Cursor:
         run, database = self._run, self.connection.apsw
         before = database.total_changes()
         run.prepare(sql, route)
-        cursor.exec_trace = run.trace_many
         try:
+            cursor.exec_trace = run.trace_many
             # APSW stops at the first row of RETURNING until it is fetched.
             deque(cursor.executemany(sql, parameters), maxlen=0)
-        except BaseException as error:
-            self._fail(error)
-        finally:
             cursor.exec_trace = None
+        except BaseException as error:
+            run.must_renew = True  # it is traced still
+            self._fail(error)
         if run.counted is not None:
             return run.counted + database.changes()
         return database.total_changes() - before
@@ -173,7 +181,10 @@ class Cursor:
         cursor = self._idle_cursor()
         assert route.query is not None
         parameters = () if parameters is None else parameters
-        execution = Execution(self.connection, route.query, parameters)
+        try:
+            execution = Execution(self.connection, route.query, parameters)
+        except BaseException as error:
+            self._fail(error)
         self._run.prepare(execution.sql, route, execution)
         # Not cached: the text names virtual tables that end with this execution.
         self._execute_traced(cursor, execution.sql, execution.bindings, can_cache=False)
@@ -191,13 +202,13 @@ class Cursor:
     ) -> Self:
         """Execute what the run is prepared for, and take over what it learns."""
         run = self._run
-        cursor.exec_trace = run.trace
         try:
+            cursor.exec_trace = run.trace
             cursor.execute(sql, parameters, can_cache=can_cache)
-        except BaseException as error:
-            self._fail(error)
-        finally:
             cursor.exec_trace = None
+        except BaseException as error:
+            run.must_renew = True  # it is traced still
+            self._fail(error)
         self._columns = run.columns
         if run.columns:
             self._rows = cursor
@@ -329,6 +340,7 @@ class Cursor:
         if owner is not None and owner != get_ident():
             self.connection.check_use()
         if self._rows is None:
+            self.connection.check_open()
             message = "no results to fetch: execute a statement that yields rows first"
             if self._cursor is None:
                 message = "the cursor is closed"
@@ -339,6 +351,7 @@ class Cursor:
         """End what was open here and raise the error, PEP 249's for APSW's."""
         execution = self._run.execution
         self._release()
+        self._rows = None
         explained = error
         try:
             if not isinstance(error, apsw.Error):
@@ -358,14 +371,14 @@ class Cursor:
         run = self._run
         execution, run.execution = run.execution, None
         if self._cursor is not None and run.must_renew:
-            run.must_renew = False
             try:
                 database = self._cursor.connection
                 # SQLite closes the scans of the virtual tables with the statement.
                 self._cursor.close(True)
                 self._cursor = database.cursor()
-            except (apsw.ConnectionClosedError, apsw.CursorClosedError):
-                pass  # the closed cursor stays, to say so
+                run.must_renew = False
+            except _UNUSABLE:
+                pass  # the cursor stays, to say so
             if self._rows is not None:
                 self._rows = iter(())  # all were fetched
         if execution is not None:

@@ -234,11 +234,14 @@ def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
     return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
 
 
+_CALL_APSW = ("thanosql.cursor", "thanosql.source")
+
+
 def from_python(error: BaseException) -> BaseException:
     """Return the PEP 249 error for one of Python's own that APSW raised.
 
     So it does for a missing name (KeyError), an integer too large, text that is no
-    Unicode, a NUL. An error of the caller's own code, an SQL function or a mapping,
+    Unicode. An error of the caller's own code, an SQL function or a mapping,
     comes through here too and is returned as it is: the innermost frame of the
     traceback, in neither this package nor APSW's C, tells them apart.
     """
@@ -248,7 +251,7 @@ def from_python(error: BaseException) -> BaseException:
     if frames is not None:
         module = frames.tb_frame.f_globals.get("__name__", "")
         raised_in = frames.tb_frame.f_code.co_filename
-        if module != "thanosql.cursor" and not raised_in.endswith("cursor.c"):
+        if module not in _CALL_APSW and not raised_in.endswith("cursor.c"):
             return error
     text = str(error)
     match error:
@@ -267,9 +270,6 @@ def from_python(error: BaseException) -> BaseException:
                 f"{text}"
             )
             return OperationalError(message)
-        case ValueError() if "null character" in text:
-            message = "the statement contains a NUL character; bind text that has one"
-            return ArgumentValueError(message)
         case TypeError() if "dict or a sequence" in text:
             return ArgumentTypeError("parameters are a sequence or a mapping")
         case TypeError():

@@ -58,6 +58,7 @@ def find_route(sql: str) -> Route:
     if not isinstance(sql, str):
         message = f"a statement is a str, not {type(sql).__name__}"
         raise errors.ArgumentTypeError(message)
+    check_text(sql)
     # A word that only begins like these is no statement to SQLite either.
     first = past_blanks(sql)[:8].upper()
     may_write_rows = first.startswith(_WRITES)
@@ -75,6 +76,13 @@ def find_route(sql: str) -> Route:
             known_routes.clear()
         known_routes[sql] = route
     return route
+
+
+def check_text(sql: str) -> None:
+    """Raise ArgumentValueError for a NUL, where SQLite would stop reading."""
+    if "\0" in sql:
+        message = "the statement contains a NUL character; bind text that has one"
+        raise errors.ArgumentValueError(message)
 
 
 def speech(sql: str) -> Query | None:

@@ -31,8 +31,7 @@ def statements(script: str) -> Iterator[str]:
         if found[0] != ";":
             continue
         statement = script[start : found.end()]
-        # A NUL, which `complete` refuses, is for the execution to refuse.
-        if "\0" in statement or apsw.complete(statement):
+        if apsw.complete(statement):
             yield statement
             start = found.end()
     if past_blanks(script[start:]):
