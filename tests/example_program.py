@@ -25,13 +25,15 @@ def transcribe(path: str, audio: list[bytes]) -> dict[int, str]:
         ):
             texts[row["id"]] = row["predicted"]
     except thanosql.ModelNotFoundError as error:
-        print(error)
+        raise SystemExit(str(error)) from error
     except (thanosql.OperationalError, con.DataError):
         con.rollback()
     first: Any = con.execute("SELECT 1").fetchone()
     rows: list[Any] = con.execute("SELECT ?", [first[0]]).fetchmany(2)
     kind = con.execute("SELECT id FROM calls").description
-    assert kind is not None and kind[0][1] == thanosql.NUMBER and rows
+    assert kind is not None
+    assert kind[0][1] == thanosql.NUMBER
+    assert rows
     con.create_function("twice", 1, lambda x: x * 2, deterministic=True)
     with con.blobopen("calls", "audio", 1, readonly=True) as blob:
         head: bytes = blob.read(4)

@@ -75,7 +75,7 @@ def load() -> unittest.TestSuite:
 
 
 def _assert_raises(case, expected, _wording, *call, **kwargs):
-    return case.assertRaises(expected, *call, **kwargs)
+    return case.assertRaises(expected, *call, **kwargs)  # noqa: PT027
 
 
 def main() -> int:
