@@ -158,18 +158,18 @@ class Connection(SQLiteFeatures):
         if self._autocommit is False:
             self._begin()
 
-    @property
-    def apsw(self) -> apsw.Connection:
-        """The APSW connection underneath: user functions, blobs, backup, hooks."""
-        self.check_use()
-        return self.check_open()
-
     def check_open(self) -> apsw.Connection:
         """Return the APSW connection; ProgrammingError if this is closed."""
         if self._open is None:
             message = "the connection is closed"
             raise errors.ProgrammingError(message)
         return self._open
+
+    @property
+    def apsw(self) -> apsw.Connection:
+        """The APSW connection underneath: user functions, blobs, backup, hooks."""
+        self.check_use()
+        return self.check_open()
 
     def check_use(self) -> None:
         """Raise ProgrammingError in a thread or process that must not use this."""

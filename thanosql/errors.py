@@ -234,7 +234,7 @@ def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
     return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
 
 
-_CALL_APSW = ("thanosql.cursor", "thanosql.source")
+_CALL_APSW = ("thanosql.cursor", "thanosql.source", "thanosql.store")
 
 
 def from_python(error: BaseException) -> BaseException:
