@@ -69,6 +69,14 @@ paramstyle = "qmark"
 sqlite_version = _apsw.sqlite_lib_version()
 sqlite_version_info = tuple(map(int, sqlite_version.split(".")))
 
+
+def load_ipython_extension(shell: object) -> None:
+    """Give a notebook `%thanosql`; IPython calls this on ``%load_ext thanosql``."""
+    from thanosql.frontends import ipython  # nothing of it is for plain SQL
+
+    ipython.load(shell)  # type: ignore[arg-type]
+
+
 __all__ = [
     # PEP 249
     "apilevel",

@@ -48,8 +48,8 @@ def connect(
     Parameters
     ----------
     database
-        A file, or ``":memory:"``; with `uri` a ``file:`` URI. Also a connection that
-        APSW has opened otherwise, on another VFS, say.
+        A file, or ``":memory:"``; with `uri` a ``file:`` URI. Or a connection that
+        APSW has opened: the two are one then, and `close` closes it.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
     detect_types

@@ -97,7 +97,7 @@ class Cursor:
             try:
                 self._rows = cursor.execute(sql, parameters)
             except BaseException as error:
-                self._fail(error)
+                self._fail(error, sql)
             self._columns, self._query = None, (sql, parameters)
             return self
         if route.query is not None:
@@ -208,7 +208,7 @@ class Cursor:
             cursor.exec_trace = None
         except BaseException as error:
             run.must_renew = True  # it is traced still
-            self._fail(error)
+            self._fail(error, sql)
         self._columns = run.columns
         if run.columns:
             self._rows = cursor
@@ -347,7 +347,7 @@ class Cursor:
             raise errors.ProgrammingError(message)
         return self._rows
 
-    def _fail(self, error: BaseException) -> NoReturn:
+    def _fail(self, error: BaseException, sql: str = "") -> NoReturn:
         """End what was open here and raise the error, PEP 249's for APSW's."""
         execution = self._run.execution
         self._release()
@@ -360,6 +360,8 @@ class Cursor:
                 explained = execution.explained(error)
             else:
                 explained = errors.from_apsw(error)
+                if isinstance(error, apsw.SQLError) and sql:
+                    _hint(error, explained, sql)
             if explained is error:
                 raise error
             raise explained from error
@@ -391,3 +393,18 @@ class Cursor:
         if run is not None and run.execution is not None and self._cursor is not None:
             self._cursor.close(True)
             run.execution.close()
+
+
+def _hint(error: apsw.SQLError, explained: errors.Error, sql: str) -> None:
+    """Say in the error which statement was meant, where its words are misspelled."""
+    place = getattr(error, "error_offset", -1)
+    if place < 0 or "syntax error" not in str(error):
+        return
+    from thanosql import statements  # only after a mistake
+
+    before = sql.encode(errors="surrogatepass")[:place]
+    offset = len(before.decode(errors="ignore"))
+    words = statements.meant(sql, offset)
+    if words:
+        message = f"{explained}; did you mean {words}?"
+        explained.args = (errors.point(message, sql, offset),)

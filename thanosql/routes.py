@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 _BLANKS = " \t\n\v\f\r;\ufeff"
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
 _CONTROLS = ("BEGIN", "COMMIT", "END", "ROLLBACK")
-# Only whether parsing is worth its while: what is a clause is decided by tokens.
-_VERBS = (
-    *("PREDICT", "EVALUATE", "BUILD", "LIST", "DESCRIBE", "DROP", "DELETE", "IMPORT"),
-    *("UPLOAD", "EXPORT"),
-)
-_SECOND_WORDS = ("USING", "MODEL")
+# Only whether parsing is worth its while: what is a clause is decided by tokens. A verb
+# is one where one of these is in the text too; COPY is one by itself.
+_KINDS = ("MODEL", "TABLE", "BASE", "DATASET")
+_SECOND_WORDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("PREDICT", "EVALUATE"), ("USING",)),
+    **dict.fromkeys(
+        ("BUILD", "FIT", "DROP", "DELETE", "IMPORT", "UPLOAD", "EXPORT"), ("MODEL",)
+    ),
+    **dict.fromkeys(("LIST", "DESCRIBE"), _KINDS),
+    "GET": ("MODEL", "DATASET"),
+    "PRINT": ("AUDIO",),
+    "COPY": ("COPY",),
+}
 
 _REMEMBERED = 256  # statements
 _REMEMBERED_LENGTH = 4096  # characters; longer texts are rarely run twice
@@ -87,15 +94,21 @@ def check_text(sql: str) -> None:
 
 def speech(sql: str) -> Query | None:
     """Return the parsed statement if it holds speech clauses, else None."""
-    folded = sql.upper()
-    if not any(verb in folded for verb in _VERBS):
-        return None
-    if not any(word in folded for word in _SECOND_WORDS):
+    if not may_be_speech(sql):
         return None
     from thanosql import statements  # only once a speech word is seen
 
     query = statements.parse(sql)
     return query if query.clauses else None
+
+
+def may_be_speech(sql: str) -> bool:
+    """Return whether `sql` has the letters of a speech clause's first two words."""
+    folded = sql.upper()
+    return any(
+        verb in folded and any(word in folded for word in words)
+        for verb, words in _SECOND_WORDS.items()
+    )
 
 
 def past_blanks(sql: str) -> str:
