@@ -1,35 +1,37 @@
 """What plain SQL costs: thanosql beside bare APSW and the standard library's sqlite3.
 
-    python benchmarks/plain_sql.py        half a minute; prints JSON
+    python benchmarks/plain_sql.py [--full] [--output FILE]
 
-Ratios within one run, the contestants in turn; the median of the rounds. The rows that
-come back are compared.
+Half a minute; the full set, more rounds, takes two. The rows that come back are
+compared. An import is timed as the processor time of `python -I -c "import NAME"` less
+that of `python -I -c pass` in the same round, all with compiled files in place.
 """
 
 from __future__ import annotations
 
-import json
-import platform
+import os
 import sqlite3
-import statistics
 import subprocess
 import sys
-import time
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
+from common import arguments, in_turn, ratio, report
 
 import thanosql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 9
 ROWS = [(i, str(i), i / 2) for i in range(100_000)]
+INSERT = "INSERT INTO t VALUES (?, ?, ?)"
 
 
 def main() -> None:
-    """Measure, and print one JSON object."""
+    options = arguments(__doc__)
+    rounds, starts = (41, 60) if options.full else (11, 20)
     connections: dict[str, Any] = {
         "thanosql": thanosql.connect(":memory:"),
         "sqlite3": sqlite3.connect(":memory:"),
@@ -38,50 +40,50 @@ def main() -> None:
     cursors = {name: each.cursor() for name, each in connections.items()}
     for cursor in cursors.values():
         cursor.execute("CREATE TABLE t (a, b, c)")
-    select = in_turn({n: lambda c=c: select_one(c) for n, c in cursors.items()}, 20_000)
-    insert = in_turn({n: lambda c=c: insert_all(c) for n, c in cursors.items()})
-    fetched: dict[str, Any] = {}
-    fetch = in_turn(
-        {
-            n: lambda n=n, c=c: fetched.update({n: all_rows(c)})
-            for n, c in cursors.items()
-        }
-    )
-    assert fetched["thanosql"] == fetched["apsw"] == fetched["sqlite3"] == ROWS
-    imports = in_turn(
-        {name: lambda name=name: import_anew(name) for name in ("thanosql", "sqlite3")}
-    )
-    print(
-        json.dumps(
-            {
-                "machine": platform.processor() or platform.machine(),
-                "python": platform.python_version(),
-                "apsw": apsw.apsw_version(),
-                "select_1_us": {n: s * 1e6 for n, s in select.items()},
-                "executemany_100k_ms": {n: s * 1e3 for n, s in insert.items()},
-                "fetchall_100k_ms": {n: s * 1e3 for n, s in fetch.items()},
-                "import_process_ms": {n: s * 1e3 for n, s in imports.items()},
-                "ratios": {
-                    "SELECT 1 to sqlite3": select["thanosql"] / select["sqlite3"],
-                    "executemany to apsw": insert["thanosql"] / insert["apsw"],
-                    "fetchall to apsw": fetch["thanosql"] / fetch["apsw"],
-                },
-            },
-            indent=2,
-        )
+
+    def each(
+        work: Callable[[Any], object], rounds: int, times: int = 1
+    ) -> dict[str, list[float]]:
+        works = {n: lambda c=c: work(c) for n, c in cursors.items()}
+        in_turn(works, 1, times)
+        return in_turn(works, rounds, times)
+
+    insert = each(insert_all, rounds)
+    fetch = each(all_rows, rounds)
+    select = each(select_one, rounds * 10, 1000)
+    fetched = [all_rows(cursor) for cursor in cursors.values()]
+    imports = import_seconds(starts)
+    report(
+        options,
+        packages=["apsw"],
+        settings={"sqlite3": sqlite3.sqlite_version, "apsw": apsw.sqlite_lib_version()},
+        measurements={
+            "select_1_us": in_units(select, 1e6),
+            "executemany_100k_ms": in_units(insert, 1e3),
+            "fetchall_100k_ms": in_units(fetch, 1e3),
+            "import_cpu_ms_net": in_units(imports, 1e3),
+        },
+        ratios=[
+            ratio(
+                name,
+                seconds["thanosql"],
+                seconds[peer],
+                goal=goal,
+                higher_is_better=False,
+            )
+            for name, seconds, peer, goal in [
+                ("fetchall of 100k rows, to APSW", fetch, "apsw", 1.05),
+                ("executemany of 100k rows, to APSW", insert, "apsw", 1.05),
+                ("SELECT 1 and fetch, to sqlite3", select, "sqlite3", 1.2),
+                ("import, to sqlite3", imports, "sqlite3", 3.0),
+            ]
+        ],
+        checks={"same rows": all(rows == ROWS for rows in fetched)},
     )
 
 
-def in_turn(works: dict[str, Callable[[], object]], times: int = 1) -> dict[str, float]:
-    """Return the median seconds of each work, once for each of `times`."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            began = time.perf_counter()
-            for _ in range(times):
-                work()
-            seconds[name].append((time.perf_counter() - began) / times)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+def in_units(seconds: dict[str, list[float]], unit: float) -> dict[str, float]:
+    return {name: min(each) * unit for name, each in seconds.items()}
 
 
 def select_one(cursor: Any) -> None:
@@ -92,7 +94,7 @@ def insert_all(cursor: Any) -> None:
     cursor.execute("DELETE FROM t")
     if isinstance(cursor, apsw.Cursor):  # it opens no transaction by itself
         cursor.execute("BEGIN")
-    cursor.executemany("INSERT INTO t VALUES (?, ?, ?)", ROWS)
+    cursor.executemany(INSERT, ROWS)
     cursor.execute("COMMIT")
 
 
@@ -101,8 +103,28 @@ def all_rows(cursor: Any) -> list[tuple[Any, ...]]:
     return rows
 
 
-def import_anew(name: str) -> None:
-    subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+def import_seconds(starts: int) -> dict[str, list[float]]:
+    """Return each module's net processor seconds; a figure is the least of 5 starts."""
+    package = Path(thanosql.__file__).parents[1]
+    paths = [str(package), sysconfig.get_paths()["platlib"]]
+    prepare = f"import sys; sys.path[:0] = {paths}"
+    figures: dict[str, list[float]] = {"thanosql": [], "sqlite3": []}
+    for _ in range(max(starts // 5, 1)):
+        least = {
+            what: min(processor_seconds(f"{prepare}; {what}") for _ in range(5))
+            for what in ("import thanosql", "import sqlite3", "pass")
+        }
+        for name, seconds in figures.items():
+            seconds.append(least[f"import {name}"] - least["pass"])
+    return figures
+
+
+def processor_seconds(program: str) -> float:
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", program])
+    _, status, usage = os.wait4(child.pid, 0)  # in microseconds, unlike os.times
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

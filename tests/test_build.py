@@ -264,7 +264,8 @@ def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path
     path = tmp_path / "x.db"
     con = thanosql.connect(path, timeout=0)
     con.execute("IMPORT MODEL m FROM ?", (str(base),))
-    with contextlib.closing(thanosql.connect(path)) as other:
+    shared = thanosql.connect(path, check_same_thread=False)
+    with contextlib.closing(shared) as other:
         other.execute("CREATE TABLE t (a)")
         other.execute("INSERT INTO t VALUES (1)")
         with pytest.raises(thanosql.OperationalError, match="locked"):

@@ -62,7 +62,7 @@ def test_parameters_bind_by_position_number_and_name(cursor):
         ("SELECT ?", (), "uses 1 and there are 0"),
         ("SELECT ?", (1, 2), "uses 1 and there are 2"),
         ("SELECT :a", {"b": 1}, "no value is given for the parameter :a"),
-        ("SELECT ?", (object(),), "bad binding argument"),
+        ("SELECT ?", (object(),), "of type object, which SQLite does not store"),
         ("SELECT ?", 5, "a sequence or a mapping"),
     ],
 )

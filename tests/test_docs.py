@@ -32,3 +32,11 @@ def test_links_between_pages_lead_somewhere():
     for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_examples_of_the_db_api_page_run():
+    page = (ROOT / "docs" / "dbapi.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "docs/dbapi.md", "exec"), {})

@@ -9,6 +9,9 @@ A PEP 249 driver: `connect` opens a SQLite database through APSW, and its cursor
 understand the speech statements beside everything SQLite does.
 """
 
+import apsw as _apsw
+
+from thanosql.blob import Blob
 from thanosql.connection import (
     LEGACY_TRANSACTION_CONTROL,
     Connection,
@@ -16,10 +19,13 @@ from thanosql.connection import (
 )
 from thanosql.cursor import Cursor
 from thanosql.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
     AudioError,
     DatabaseError,
     DataError,
     Error,
+    IntegerRangeError,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -30,8 +36,28 @@ from thanosql.errors import (
     OptionError,
     ProgrammingError,
     StatementSyntaxError,
+    TextEncodingError,
     TrainingError,
     Warning,
+)
+from thanosql.rows import Row
+from thanosql.types import (
+    BINARY,
+    DATETIME,
+    NUMBER,
+    PARSE_COLNAMES,
+    PARSE_DECLTYPES,
+    ROWID,
+    STRING,
+    Binary,
+    Date,
+    DateFromTicks,
+    Time,
+    TimeFromTicks,
+    Timestamp,
+    TimestampFromTicks,
+    register_adapter,
+    register_converter,
 )
 
 __version__ = "0.1.0"
@@ -39,6 +65,9 @@ __version__ = "0.1.0"
 apilevel = "2.0"
 threadsafety = 1
 paramstyle = "qmark"
+
+sqlite_version = _apsw.sqlite_lib_version()
+sqlite_version_info = tuple(map(int, sqlite_version.split(".")))
 
 
 def load_ipython_extension(shell: object) -> None:
@@ -56,7 +85,6 @@ __all__ = [
     "connect",
     "Connection",
     "Cursor",
-    "LEGACY_TRANSACTION_CONTROL",
     "Warning",
     "Error",
     "InterfaceError",
@@ -67,6 +95,28 @@ __all__ = [
     "InternalError",
     "ProgrammingError",
     "NotSupportedError",
+    "Date",
+    "Time",
+    "Timestamp",
+    "DateFromTicks",
+    "TimeFromTicks",
+    "TimestampFromTicks",
+    "Binary",
+    "STRING",
+    "BINARY",
+    "NUMBER",
+    "DATETIME",
+    "ROWID",
+    # as in sqlite3
+    "LEGACY_TRANSACTION_CONTROL",
+    "PARSE_DECLTYPES",
+    "PARSE_COLNAMES",
+    "register_adapter",
+    "register_converter",
+    "Row",
+    "Blob",
+    "sqlite_version",
+    "sqlite_version_info",
     # ours: caught apart
     "StatementSyntaxError",
     "OptionError",
@@ -74,4 +124,17 @@ __all__ = [
     "ModelExistsError",
     "AudioError",
     "TrainingError",
+    "ArgumentTypeError",
+    "ArgumentValueError",
+    "IntegerRangeError",
+    "TextEncodingError",
 ]
+
+
+def __getattr__(name: str) -> int:
+    """SQLite's constants, which `sqlite3` has too: ``thanosql.SQLITE_DENY``."""
+    if name.startswith("SQLITE_"):
+        value: int = getattr(_apsw, name)
+        return value
+    message = f"module 'thanosql' has no attribute {name!r}"
+    raise AttributeError(message)

@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, Literal, Self
+from _thread import get_ident
+from weakref import WeakSet
 
 import apsw
 
-from thanosql import errors
-from thanosql.cursor import Cursor, Parameters
+from thanosql import errors, types
+from thanosql.cursor import Cursor
+from thanosql.sqlite_features import SQLiteFeatures
 
+TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
+    from typing import Any, Literal, Self
+
+    from thanosql.cursor import Parameters, RowFactory
+
+    Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    IsolationLevel = Literal["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None
 
 LEGACY_TRANSACTION_CONTROL = -1
 """`autocommit`'s default, as in `sqlite3`: writes open a transaction by themselves."""
 
-IsolationLevel = Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None
-
 
 def connect(
-    database: str | os.PathLike[str] | apsw.Connection,
+    database: Path | apsw.Connection,
     timeout: float = 5.0,
-    isolation_level: IsolationLevel = "DEFERRED",
-    *,
+    detect_types: int = 0,
+    isolation_level: IsolationLevel = "",
+    check_same_thread: bool = True,
+    factory: type[Connection] | None = None,
     cached_statements: int = 128,
     uri: bool = False,
+    *,
     autocommit: bool | int = LEGACY_TRANSACTION_CONTROL,
     audio_root: str | os.PathLike[str] | None = None,
 ) -> Connection:
     """Open a SQLite database, made if it is not there, and return the connection.
+
+    The arguments are those of `sqlite3.connect`, and `audio_root`.
 
     Parameters
     ----------
@@ -40,8 +52,15 @@ def connect(
         APSW has opened: the two are one then, and `close` closes it.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
+    detect_types
+        `PARSE_DECLTYPES`, `PARSE_COLNAMES` or both: what chooses converters.
     isolation_level
         How a transaction opened by a write begins; None opens none.
+    check_same_thread
+        Whether another thread than this one may not use the connection. If it may,
+        two at the same time get `ProgrammingError`.
+    factory
+        A subclass of `Connection` to open instead.
     cached_statements
         Prepared statements kept for another execution.
     autocommit
@@ -54,10 +73,12 @@ def connect(
         directory, and any file or URL may be named.
 
     """
-    return Connection(
+    return (factory or Connection)(
         database,
         timeout,
+        detect_types,
         isolation_level,
+        check_same_thread,
         cached_statements=cached_statements,
         uri=uri,
         autocommit=autocommit,
@@ -65,7 +86,17 @@ def connect(
     )
 
 
-class Connection:
+def opening_arguments(
+    database: Path, cached_statements: int, uri: bool
+) -> tuple[str, int, None, int]:
+    """Return what `apsw.Connection` is called with."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    if uri:
+        flags |= apsw.SQLITE_OPEN_URI
+    return os.fsdecode(database), flags, None, cached_statements
+
+
+class Connection(SQLiteFeatures):
     """A database connection; `connect` says what its arguments mean.
 
     As a context manager it commits at the end of the block, or rolls back on an
@@ -84,24 +115,29 @@ class Connection:
     ProgrammingError = errors.ProgrammingError
     NotSupportedError = errors.NotSupportedError
 
+    _open: apsw.Connection | None = None
+    owner: int | None = None
+    """The thread that may use the connection; None for any."""
+
     def __init__(
         self,
-        database: str | os.PathLike[str] | apsw.Connection,
+        database: Path | apsw.Connection,
         timeout: float = 5.0,
-        isolation_level: IsolationLevel = "DEFERRED",
+        detect_types: int = 0,
+        isolation_level: IsolationLevel = "",
+        check_same_thread: bool = True,
         *,
         cached_statements: int = 128,
         uri: bool = False,
         autocommit: bool | int = LEGACY_TRANSACTION_CONTROL,
         audio_root: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._open: apsw.Connection | None = None
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        if uri:
-            flags |= apsw.SQLITE_OPEN_URI
         self._isolation_level = _checked_isolation_level(isolation_level)
         self._autocommit = _checked_autocommit(autocommit)
+        self.detect_types = detect_types
+        self.row_factory: RowFactory | None = None
         self.audio_root = audio_root
+        self.owner = get_ident() if check_same_thread else None
         self.began_implicitly = False  # the open transaction is one a write began
         self.serial = itertools.count(1)  # names this connection's virtual tables
         try:
@@ -109,29 +145,58 @@ class Connection:
                 self._open = database
             else:
                 self._open = apsw.Connection(
-                    os.fspath(database), flags, statementcachesize=cached_statements
+                    *opening_arguments(database, cached_statements, uri)
                 )
-            self._open.set_busy_timeout(int(timeout * 1000))
         except apsw.Error as error:
             raise errors.from_apsw(error) from error
+        except UnicodeEncodeError as error:
+            message = "APSW opens files whose name is Unicode only"
+            raise errors.not_text(error, message) from error
+        self._open.set_busy_timeout(int(timeout * 1000))
+        self._open.convert_binding = types.adapted
+        _opened.add(self)
         if self._autocommit is False:
             self._begin()
 
-    @property
-    def apsw(self) -> apsw.Connection:
-        """The APSW connection underneath: user functions, blobs, backup, hooks."""
+    def check_open(self) -> apsw.Connection:
+        """Return the APSW connection; ProgrammingError if this is closed."""
         if self._open is None:
             message = "the connection is closed"
             raise errors.ProgrammingError(message)
         return self._open
 
+    @property
+    def apsw(self) -> apsw.Connection:
+        """The APSW connection underneath: user functions, blobs, backup, hooks."""
+        self.check_use()
+        return self.check_open()
+
+    def check_use(self) -> None:
+        """Raise ProgrammingError in a thread or process that must not use this."""
+        if self.owner in (None, get_ident()):
+            return
+        message = (
+            "the connection was opened in another thread; open one here, or connect "
+            "with check_same_thread=False and use it in one thread at a time"
+        )
+        if self.owner == _IN_PARENT:
+            message = (
+                "the connection was opened before this process was forked, and using "
+                "it here could damage the file; connect anew"
+            )
+        raise errors.ProgrammingError(message)
+
     # Statements
 
-    def cursor(self) -> Cursor:
-        """Return a new cursor."""
-        return Cursor(self)
+    def cursor(self, factory: Callable[[Connection], Cursor] = Cursor) -> Cursor:
+        """Return a new cursor, made by `factory`."""
+        cursor = factory(self)
+        if not isinstance(cursor, Cursor):
+            message = f"a cursor factory makes a Cursor, not {type(cursor).__name__}"
+            raise errors.ArgumentTypeError(message)
+        return cursor
 
-    def execute(self, sql: str, parameters: Parameters = ()) -> Cursor:
+    def execute(self, sql: str, parameters: Parameters | None = ()) -> Cursor:
         """Return a new cursor that has executed `sql`."""
         return self.cursor().execute(sql, parameters)
 
@@ -195,7 +260,8 @@ class Connection:
         if (
             self._autocommit == LEGACY_TRANSACTION_CONTROL
             and self._isolation_level is not None
-            and not self.apsw.in_transaction
+            and self._open is not None
+            and not self._open.in_transaction
         ):
             self._run(f"BEGIN {self._isolation_level}")
             self.began_implicitly = True
@@ -230,7 +296,7 @@ class Connection:
 
     def interrupt(self) -> None:
         """Make the statements that run now fail; may be called from any thread."""
-        self.apsw.interrupt()
+        self.check_open().interrupt()
 
     def close(self) -> None:
         """Close the connection and all that is open on it; again does nothing.
@@ -238,13 +304,17 @@ class Connection:
         An open transaction is rolled back, as `sqlite3` does.
         """
         if self._open is not None:
+            self.check_use()
             try:
+                if self._autocommit is False and self._open.in_transaction:
+                    self._open.execute("ROLLBACK")  # which hooks see, as sqlite3's
                 self._open.close()
             except apsw.Error as error:  # in an SQL function of its own, say
                 raise errors.from_apsw(error) from error
             self._open = None
 
     def __enter__(self) -> Self:
+        self.check_use()
         return self
 
     def __exit__(
@@ -267,15 +337,14 @@ def _checked_isolation_level(level: Any) -> IsolationLevel:
     if level is None:
         return None
     if isinstance(level, str):
-        # sqlite3 takes "" for a plain BEGIN, which SQLite reads as DEFERRED.
-        folded = level.upper() or "DEFERRED"
-        if folded in ("DEFERRED", "IMMEDIATE", "EXCLUSIVE"):
+        folded = level.upper()
+        if folded in ("", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"):
             return folded  # type: ignore[return-value]
     message = (
-        "isolation_level is 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' or None, "
+        "isolation_level is '', 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' or None, "
         f"not {level!r}"
     )
-    raise errors.ProgrammingError(message)
+    raise errors.ArgumentValueError(message)
 
 
 def _checked_autocommit(autocommit: Any) -> bool | int:
@@ -287,4 +356,24 @@ def _checked_autocommit(autocommit: Any) -> bool | int:
         "autocommit is True, False or thanosql.LEGACY_TRANSACTION_CONTROL, "
         f"not {autocommit!r}"
     )
-    raise errors.ProgrammingError(message)
+    raise errors.ArgumentValueError(message)
+
+
+_IN_PARENT = -1
+_opened: WeakSet[Connection] = WeakSet()
+_left_to_parent: list[apsw.Connection | None] = []
+
+
+def _leave_to_parent() -> None:
+    """Take every connection out of use in a forked process, never to be closed.
+
+    SQLite's locks stay with the parent: to use, or even close, its connections here
+    can damage the file (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    """
+    for connection in _opened:
+        connection.owner = _IN_PARENT
+        _left_to_parent.append(connection._open)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_leave_to_parent)

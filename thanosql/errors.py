@@ -7,26 +7,30 @@ code written for ``sqlite3`` (pandas rolls back on ``sqlite3.Error`` only) catch
     Error
     |- InterfaceError
     `- DatabaseError
-       |- DataError            AudioError
+       |- DataError            AudioError, IntegerRangeError, TextEncodingError
        |- OperationalError     TrainingError
        |- IntegrityError
        |- InternalError
        |- ProgrammingError     StatementSyntaxError, OptionError,
-       |                       ModelNotFoundError, ModelExistsError
+       |                       ModelNotFoundError, ModelExistsError,
+       |                       ArgumentTypeError, ArgumentValueError
        `- NotSupportedError
+
+Where `sqlite3` raises a class of Python's own (OverflowError for an integer beyond 64
+bits, say), ours derives from that too, and stays inside PEP 249's tree.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import sys
-import warnings
-from typing import TYPE_CHECKING, Any
 
 import apsw
 
+TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 
 class Warning(sqlite3.Warning, UserWarning):
@@ -103,6 +107,22 @@ class AudioError(DataError):
     """A recording cannot be found, read or used."""
 
 
+class IntegerRangeError(DataError, OverflowError):
+    """An integer does not fit into SQLite's 64 bits."""
+
+
+class TextEncodingError(DataError, UnicodeEncodeError):
+    """A text holds a lone surrogate, which UTF-8 cannot express."""
+
+
+class ArgumentTypeError(ProgrammingError, TypeError):
+    """An argument of a call is of a wrong type."""
+
+
+class ArgumentValueError(ProgrammingError, ValueError):
+    """An argument of a call has a value that is not allowed."""
+
+
 class TrainingError(OperationalError):
     """A training cannot start, or did not lead to a usable model."""
 
@@ -127,6 +147,8 @@ def warn(message: str) -> None:
 
     Python shows a warning once for a line, so it is to be the caller's.
     """
+    import warnings  # only when there is something to say
+
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("thanosql."):
         frame, level = frame.f_back, level + 1
@@ -205,3 +227,51 @@ def from_apsw(error: apsw.Error) -> Error:
         translated.sqlite_errorcode = code
         translated.sqlite_errorname = str(names.get(code, "SQLITE_UNKNOWN"))
     return translated
+
+
+def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
+    """Return the error for text that UTF-8 cannot express, with its place."""
+    return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
+
+
+_CALL_APSW = ("thanosql.cursor", "thanosql.source", "thanosql.store")
+
+
+def from_python(error: BaseException) -> BaseException:
+    """Return the PEP 249 error for one of Python's own that APSW raised.
+
+    So it does for a missing name (KeyError), an integer too large, text that is no
+    Unicode. An error of the caller's own code, an SQL function or a mapping,
+    comes through here too and is returned as it is: the innermost frame of the
+    traceback, in neither this package nor APSW's C, tells them apart.
+    """
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    if frames is not None:
+        module = frames.tb_frame.f_globals.get("__name__", "")
+        raised_in = frames.tb_frame.f_code.co_filename
+        if module not in _CALL_APSW and not raised_in.endswith("cursor.c"):
+            return error
+    text = str(error)
+    match error:
+        case KeyError():
+            return ProgrammingError(
+                f"no value is given for the parameter :{error.args[0]}"
+            )
+        case OverflowError():
+            message = "an integer does not fit into SQLite's 64 bits; bind it as text"
+            return IntegerRangeError(message)
+        case UnicodeEncodeError():
+            return not_text(error, "a lone surrogate is no text; bind bytes instead")
+        case UnicodeDecodeError():
+            message = (
+                "a text in the database is not UTF-8; read it with CAST(... AS BLOB): "
+                f"{text}"
+            )
+            return OperationalError(message)
+        case TypeError() if "dict or a sequence" in text:
+            return ArgumentTypeError("parameters are a sequence or a mapping")
+        case TypeError():
+            return ArgumentTypeError(text[:1].lower() + text[1:])
+    return error

@@ -397,10 +397,10 @@ def test_statements_may_nest_but_not_without_end():
 
 
 def test_every_statement_is_seen_by_the_cursor_that_routes_it():
-    from thanosql.cursor import _may_be_speech
+    from thanosql.routes import may_be_speech
     from thanosql.statements.grammar import STATEMENTS
 
     for head in STATEMENTS:
-        assert _may_be_speech(f"{' '.join(head).lower()} x")
+        assert may_be_speech(f"{' '.join(head).lower()} x")
     for plain in ("DROP TABLE t", "DELETE FROM t", "SELECT * FROM a JOIN b USING (c)"):
-        assert not _may_be_speech(plain)
+        assert not may_be_speech(plain)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import thanosql
 from thanosql import errors
+from thanosql import script as scripts
 from thanosql import statements as speech
-from thanosql.cursor import _statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def statements(script: str) -> Iterator[str]:
     What comes before it is blank, so that the line in an error is the script's.
     """
     end = 0
-    for statement in _statements(script):
+    for statement in scripts.statements(script):
         start, end = end, end + len(statement)
         yield blanked(script[:end], start)
 
