@@ -9,6 +9,8 @@ A PEP 249 driver: `connect` opens a SQLite database through APSW, and its cursor
 understand the speech statements beside everything SQLite does.
 """
 
+import apsw
+
 from thanosql.connection import (
     LEGACY_TRANSACTION_CONTROL,
     Connection,
@@ -39,6 +41,10 @@ __version__ = "0.1.0"
 apilevel = "2.0"
 threadsafety = 1
 paramstyle = "qmark"
+
+Binary = memoryview
+sqlite_version = apsw.sqlite_lib_version()
+sqlite_version_info = tuple(map(int, sqlite_version.split(".")))
 
 
 def load_ipython_extension(shell: object) -> None:
