@@ -13,6 +13,7 @@ tables that models are stored in.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc, util
@@ -23,20 +24,19 @@ import thanosql
 from thanosql import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from sqlalchemy import URL
     from sqlalchemy.engine import Connection
     from sqlalchemy.engine.interfaces import ConnectArgsType
 
-_CONNECT_ARGUMENTS = (
-    ("uri", bool),
-    ("timeout", float),
-    ("isolation_level", str),
-    ("cached_statements", int),
-    ("audio_root", str),
-)
+_CONNECT_ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
+    "uri": util.asbool,
+    "timeout": float,
+    "isolation_level": str,
+    "cached_statements": int,
+    "audio_root": str,
+}
 """What a URL may hold after "?"; `connect_args` takes all that `connect` does."""
 
 
@@ -66,14 +66,12 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
             )
             raise exc.ArgumentError(message)
         query = dict(url.query)
-        shown: dict[str, bool] = {}
-        util.coerce_kw_type(query, "model_tables", bool, dest=shown)
-        query.pop("model_tables", None)
-        self.show_model_tables = shown.get("model_tables", False)
-        arguments: dict[str, Any] = {}
-        for name, kind in _CONNECT_ARGUMENTS:
-            util.coerce_kw_type(query, name, kind, dest=arguments)
-            query.pop(name, None)
+        self.show_model_tables = util.asbool(query.pop("model_tables", False))
+        arguments = {
+            name: convert(query.pop(name))
+            for name, convert in _CONNECT_ARGUMENTS.items()
+            if name in query
+        }
         database = url.database or ":memory:"
         if arguments.get("uri"):
             # The rest is SQLite's: file:calls.db?mode=ro
@@ -82,8 +80,8 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
         if query:
             message = (
                 f"unknown in a thanosql URL: {', '.join(sorted(query))}; it takes "
-                f"{', '.join(name for name, _ in _CONNECT_ARGUMENTS)} and "
-                "model_tables, and with uri=true what SQLite takes in a file: URI"
+                f"{', '.join(_CONNECT_ARGUMENTS)} and model_tables, and with uri=true "
+                "what SQLite takes in a file: URI"
             )
             raise exc.ArgumentError(message)
         return [database], arguments
