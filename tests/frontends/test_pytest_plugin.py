@@ -37,7 +37,9 @@ def test_what_was_said_is_a_recording_of_its_length(thanosql_speak):
     waveform, rate = soundfile.read(io.BytesIO(audio))
     assert (waveform.ndim, rate, len(waveform)) == (1, 16_000, 7 * 0.12 * 16_000)
     assert 0.3 < abs(waveform).max() < 1
-    assert audio == thanosql_speak("go left", seed=0) != thanosql_speak("go left", seed=1)
+    assert (
+        audio == thanosql_speak("go left", seed=0) != thanosql_speak("go left", seed=1)
+    )
 
 
 def test_no_two_letters_sound_alike(thanosql_speak):
@@ -99,7 +101,7 @@ def test_connections_are_closed_after_the_test(pytester):
 def test_the_fixtures_explain_themselves(pytester):
     pytester.makeconftest(CONFTEST)
     shown = pytester.runpytest_inprocess("--fixtures").stdout
-    shown.fnmatch_lines(["thanosql_trained*", "*file that holds a trained model*"])
+    shown.fnmatch_lines(["thanosql_trained*", "*file with a trained model*"])
 
 
 def test_the_plugin_can_be_switched_off(pytester):

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from thanosql import Connection
 
-_WORDS = (
-    "zero one two three four five six seven eight nine ten yes no stop go left right up "
-    "down red green blue call open close door light play turn"
-).split()
+_WORDS = """
+    zero one two three four five six seven eight nine ten yes no stop go left right
+    up down red green blue call open close door light play turn
+"""
 _UTTERANCES = 60
 _BASE = {
     "model_type": "parakeet_ctc",
@@ -55,7 +55,7 @@ AS SELECT audio, text FROM spoken
 
 @pytest.fixture
 def thanosql_memory() -> Iterator[Connection]:
-    """A connection to an empty database in memory, closed after the test."""
+    """Yield a connection to an empty database in memory, closed after the test."""
     import thanosql
 
     connection = thanosql.connect(":memory:")
@@ -65,13 +65,13 @@ def thanosql_memory() -> Iterator[Connection]:
 
 @pytest.fixture
 def thanosql_path(tmp_path: Path) -> Path:
-    """Where this test's database file is, once something made it."""
+    """Return where this test's database file is, once something made it."""
     return tmp_path / "thanosql.db"
 
 
 @pytest.fixture
 def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
-    """A connection to an empty file, `thanosql_path`, closed after the test."""
+    """Yield a connection to an empty file, `thanosql_path`, closed after the test."""
     import thanosql
 
     connection = thanosql.connect(thanosql_path)
@@ -81,7 +81,7 @@ def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def thanosql_speak() -> Callable[..., bytes]:
-    """A function `speak(text, *, seed=0)` that returns a WAV file saying the text.
+    """Return a function `speak(text, *, seed=0)` that makes a WAV file of a text.
 
     A pair of tones a letter: no speech, but sound that a small model learns to read.
     """
@@ -92,7 +92,7 @@ def thanosql_speak() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def thanosql_base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A directory to BUILD from: a shape of 56,000 weights, drawn when it is used."""
+    """Return a directory to BUILD from: the shape of 56,000 weights, none drawn yet."""
     directory = tmp_path_factory.mktemp("thanosql-base")
     (directory / "config.json").write_text(json.dumps(_BASE), encoding="utf-8")
     return str(directory)
@@ -109,7 +109,7 @@ def _thanosql_trained_once(
     path = tmp_path_factory.mktemp("thanosql-trained") / "trained.db"
     choose = random.Random(0)
     texts = [
-        " ".join(choose.choices(_WORDS, k=choose.randint(1, 3)))
+        " ".join(choose.choices(_WORDS.split(), k=choose.randint(1, 3)))
         for _ in range(_UTTERANCES)
     ]
     connection = thanosql.connect(path)
@@ -134,7 +134,7 @@ def _thanosql_trained_once(
 def thanosql_trained(
     _thanosql_trained_once: Path, thanosql_path: Path
 ) -> Iterator[Connection]:
-    """A connection to a file that holds a trained model, closed after the test.
+    """Yield a connection to a file with a trained model, closed after the test.
 
     Model ``tiny`` reads what `thanosql_speak` says; it is trained once a session, in
     seconds, on table ``spoken (audio, text)``. The file is `thanosql_path`, a copy

@@ -13,7 +13,6 @@ tables that models are stored in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc, util
@@ -24,6 +23,7 @@ import thanosql
 from thanosql import store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from sqlalchemy import URL
@@ -52,7 +52,7 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
     show_model_tables = False
 
     @classmethod
-    def import_dbapi(cls) -> ModuleType:  # type: ignore[override]
+    def import_dbapi(cls) -> ModuleType:
         """Return the driver."""
         return thanosql
 
@@ -97,7 +97,10 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
 
         def connect(connection: thanosql.Connection) -> None:
             connection.apsw.create_scalar_function(
-                "regexp", regexp, 2, deterministic=True
+                "regexp",
+                regexp,  # type: ignore[arg-type]  # APSW asks for any number
+                2,
+                deterministic=True,
             )
 
         return connect
@@ -108,15 +111,21 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
 
     # Reflection
 
-    @reflection.cache  # type: ignore[untyped-decorator]
+    @reflection.cache
     def get_table_names(
-        self, connection: Connection, schema: str | None = None, **kw: Any
+        self,
+        connection: Connection,
+        schema: str | None = None,
+        sqlite_include_internal: bool = False,
+        **kw: Any,
     ) -> list[str]:
         """Return the tables of a schema but for those that hold models."""
-        names = super().get_table_names(connection, schema, **kw)
+        names = super().get_table_names(  # type: ignore[no-untyped-call]
+            connection, schema, sqlite_include_internal, **kw
+        )
         return [name for name in names if not self._is_hidden(name)]
 
-    @reflection.cache  # type: ignore[untyped-decorator]
+    @reflection.cache
     def has_table(
         self,
         connection: Connection,
@@ -125,8 +134,12 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
         **kw: Any,
     ) -> bool:
         """Return whether there is such a table, and it is shown."""
-        return not self._is_hidden(table_name) and super().has_table(
-            connection, table_name, schema, **kw
+        if self._is_hidden(table_name):
+            return False
+        return bool(
+            super().has_table(  # type: ignore[no-untyped-call]
+                connection, table_name, schema, **kw
+            )
         )
 
     def _is_hidden(self, table_name: str) -> bool:

@@ -1,8 +1,8 @@
 """Utterances that need no recording and no synthesizer: text in, a WAV file out.
 
-Each letter is a pair of tones of its own, as on a telephone's keys. It is no speech, and
-says nothing about how a model does on people; but it is sound with a text, it can be
-listened to, and a model of a few thousand weights learns to read it in seconds.
+Each letter is a pair of tones of its own, as on a telephone's keys. It is no speech,
+and says nothing about how a model does on people; but it is sound with a text, it can
+be listened to, and a model of a few thousand weights learns to read it in seconds.
 """
 
 from __future__ import annotations

@@ -21,14 +21,15 @@ HAS = """
     implicit_default_schema index_ddl_if_exists indexes_check_column_order
     indexes_with_expressions infinity_floats intersect isolation_level
     json_array_indexes json_type mod_operator_as_percent_sign nullsordering
-    order_by_label_with_expression precision_numerics_enotation_small reflects_pk_names
-    regexp_match repeated_column_foreign_keys repeated_remote_col_foreign_keys
-    savepoints server_defaults supports_bitwise_and supports_bitwise_not
-    supports_bitwise_or supports_bitwise_shift table_ddl_if_exists temp_table_names
-    temporary_views timestamp_microseconds tuple_in tuple_in_w_empty unicode_ddl
-    update_from uuid_data_type view_column_reflection view_reflection views
-    window_functions window_range window_range_numeric
-""".split()
+    order_by_label_with_expression precision_numerics_enotation_small
+    reflects_pk_names regexp_match repeated_column_foreign_keys
+    repeated_remote_col_foreign_keys savepoints server_defaults supports_bitwise_and
+    supports_bitwise_not supports_bitwise_or supports_bitwise_shift
+    table_ddl_if_exists temp_table_names temporary_views timestamp_microseconds
+    tuple_in tuple_in_w_empty unicode_ddl update_from uuid_data_type
+    view_column_reflection view_reflection views window_functions window_range
+    window_range_numeric
+"""
 HAS_NOT = [
     "reflect_table_options",
     "implicitly_named_constraints",
@@ -42,7 +43,7 @@ class Requirements(SuiteRequirements):
     """What SQLite has, through any driver."""
 
 
-for _names, _answer in ((HAS, exclusions.open), (HAS_NOT, exclusions.closed)):
+for _names, _answer in ((HAS.split(), exclusions.open), (HAS_NOT, exclusions.closed)):
     for _name in _names:
         if hasattr(SuiteRequirements, _name):  # SQLAlchemy 2.0 has not all of 2.1's
             setattr(Requirements, _name, property(lambda _self, a=_answer: a()))
