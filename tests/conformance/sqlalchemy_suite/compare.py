@@ -18,7 +18,7 @@ import sqlalchemy
 
 HERE = Path(__file__).parent
 CONFIGURATION = """\
-[pytest]
+[tool:pytest]
 [sqla_testing]
 requirement_cls = plugin:Requirements
 profile_file = profiles.txt
