@@ -1,5 +1,6 @@
 """%sql and %%sql, by JupySQL itself (it took ipython-sql's place), in a real shell."""
 
+import sys
 import warnings
 
 import pandas
@@ -46,21 +47,32 @@ class Notebook:
         return self.shell.user_ns[name]
 
 
-@pytest.fixture(params=["engine", "connection"])
-def notebook(request, interactive_shell, thanosql_trained, engine):
-    """Return a notebook whose %sql speaks to an engine, then to a bare connection."""
+@pytest.fixture
+def notebook_on(interactive_shell):
+    """Return a function: a notebook whose %sql speaks to an engine or a connection."""
     from sql.connection import ConnectionManager
 
-    con = {"engine": engine, "connection": thanosql_trained}[request.param]
-    interactive_shell.reset()
-    interactive_shell.user_ns.update(con=con)
-    notebook = Notebook(interactive_shell)
-    notebook.run("%sql con")
-    yield notebook
+    def notebook_on(con):
+        interactive_shell.user_ns.update(con=con)
+        notebook = Notebook(interactive_shell)
+        notebook.run("%sql con")
+        return notebook
+
+    yield notebook_on
     for each in list(ConnectionManager.connections.values()):
         each.close()
     ConnectionManager.connections.clear()
     ConnectionManager.current = None
+    interactive_shell.reset()
+    for name in ("last_type", "last_value", "last_traceback"):
+        vars(sys).pop(name, None)  # IPython keeps a cell's error, and all it held
+
+
+@pytest.fixture(params=["engine", "connection"])
+def notebook(request, notebook_on, thanosql_trained, engine):
+    return notebook_on(
+        {"engine": engine, "connection": thanosql_trained}[request.param]
+    )
 
 
 def test_a_cell_predicts(notebook, spoken):
@@ -79,20 +91,14 @@ def test_a_result_is_read_on_as_it_is_used(notebook, spoken):
 
 
 def test_the_commit_after_execute_leaves_predict_open(
-    interactive_shell, thanosql_trained, seen
+    notebook_on, thanosql_trained, seen
 ):
-    from sql.connection import ConnectionManager
-
     seen.add_to(thanosql_trained)
-    interactive_shell.user_ns.update(con=thanosql_trained)
-    notebook = Notebook(interactive_shell)
-    notebook.run("%sql con")
+    notebook = notebook_on(thanosql_trained)
     notebook.run(f"%sql result << {PREDICT.format('seen(text) AS text')}")
     assert seen.count < 20
     assert len(notebook["result"].DataFrame()) == 60
     assert seen.count == 60
-    ConnectionManager.connections.clear()
-    ConnectionManager.current = None
 
 
 def test_statements_without_rows_are_no_error(notebook):
@@ -134,11 +140,8 @@ def test_an_error_says_what_is_wrong(notebook):
     assert "did you mean 'tiny'" in str(caught.value)
 
 
-def test_tables_are_listed_without_those_of_models(interactive_shell, engine):
-    interactive_shell.user_ns.update(con=engine)
-    notebook = Notebook(interactive_shell)
-    notebook.run("%sql con")
-    shown = str(notebook.run("%sqlcmd tables"))
+def test_tables_are_listed_without_those_of_models(notebook_on, engine):
+    shown = str(notebook_on(engine).run("%sqlcmd tables"))
     assert "spoken" in shown
     assert "thanosql_models" not in shown
 

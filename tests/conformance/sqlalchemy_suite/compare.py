@@ -24,7 +24,7 @@ requirement_cls = plugin:Requirements
 profile_file = profiles.txt
 [db]
 """
-OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (?:\S*::)?(.+?)$")
+OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (?:\S*?::)?(.+?)$")
 DRIVER_IN_NAME = re.compile(r"_sqlite\+\w+?_\d+_\d+_\d+")
 LEAST = 1000  # tests that pass: fewer, and the suite was not run
 
