@@ -59,9 +59,6 @@ CREATE TABLE IF NOT EXISTS thanosql_files (
 );
 """
 
-TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA))
-"""The tables that are ours, not the user's."""
-
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:

@@ -1,20 +1,18 @@
 """What the tests of other packages' ways in share."""
 
 import pytest
-
-sqlalchemy = pytest.importorskip("sqlalchemy")
+from sqlalchemy import create_engine
+from sqlalchemy.dialects import registry
 
 # Where thanosql is installed, its entry points have done it.
 for _name in ("thanosql", "sqlite.thanosql"):
-    sqlalchemy.dialects.registry.register(
-        _name, "thanosql.frontends.sqlalchemy", "ThanosqlDialect"
-    )
+    registry.register(_name, "thanosql.frontends.sqlalchemy", "ThanosqlDialect")
 
 
 @pytest.fixture
 def engine(thanosql_trained, thanosql_path):
     """Return an engine on a file with table spoken (60 rows) and model tiny."""
-    engine = sqlalchemy.create_engine(f"thanosql:///{thanosql_path}")
+    engine = create_engine(f"thanosql:///{thanosql_path}")
     yield engine
     engine.dispose()
 

@@ -13,7 +13,6 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import thanosql
-from thanosql import store
 
 PREDICT = "PREDICT USING tiny AS SELECT rowid AS id, audio, text FROM spoken"
 BUILD = """BUILD MODEL again USING tiny OPTIONS (max_steps=1, validation=0)
@@ -178,7 +177,7 @@ def test_reflection_shows_the_tables_of_models_if_the_url_asks(engine):
     url = engine.url.update_query_dict({"model_tables": "true"})
     shown = sqlalchemy.create_engine(url)
     inspector = sqlalchemy.inspect(shown)
-    assert set(inspector.get_table_names()) == {"spoken", *store.TABLES}
+    assert set(inspector.get_table_names()) > {"spoken", "thanosql_models"}
     assert inspector.has_table("thanosql_models")
     shown.dispose()
 

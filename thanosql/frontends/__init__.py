@@ -1,1 +1,1 @@
-"""Where people meet thanosql beside the driver: shell, SQLAlchemy, pytest."""
+"""Where people meet thanosql beside the driver: shell, notebook, SQLAlchemy, pytest."""

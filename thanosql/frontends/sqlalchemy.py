@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import reflection
 
 import thanosql
-from thanosql import store
+from thanosql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,4 +143,4 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
         )
 
     def _is_hidden(self, table_name: str) -> bool:
-        return not self.show_model_tables and table_name.casefold() in store.TABLES
+        return not self.show_model_tables and table_name.lower().startswith(tables.OURS)
