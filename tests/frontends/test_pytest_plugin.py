@@ -53,11 +53,10 @@ def test_a_letter_without_a_sound_is_named(thanosql_speak):
 
 
 def test_the_trained_model_reads_what_was_said(thanosql_trained, thanosql_speak):
-    score = thanosql_trained.execute(
-        "SELECT rows, wer FROM (EVALUATE USING tiny AS SELECT * FROM spoken)"
-    ).fetchone()
-    assert score[0] == 60
-    assert score[1] < 0.05
+    read = thanosql_trained.execute(
+        "SELECT sum(predicted = text) FROM (PREDICT USING tiny AS SELECT * FROM spoken)"
+    ).fetchone()[0]
+    assert read >= 57  # of 60
     assert thanosql_trained.execute(
         "PREDICT USING tiny AS SELECT ? AS audio",
         (thanosql_speak("open door", seed=77),),
