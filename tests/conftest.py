@@ -13,6 +13,9 @@ import transformers
 from tones import tones
 
 import thanosql
+from thanosql.frontends import pytest_plugin
+
+pytest_plugins = ["pytester"]
 
 # The models here are so small that a second thread only gets in the way, and on a
 # busy machine waits for its turn at every step.
@@ -21,11 +24,15 @@ torch.set_num_threads(1)
 SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 
 
+def pytest_configure(config):
+    # Where the package is installed, its entry point has done it.
+    if not config.pluginmanager.has_plugin("thanosql"):
+        config.pluginmanager.register(pytest_plugin, "thanosql")
+
+
 @pytest.fixture
-def connection():
-    with thanosql.connect(":memory:") as connection:
-        yield connection
-    connection.close()
+def connection(thanosql_memory):
+    return thanosql_memory
 
 
 @pytest.fixture

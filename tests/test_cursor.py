@@ -174,7 +174,10 @@ def test_a_dropped_cursor_is_freed_without_the_garbage_collector(connection):
             else None
         )
         connection.execute("SELECT 1").fetchone()
-        assert not any(type(o) is thanosql.Cursor for o in gc.get_objects())
+        assert not any(
+            type(o) is thanosql.Cursor and o.connection is connection
+            for o in gc.get_objects()
+        )
     finally:
         gc.enable()
     assert before is None or before == 0

@@ -1,1 +1,1 @@
-"""Where people meet thanosql beside the driver: the shell command."""
+"""Where people meet thanosql beside the driver: shell, notebook, SQLAlchemy, pytest."""

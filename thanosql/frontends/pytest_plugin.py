@@ -1,0 +1,148 @@
+"""pytest fixtures for code that uses thanosql: databases, utterances, a trained model.
+
+    def test_calls_are_transcribed(thanosql_trained):
+        rows = my_code.transcribe(thanosql_trained, model="tiny")
+
+pytest imports this file in every run of everybody who has thanosql installed, so it
+imports nothing but what the driver does; torch comes with the first model.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from thanosql import Connection
+
+_WORDS = """
+    zero one two three four five six seven eight nine ten yes no stop go left right
+    up down red green blue call open close door light play turn
+"""
+_UTTERANCES = 60
+_BASE = {
+    "model_type": "parakeet_ctc",
+    "architectures": ["ParakeetForCTC"],
+    "encoder_config": {
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "conv_kernel_size": 5,
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 16,
+        "num_mel_bins": 80,
+        "scale_input": False,
+        "dropout": 0.0,
+        "activation_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "layerdrop": 0.0,
+    },
+}
+_BUILD = """
+BUILD MODEL tiny USING '{base}'
+OPTIONS (epochs=10, batch_size=4, learning_rate=5e-3, validation=0, device='cpu')
+AS SELECT audio, text FROM spoken
+"""
+
+
+@pytest.fixture
+def thanosql_memory() -> Iterator[Connection]:
+    """Yield a connection to an empty database in memory, closed after the test."""
+    import thanosql
+
+    connection = thanosql.connect(":memory:")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def thanosql_path(tmp_path: Path) -> Path:
+    """Return where this test's database file is, once something made it."""
+    return tmp_path / "thanosql.db"
+
+
+@pytest.fixture
+def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
+    """Yield a connection to an empty file, `thanosql_path`, closed after the test."""
+    import thanosql
+
+    connection = thanosql.connect(thanosql_path)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def thanosql_speak() -> Callable[..., bytes]:
+    """Return a function `speak(text, *, seed=0)` that makes a WAV file of a text.
+
+    A pair of tones a letter: no speech, but sound that a small model learns to read.
+    """
+    from thanosql.sample.tones import tones
+
+    return tones
+
+
+@pytest.fixture(scope="session")
+def thanosql_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a directory to BUILD from: the shape of 56,000 weights, none drawn yet."""
+    directory = tmp_path_factory.mktemp("thanosql-base")
+    (directory / "config.json").write_text(json.dumps(_BASE), encoding="utf-8")
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def _thanosql_trained_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    thanosql_base: str,
+    thanosql_speak: Callable[..., bytes],
+) -> Path:
+    import thanosql
+
+    path = tmp_path_factory.mktemp("thanosql-trained") / "trained.db"
+    choose = random.Random(0)
+    texts = [
+        " ".join(choose.choices(_WORDS.split(), k=choose.randint(1, 3)))
+        for _ in range(_UTTERANCES)
+    ]
+    connection = thanosql.connect(path)
+    try:
+        connection.execute("CREATE TABLE spoken (audio BLOB, text TEXT)")
+        connection.executemany(
+            "INSERT INTO spoken VALUES (?, ?)",
+            [
+                (thanosql_speak(text, seed=number), text)
+                for number, text in enumerate(texts)
+            ],
+        )
+        connection.commit()
+        build = _BUILD.format(base=thanosql_base.replace("'", "''"))
+        connection.execute(build).fetchall()
+    finally:
+        connection.close()
+    return path
+
+
+@pytest.fixture
+def thanosql_trained(
+    _thanosql_trained_once: Path, thanosql_path: Path
+) -> Iterator[Connection]:
+    """Yield a connection to a file with a trained model, closed after the test.
+
+    Model ``tiny`` reads what `thanosql_speak` says; it is trained once a session, in
+    seconds, on table ``spoken (audio, text)``. The file is `thanosql_path`, a copy
+    that the test may do anything to.
+    """
+    import thanosql
+
+    shutil.copy(_thanosql_trained_once, thanosql_path)
+    connection = thanosql.connect(thanosql_path)
+    yield connection
+    connection.close()
