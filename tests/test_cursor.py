@@ -248,3 +248,14 @@ def test_a_script_is_not_split_inside_any_kind_of_quotes(connection, quoted):
     connection.execute('CREATE TABLE t ("a;")')
     connection.executescript(f"CREATE TABLE u AS SELECT {quoted} FROM t; SELECT 1")
     assert connection.execute("SELECT count(*) FROM u").fetchone() == (0,)
+
+
+def test_executemany_survives_that_its_table_was_made_anew(connection):
+    for _ in range(20):
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
+        cursor = connection.executemany(
+            "INSERT INTO t (name) VALUES (?)", [("a",), ("b",)]
+        )
+        assert cursor.rowcount == 2
+        connection.commit()
+        connection.execute("DROP TABLE t")

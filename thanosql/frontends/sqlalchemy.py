@@ -72,6 +72,8 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
             for name, convert in _CONNECT_ARGUMENTS.items()
             if name in query
         }
+        # A pool hands a connection from thread to thread, one at a time.
+        arguments["check_same_thread"] = not self._is_url_file_db(url)
         database = url.database or ":memory:"
         if arguments.get("uri"):
             # The rest is SQLite's: file:calls.db?mode=ro

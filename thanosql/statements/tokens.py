@@ -80,7 +80,7 @@ class Token(NamedTuple):
         if self.kind == "blob":
             return binascii.unhexlify(self.text[2:-1])
         if self.text[:2] in ("0x", "0X"):
-            return int(self.text, 16)
+            return int(self.text[2:], 16)
         try:
             return int(self.text)
         except ValueError:
