@@ -30,6 +30,15 @@ def pytest_configure(config):
         config.pluginmanager.register(pytest_plugin, "thanosql")
 
 
+def pytest_collection_modifyitems(items):
+    # The longest first, so that workers side by side end at about the same time.
+    def seconds(item):
+        slow = item.get_closest_marker("slow")
+        return 0 if slow is None else slow.kwargs.get("seconds", 30)
+
+    items.sort(key=seconds, reverse=True)
+
+
 @pytest.fixture
 def connection(thanosql_memory):
     return thanosql_memory
