@@ -8,13 +8,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import closing, nullcontext
 from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from thanosql import errors, runs, store
+from thanosql import errors, store
 from thanosql.progress import Progress
 
 if TYPE_CHECKING:
@@ -292,35 +298,50 @@ def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A trained model, and what is to be kept of its training."""
+class Material:
+    """A base and the rows to train it on, looked at and found good."""
 
     recognizer: Recognizer
-    run: runs.Run
-    learned: Sequence[int]
-    "Numbers of the rows trained on, from 1."
-    held_out: Sequence[int]
-    "Numbers of the rows validated on, of the validation query if there was one."
+    rows: Rows
+    validation_rows: Rows
+    "Those that `held_out` belong to."
+    learned: Sequence[Utterance]
+    held_out: Sequence[Utterance]
+    dropped: Mapping[str, int]
+    "Characters of the texts that the vocabulary cannot spell, counted."
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, in all."""
+        return sum(u.seconds for u in (*self.learned, *self.held_out))
+
+    def digests(self) -> tuple[str, str]:
+        """Return a digest of the base, and one of the recordings as they were heard."""
+        from thanosql.speech import checkpoint
+
+        return (
+            checkpoint.fingerprint(self.recognizer),
+            checkpoint.recordings_digest(self.learned, self.held_out),
+        )
 
 
-def build(
+def prepare(
     open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
     rows: Rows,
     held_out: Rows | None,
     options: BuildOptions,
     root: Path | None,
-) -> Built:
-    """Train a base on rows of (audio, text) and return it.
+    interrupted: Callable[[], bool],
+) -> Material:
+    """Open a base and look at all rows of (audio, text); bad ones are an error.
 
     `open_base` is given what yields the texts, for a base without a vocabulary.
     `held_out` are the rows of a validation query; without one a share of `rows` is
-    taken. All rows that are bad are named before the training starts.
+    taken. `interrupted` says whether to stop.
     """
-    from thanosql.speech import examination, training
+    from thanosql.speech import examination
     from thanosql.speech.conditions import seeded
 
-    started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    began = time.monotonic()
     if not rows:
         message = "the query gives no rows to train on"
         raise errors.TrainingError(message)
@@ -328,7 +349,8 @@ def build(
         recognizer = open_base(
             lambda: (text for _, text in rows if isinstance(text, str))
         )
-    with Progress() as progress:
+    with Progress() as shown:
+        progress = _stopping(shown, interrupted)
         examined = examination.examine(recognizer, rows, root, progress)
         if examined.bad:
             raise examination.bad_rows_error(examined.bad, len(rows))
@@ -346,42 +368,76 @@ def build(
             learned, validation = examination.hold_out(
                 learned, options.validation, options.seed
             )
-        wanted = {
-            field.name: getattr(options, field.name)
-            for field in fields(training.TrainingConfig)
-        }
-        # Fresh weights are trained in any case, so "auto" needs no look at them.
-        wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
-        epochs = list(
+    return Material(
+        recognizer,
+        rows,
+        rows if held_out is None else held_out,
+        learned,
+        validation,
+        dict(examined.dropped),
+    )
+
+
+def train(
+    material: Material,
+    options: BuildOptions,
+    root: Path | None,
+    folder: Path | None,
+    interrupted: Callable[[], bool],
+) -> Generator[Sequence[Any], None, None]:
+    """Train the recognizer, yielding a row an epoch; the last column: the best so far.
+
+    `folder` keeps its checkpoint, and is gone on from where it holds one already.
+    """
+    from thanosql.speech import training
+    from thanosql.speech.checkpoint import Checkpoints
+
+    wanted = {
+        field.name: getattr(options, field.name)
+        for field in fields(training.TrainingConfig)
+    }
+    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+    with (
+        Progress() as shown,
+        nullcontext() if folder is None else Checkpoints(folder) as checkpoints,
+        closing(
             training.train(
-                recognizer,
-                rows,
-                learned,
-                validation,
+                material.recognizer,
+                material.rows,
+                material.learned,
+                material.held_out,
                 training.TrainingConfig(**wanted),
                 root,
-                progress,
-                validation_rows=held_out,
+                _stopping(shown, interrupted),
+                validation_rows=material.validation_rows,
+                checkpoints=checkpoints,
             )
-        )
-    best = max(epoch.epoch for epoch in epochs if epoch.best)
-    return Built(
-        recognizer,
-        runs.Run(
-            device=str(recognizer.device),
-            utterances=len(learned),
-            validation_utterances=len(validation),
-            audio_seconds=sum(u.seconds for u in (*learned, *validation)),
-            dropped=dict(examined.dropped),
-            started_at=started_at,
-            seconds=time.monotonic() - began,
-            epochs=[
-                (*astuple(epoch)[:-1], int(epoch.epoch == best)) for epoch in epochs
-            ],
-        ),
-        learned=[utterance.row for utterance in learned],
-        held_out=[utterance.row for utterance in validation],
-    )
+        ) as epochs,
+    ):
+        for epoch in epochs:
+            yield astuple(epoch)
+
+
+def checkpointed_epochs(folder: Path) -> int:
+    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    from thanosql.speech import checkpoint
+
+    return checkpoint.epochs(folder)
+
+
+def _stopping(
+    progress: Progress, interrupted: Callable[[], bool]
+) -> Callable[..., None]:
+    """Return what shows progress, and stops the work where that is asked for."""
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if interrupted():
+            message = "interrupted"
+            raise errors.OperationalError(message)
+        progress(stage, done, total, **facts)
+
+    return tell
 
 
 def _warn_of_dropped(examined: Examination) -> None:

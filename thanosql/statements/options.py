@@ -218,6 +218,9 @@ class BuildOptions(_SpeechOptions):
         "share of the rows to validate on, or a query for other rows",
     )
     overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+    resume: bool = _option(
+        False, _FLAG, "go on with an interrupted training of the same model and rows"
+    )
     gradient_checkpointing: bool = _option(
         False, _FLAG, "compute twice what would be kept: slower, in less memory"
     )
