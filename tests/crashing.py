@@ -1,7 +1,7 @@
 """Break trainings off at many moments, in real processes: moments in, findings out.
 
 One process imports torch and forks a child for each training; a line of JSON a moment
-tells what was found after it. What the children are told: arguments of the command line.
+tells what was found after it.
 """
 
 from __future__ import annotations
@@ -157,6 +157,11 @@ def break_off(path, base, stage, occurrence, delay, number):
     return json.loads(content) if content else None
 
 
+def tell(finding):
+    sys.stdout.write(json.dumps(finding) + "\n")
+    sys.stdout.flush()
+
+
 def main(template, base, moments, seed):
     draw = random.Random(seed)
     folder = Path(template).parent
@@ -169,7 +174,7 @@ def main(template, base, moments, seed):
     found(warm)
     before = answer(lambda: found(path))
     answer(lambda: build(path, base, resume=False))
-    print(json.dumps({"before": before, "expected": answer(lambda: found(path))}))
+    tell({"before": before, "expected": answer(lambda: found(path))})
     for moment in range(moments):
         path = folder / f"moment{moment}.db"
         shutil.copy(template, path)
@@ -187,18 +192,15 @@ def main(template, base, moments, seed):
         broken = answer(lambda path=path: found(path))
         finished = answer(lambda path=path: build(path, base, resume=True))
         resumed = answer(lambda path=path: found(path))
-        print(
-            json.dumps(
-                {
-                    "stage": stage,
-                    "signal": number.name,
-                    "said": said,
-                    "broken": broken,
-                    "finished": finished,
-                    "resumed": resumed,
-                }
-            ),
-            flush=True,
+        tell(
+            {
+                "stage": stage,
+                "signal": number.name,
+                "said": said,
+                "broken": broken,
+                "finished": finished,
+                "resumed": resumed,
+            }
         )
         path.unlink()
 

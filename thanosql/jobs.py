@@ -159,6 +159,7 @@ def transcribe(
                 precision=options.precision,
                 device=options.device,
                 chunk_seconds=options.chunk_seconds,
+                on_error=options.on_error,
                 root=root,
                 first_row=first_row,
             )
@@ -182,32 +183,42 @@ def evaluate(
     Row count, WER, the ends of its 95 % confidence interval, CER, words,
     substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
     The reference is normalized to what the model can spell, as the texts it was
-    trained on were.
+    trained on were. With on_error='null' bad rows are left out, and their number comes
+    last.
     """
     from thanosql.speech import metrics
 
     began = time.monotonic()
     spelling = _loaded.get(models, model).spelling
-    references: deque[str] = deque()
+    references: deque[str | None] = deque()  # None of a bad row
+    lenient = options.on_error == "null"
 
     def recordings() -> Iterator[Any]:
         for row, (audio, text) in enumerate(rows, start=1):
-            references.append(_reference(spelling, row, text))
+            try:
+                references.append(_reference(spelling, row, text))
+            except errors.DataError:
+                if not lenient:
+                    raise
+                references.append(None)
             yield audio
 
-    count, audio_seconds = 0, 0.0
+    count, left_out, audio_seconds = 0, 0, 0.0
     words, characters = metrics.EditCounts(), metrics.EditCounts()
     utterances: Counter[tuple[int, int]] = Counter()  # (errors, words) of each
     with closing(transcribe(models, model, recordings(), options, root)) as batches:
         for batch in batches:
             for each in batch:
                 reference = references.popleft()
+                if reference is None or each.text is None:
+                    left_out += 1
+                    continue
                 edits = metrics.word_errors([reference], [each.text])
                 utterances[edits.errors, edits.reference_length] += 1
                 words += edits
                 characters += metrics.character_errors([reference], [each.text])
-            count += len(batch)
-            audio_seconds += sum(each.seconds for each in batch)
+                count += 1
+                audio_seconds += each.seconds
     return (
         count,
         words.rate,
@@ -219,6 +230,7 @@ def evaluate(
         words.insertions,
         audio_seconds,
         time.monotonic() - began,
+        *((left_out,) if lenient else ()),
     )
 
 

@@ -255,6 +255,12 @@ class _ListeningOptions(_SpeechOptions):
         "number format of the model's arithmetic; `auto` is what the device is fast "
         "in; `int8`, on a CPU only, is faster and a little less exact",
     )
+    on_error: Literal["raise", "null"] = _option(
+        "raise",
+        _one_of("raise", "null"),
+        "what a bad row does: end the statement, or become NULL, with the reason in "
+        "one more column, `error`",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
