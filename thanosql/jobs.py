@@ -17,7 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import closing, nullcontext
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from thanosql import errors, store
@@ -26,10 +26,12 @@ from thanosql.progress import Progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from thanosql.speech.examination import Examination, Utterance
+    from thanosql.speech.checkup import Checkup
+    from thanosql.speech.examination import BadRow, Examination, Utterance
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.recordings import Recording
     from thanosql.speech.text import Spelling
+    from thanosql.speech.training import TrainingConfig
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
 
@@ -311,7 +313,7 @@ def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A base and the rows to train it on, looked at and found good."""
+    """A base and the rows to train it on, looked at."""
 
     recognizer: Recognizer
     rows: Rows
@@ -321,6 +323,8 @@ class Material:
     held_out: Sequence[Utterance]
     dropped: Mapping[str, int]
     "Characters of the texts that the vocabulary cannot spell, counted."
+    bad: Sequence[BadRow] = ()
+    bad_held_out: Sequence[BadRow] = ()
 
     @property
     def seconds(self) -> float:
@@ -344,12 +348,14 @@ def prepare(
     options: BuildOptions,
     root: Path | None,
     interrupted: Callable[[], bool],
+    checkup: Checkup | None = None,
 ) -> Material:
-    """Open a base and look at all rows of (audio, text); bad ones are an error.
+    """Open a base and look at all rows of (audio, text).
 
     `open_base` is given what yields the texts, for a base without a vocabulary.
     `held_out` are the rows of a validation query; without one a share of `rows` is
-    taken. `interrupted` says whether to stop.
+    taken. `interrupted` says whether to stop. `checkup` takes note of what is
+    remarkable; without one, bad rows are an error, that lists them.
     """
     from thanosql.speech import examination
     from thanosql.speech.conditions import seeded
@@ -363,20 +369,23 @@ def prepare(
         )
     with Progress() as shown:
         progress = _stopping(shown, interrupted)
-        examined = examination.examine(recognizer, rows, root, progress)
-        if examined.bad:
-            raise examination.bad_rows_error(examined.bad, len(rows))
-        _warn_of_dropped(examined)
+        examined = examination.examine(recognizer, rows, root, progress, checkup)
+        if checkup is None:
+            if examined.bad:
+                raise examination.bad_rows_error(examined.bad, len(rows))
+            _warn_of_dropped(examined)
         learned: Sequence[Utterance] = examined.utterances
         validation: Sequence[Utterance] = ()
+        bad_held_out: Sequence[BadRow] = ()
         if held_out is not None:
             checked = examination.examine(recognizer, held_out, root, progress)
-            if checked.bad:
+            bad_held_out = checked.bad
+            if checked.bad and checkup is None:
                 raise examination.bad_rows_error(
                     checked.bad, len(held_out), "the validation query"
                 )
             validation = checked.utterances
-        elif isinstance(options.validation, float):
+        elif isinstance(options.validation, float) and learned:
             learned, validation = examination.hold_out(
                 learned, options.validation, options.seed
             )
@@ -387,7 +396,63 @@ def prepare(
         learned,
         validation,
         dict(examined.dropped),
+        examined.bad,
+        bad_held_out,
     )
+
+
+def checkup(root: Path | None) -> Checkup:
+    """Return what takes note of recordings in `prepare`."""
+    from thanosql.speech.checkup import Checkup
+
+    return Checkup(root)
+
+
+def estimated_seconds(
+    material: Material, options: BuildOptions, root: Path | None
+) -> float | None:
+    """Return how long a training will take, by its second and third step.
+
+    Their time, by the seconds of audio in them, is taken for all epochs; validation,
+    forwards only, for a third of it. The recognizer is of no use after this. None
+    where there are no three steps.
+    """
+    from thanosql.speech import training
+
+    steps: list[tuple[float, float]] = []
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if stage == "train":
+            steps.append((time.monotonic(), facts["audio_seconds"]))
+
+    config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
+    with closing(
+        training.train(
+            material.recognizer, material.rows, material.learned, (), config, root, tell
+        )
+    ) as epochs:
+        next(epochs)
+    if len(steps) < 3:
+        return None
+    pace = (steps[2][0] - steps[0][0]) / (steps[2][1] - steps[0][1])
+    count = -(-len(material.learned) // options.batch_size) * options.epochs
+    share = min(1.0, (options.max_steps or count) / count)
+    learned = sum(u.seconds for u in material.learned)
+    held_out = sum(u.seconds for u in material.held_out)
+    seconds = pace * options.epochs * share * (learned + held_out / 3)
+    return min(seconds, options.time_limit or seconds)
+
+
+def _config(options: BuildOptions) -> TrainingConfig:
+    from thanosql.speech import training
+
+    wanted = {
+        field.name: getattr(options, field.name)
+        for field in fields(training.TrainingConfig)
+    }
+    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+    return training.TrainingConfig(**wanted)
 
 
 def train(
@@ -404,12 +469,6 @@ def train(
     from thanosql.speech import training
     from thanosql.speech.checkpoint import Checkpoints
 
-    wanted = {
-        field.name: getattr(options, field.name)
-        for field in fields(training.TrainingConfig)
-    }
-    # Fresh weights are trained in any case, so "auto" needs no look at them.
-    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
     with (
         Progress() as shown,
         nullcontext() if folder is None else Checkpoints(folder) as checkpoints,
@@ -419,7 +478,7 @@ def train(
                 material.rows,
                 material.learned,
                 material.held_out,
-                training.TrainingConfig(**wanted),
+                _config(options),
                 root,
                 _stopping(shown, interrupted),
                 validation_rows=material.validation_rows,

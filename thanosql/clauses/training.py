@@ -32,9 +32,14 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     ("seconds", "REAL"),
     ("kept", "INTEGER"),
 )
+_FINDING_COLUMNS: tuple[Column, ...] = (
+    ("finding", "TEXT"),
+    ("row", "INTEGER"),
+    ("value", None),
+)
 _WITHOUT_EFFECT_ON_WEIGHTS = {
     "audio_col", "text_col",  # the rows themselves are compared
-    "device", "feature_cache", "gradient_checkpointing", "overwrite", "resume",
+    "check_only", "device", "feature_cache", "gradient_checkpointing", "overwrite", "resume",
 }  # fmt: skip
 
 
@@ -106,6 +111,11 @@ def _train(
         query = _validation_query(options.validation)
         held_out = Pairs(execution.source(query, for_effect=True), options)
     rows_of_epochs: list[Sequence[Any]] = []
+    if options.check_only:
+        return Relation(
+            _FINDING_COLUMNS,
+            lambda: _findings(execution, pairs, held_out, options, open_model),
+        )
 
     def train() -> None:
         if skip():
@@ -210,6 +220,47 @@ def _noted(
     for epoch in epochs:
         ledger.add(epoch[:-1])
         yield epoch
+
+
+def _findings(
+    execution: Execution,
+    pairs: Pairs,
+    held_out: Pairs | None,
+    options: statements.BuildOptions,
+    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer],
+) -> Iterator[Sequence[Any]]:
+    """Yield what a training of these rows would meet, nothing of which it does."""
+    rows = KeptRows(pairs, 2)
+    checkup = jobs.checkup(execution.audio_root)
+    material = jobs.prepare(
+        open_model,
+        rows,
+        None if held_out is None else KeptRows(held_out, 2),
+        options,
+        execution.audio_root,
+        execution.interrupted,
+        checkup,
+    )
+    yield "rows", None, len(rows)
+    yield "rows to train on", None, len(material.learned)
+    yield "rows to validate on", None, len(material.held_out)
+    yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
+    yield "hours of audio", None, material.seconds / 3600
+    if material.learned:
+        seconds = jobs.estimated_seconds(material, options, execution.audio_root)
+        yield "estimated seconds of training", None, seconds
+    for rate, count in checkup.rate_counts().most_common():
+        yield f"rows of {rate} Hz", None, count
+    for character, count in sorted(material.dropped.items(), key=lambda item: -item[1]):
+        yield f"left out of the texts: {character!r}", None, count
+    for bad in material.bad:
+        yield "bad", bad.row, bad.reason
+    for bad in material.bad_held_out:
+        yield "bad, of the validation query", bad.row, bad.reason
+    for row in sorted(checkup.silent):
+        yield "silent", row, None
+    for row, earlier in checkup.duplicates():
+        yield "same recording", row, f"as row {earlier}"
 
 
 @contextmanager

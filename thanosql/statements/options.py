@@ -218,6 +218,9 @@ class BuildOptions(_SpeechOptions):
         "share of the rows to validate on, or a query for other rows",
     )
     overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+    check_only: bool = _option(
+        False, _FLAG, "report what is to be known of the rows, and train nothing"
+    )
     resume: bool = _option(
         False, _FLAG, "go on with an interrupted training of the same model and rows"
     )
