@@ -76,7 +76,7 @@ def test_bad_rows_of_a_validation_query_are_told_apart(mixed, base):
     found = findings(mixed, base, f", validation='{query}'")
     (bad,) = [each for each in found if each[0] == "bad, of the validation query"]
     assert bad[1] == 2
-    assert dict((f[0], f[2]) for f in found)["rows to validate on"] == 1
+    assert {f[0]: f[2] for f in found}["rows to validate on"] == 1
 
 
 def test_a_training_of_bad_rows_still_refuses_them(mixed, base):

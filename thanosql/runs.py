@@ -188,9 +188,12 @@ class Ledger:
     def _put(self, connection: apsw.Connection, status: str, reason: str | None) -> int:
         connection.execute(SCHEMA)
         run = self._run
-        run_id: int | None = connection.execute(
-            "SELECT id FROM main.thanosql_runs WHERE training = ?", (run.training,)
-        ).get
+        run_id, before = connection.execute(
+            "SELECT id, status FROM main.thanosql_runs WHERE training = ?",
+            (run.training,),
+        ).fetchone() or (None, "")
+        if before == "stored" and status not in ("training", "stored"):
+            return int(run_id)  # what came behind the commit changes nothing of it
         if run_id is None:
             run_id = self._insert(connection)
             self._written = 0
@@ -221,7 +224,7 @@ class Ledger:
             """,
             ((run_id, *epoch) for epoch in self._epochs[self._written :]),
         )
-        return run_id
+        return int(run_id)
 
     def _insert(self, connection: apsw.Connection) -> int:
         run, parent = self._run, self._run.parent
@@ -292,23 +295,6 @@ def settle(connection: apsw.Connection) -> None:
                 """,
                 (*outcome, run_id, training),
             )
-
-
-def is_stored(connection: apsw.Connection, training: str) -> bool:
-    """Return whether the model of a training was stored."""
-    try:
-        with guarded(connection):
-            return bool(
-                connection.execute(
-                    """
-                    SELECT EXISTS (SELECT 1 FROM main.thanosql_runs
-                                   WHERE training = ? AND status = 'stored')
-                    """,
-                    (training,),
-                ).get
-            )
-    except apsw.SQLError:  # no such table
-        return False
 
 
 def _opened(database: str, patience: float = 0.0) -> apsw.Connection:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from thanosql import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from filelock import FileLock
 
@@ -95,11 +95,13 @@ class Training:
         """Remove the folder: the model is stored, or nothing can come of it."""
         folder, self.folder = self.folder, None
         if folder is not None:
-            (folder / _IDENTITY).unlink(missing_ok=True)  # no folder without its lock
             self.release()
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others are there
-                folder.parent.rmdir()
+            with suppress(OSError):  # another process removes it too
+                # What it is goes last, so that what is half removed is found again.
+                for path in sorted(folder.iterdir(), key=lambda p: p.name == _IDENTITY):
+                    path.unlink(missing_ok=True)
+                folder.rmdir()
+                folder.parent.rmdir()  # if it was the last there
 
 
 def home(database: str) -> Path:
@@ -121,13 +123,11 @@ def opened(
     identity: Identity,
     *,
     resume: bool,
-    is_stored: Callable[[str], bool],
 ) -> Iterator[Training]:
     """Return the training of that identity, in a folder that no other process uses.
 
     resume: with what an earlier one left there; it is an OperationalError if that is
     another's, or still at work. Else what was left of that model name is removed.
-    is_stored: says of a training's id whether its model was stored after all.
     """
     training: Training | None = None
     for folder in _folders(where):
@@ -148,7 +148,7 @@ def opened(
             continue
         earlier = Training(folder.name, folder, lock)
         worthless = not (folder / "checkpoint.safetensors").is_file()
-        if not resume or worthless or training or is_stored(folder.name):
+        if not resume or worthless or training:
             earlier.discard()
             continue
         difference = identity.difference(found)

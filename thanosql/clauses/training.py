@@ -39,7 +39,8 @@ _FINDING_COLUMNS: tuple[Column, ...] = (
 )
 _WITHOUT_EFFECT_ON_WEIGHTS = {
     "audio_col", "text_col",  # the rows themselves are compared
-    "check_only", "device", "feature_cache", "gradient_checkpointing", "overwrite", "resume",
+    "check_only", "device", "feature_cache", "gradient_checkpointing", "overwrite",
+    "resume",
 }  # fmt: skip
 
 
@@ -163,7 +164,6 @@ def _train(
             trainings.home(database),
             identity,
             resume=options.resume,
-            is_stored=lambda id_: runs.is_stored(execution.database, id_),
         ) as training:
             run = runs.Run(
                 training=training.id,

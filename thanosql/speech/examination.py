@@ -79,7 +79,8 @@ def examine(
     """Decode all recordings, spell all texts, and return what fits and what is bad.
 
     rows: (audio, text) each; read once, in order, in the calling thread. root: the
-    folder relative paths start from. checkup: takes note of what is remarkable. Raises nothing for a bad row: all are returned.
+    folder relative paths start from. checkup: takes note of what is remarkable. Raises
+    nothing for a bad row: all are returned.
     """
     dropped: Counter[str] = Counter()
 
