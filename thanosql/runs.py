@@ -188,12 +188,16 @@ class Ledger:
     def _put(self, connection: apsw.Connection, status: str, reason: str | None) -> int:
         connection.execute(SCHEMA)
         run = self._run
-        run_id, before = connection.execute(
+        found = connection.execute(
             "SELECT id, status FROM main.thanosql_runs WHERE training = ?",
             (run.training,),
-        ).fetchone() or (None, "")
-        if before == "stored" and status not in ("training", "stored"):
-            return int(run_id)  # what came behind the commit changes nothing of it
+        ).fetchone()
+        run_id: int | None = None
+        before = ""
+        if found is not None:
+            run_id, before = found
+        if run_id and before == "stored" and status not in ("training", "stored"):
+            return run_id  # what came behind the commit changes nothing of it
         if run_id is None:
             run_id = self._insert(connection)
             self._written = 0
@@ -224,7 +228,7 @@ class Ledger:
             """,
             ((run_id, *epoch) for epoch in self._epochs[self._written :]),
         )
-        return int(run_id)
+        return run_id
 
     def _insert(self, connection: apsw.Connection) -> int:
         run, parent = self._run, self._run.parent
