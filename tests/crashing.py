@@ -103,7 +103,7 @@ def found(path):
                 "(SELECT model_id FROM thanosql_files)",
             )
         ),
-        "folders": len(list(Path(f"{path}-thanosql").glob("*"))),
+        "folders": len(list(Path(f"{path}-thanosql").glob("*/identity.json"))),
     }
     connection.close()
     return result

@@ -1,6 +1,7 @@
 """Trainings that break off, in this process: what is kept, and how they go on."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -321,6 +322,30 @@ def test_another_thread_can_interrupt_a_training(calls, base, monkeypatch):
     assert runs(calls)[0][0] == "interrupted"
     built(calls, base, "resume=TRUE,")
     assert [row[0] for row in runs(calls)] == ["stored"]
+
+
+def test_what_a_kill_left_of_a_folder_is_removed_once_it_is_old(calls, base):
+    young, old = folder(calls) / "young", folder(calls) / "old"
+    for each in (young, old):
+        each.mkdir(parents=True)
+        (each / "lock").touch()
+    os.utime(old, (0, 0))
+    built(calls, base)
+    assert [path.name for path in folder(calls).iterdir()] == ["young"]
+
+
+def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    # As a kill leaves it: no word of how it ended.
+    calls.execute("UPDATE thanosql_runs SET status = 'training'")
+    calls.commit()
+    for path in folder(calls).glob("*/outcome.json"):
+        path.unlink()
+    changes = calls.total_changes
+    assert calls.execute("SELECT status FROM thanosql_runs").fetchone() == ("killed",)
+    assert calls.total_changes == changes
 
 
 def test_a_checkpoint_is_no_pickle(calls, base, broken, whole):

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from filelock import FileLock
+
+_JUST_BEGUN = 60.0
+"""Seconds in which a folder may be without what it is: its process writes that next."""
 
 _LOCK, _IDENTITY, _OUTCOME = "lock", "identity.json", "outcome.json"
 
@@ -132,7 +136,9 @@ def opened(
     training: Training | None = None
     for folder in _folders(where):
         found = _identity(folder)
-        if found is None or found.model.casefold() != identity.model.casefold():
+        if found is None and _age(folder) < _JUST_BEGUN:
+            continue
+        if found and found.model.casefold() != identity.model.casefold():
             continue
         try:
             lock = _locked(folder)
@@ -147,8 +153,8 @@ def opened(
                 raise errors.OperationalError(message)
             continue
         earlier = Training(folder.name, folder, lock)
-        worthless = not (folder / "checkpoint.safetensors").is_file()
-        if not resume or worthless or training:
+        has_state = (folder / "checkpoint.safetensors").is_file()
+        if found is None or not resume or not has_state or training:
             earlier.discard()
             continue
         difference = identity.difference(found)
@@ -202,6 +208,13 @@ def _new(where: Path, identity: Identity) -> Training:
         shutil.rmtree(folder, ignore_errors=True)
         return Training(id_, None, None)
     return Training(id_, folder, lock)
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:  # gone
+        return 0.0
 
 
 def _folders(where: Path) -> list[Path]:

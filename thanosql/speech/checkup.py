@@ -38,7 +38,9 @@ class Checkup:
         self.rates[row] = original_rate(value, self.root)
         if float(np.abs(waveform).max(initial=0)) < SILENT:
             self.silent.add(row)
-        self._digests[row] = hashlib.blake2b(waveform.tobytes(), digest_size=16).digest()
+        self._digests[row] = hashlib.blake2b(
+            waveform.tobytes(), digest_size=16
+        ).digest()
 
     def rate_counts(self) -> Counter[int]:
         """Return how many rows have each rate."""
