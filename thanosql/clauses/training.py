@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -124,6 +125,8 @@ def _train(
         execution.store.check_new(node.name, overwrite=overwrite)
         execution.warn_if_transaction_is_implicit("the model")
         database = execution.database.filename
+        if not Path(database).is_file():  # in memory, under whatever name
+            database = ""
         is_ours_alone = execution.database.in_transaction
         stored = execution.store.find(origin)
         # Read to their end, and kept aside: no lock is held while training.

@@ -129,6 +129,7 @@ def train(
                     if best_epoch == loop.epoch and not loop.ended:
                         kept = weights_of(at)
                 results = [EpochResult(*values) for values in at.facts["results"]]
+                del saved, at
                 yield from results
             ended = loop.ended
             while not ended:
@@ -176,6 +177,7 @@ def train(
                     checkpoints.save(
                         State(state.tensors, facts), {} if improved else kept
                     )
+                    state = None  # which is three times the model
                 yield results[-1]
             model.load_state_dict(kept, strict=False)
         final = best or loop.score(utterances[:SAMPLE], rows)
