@@ -89,7 +89,8 @@ def test_memory_is_flat_over_twenty_thousand_rows(calls):
     calls.executemany("INSERT INTO short VALUES (?)", [(clip,)] * 100)
     query = (
         "PREDICT USING m OPTIONS (batch_size=64) AS "
-        "SELECT a.audio FROM short AS a, generate_series(1, {}) "
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+        "SELECT a.audio FROM n, short AS a"
     )
 
     def peak(times):

@@ -296,6 +296,15 @@ def test_within_a_transaction_nothing_is_written_before_its_end(calls, base, bro
     calls.execute("ROLLBACK")
 
 
+def test_an_interrupt_from_the_keyboard_tells_how_to_go_on(calls, base, broken, whole):
+    broken(2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        built(calls, base)
+    (note,) = caught.value.__notes__
+    assert "after epoch 2: run the statement again with resume=True" in note
+    assert runs(calls) == [("interrupted", 2)]
+
+
 def test_a_failed_run_says_why(calls, base, broken):
     broken(1, thanosql.AudioError("row 3: gone"))
     with pytest.raises(thanosql.AudioError):

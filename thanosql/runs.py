@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LIVE_EVERY = 1.0
 """Seconds between two writings of epochs: a commit waits for the disk."""
 
+_PATIENCE = 0.1
+"""Seconds that the training waits for a lock, so that others can read of it."""
+
 _ID = "[0-9a-f]{32}"
 
 _FACTS = {
@@ -177,7 +180,7 @@ class Ledger:
         if not self._database:
             return
         try:
-            with closing(_opened(self._database, patience=1.0)) as connection:
+            with closing(_opened(self._database, _PATIENCE)) as connection:
                 with transaction(connection), guarded(connection):
                     self._put(connection, status, reason)
                 self._written = len(self._epochs)
