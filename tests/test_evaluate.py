@@ -144,13 +144,13 @@ def test_the_rows_of_a_run_are_kept_as_digests(trained):
             "EVALUATE USING m OPTIONS (per_row=1) "
             "AS SELECT audio, text, 1 AS wer FROM calls",
             thanosql.OptionError,
-            "a column 'wer' is one of the scores",
+            "a column 'wer' is one of those that are added",
         ),
         (
             "EVALUATE USING m OPTIONS (per_row=1, result_col=words) "
             "AS SELECT * FROM calls",
             thanosql.OptionError,
-            "a column 'words' is one of the scores",
+            "a column 'words' is one of those that are added",
         ),
         (
             "EVALUATE USING m OPTIONS (per_row=1, result_col=text) "

@@ -126,7 +126,7 @@ def test_kept_rows_are_a_sequence():
 
 def test_kept_texts_are_found_by_key():
     texts = KeptTexts()
-    texts.put([(b"a", "one"), (b"b", "")])
-    assert texts.get(b"a") == "one"
-    assert texts.get(b"b") == ""
+    texts.put([(b"a", "one", None), (b"b", None, "why")])
+    assert texts.get(b"a") == ("one", None)
+    assert texts.get(b"b") == (None, "why")
     assert texts.get(b"c") is None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from thanosql import clauses, errors, statements, store
+from thanosql import clauses, errors, runs, statements, store
 from thanosql.relation import register, unregister
 from thanosql.source import Source
 
@@ -41,6 +41,7 @@ class Execution:
         self, connection: Connection, query: statements.Query, parameters: Parameters
     ) -> None:
         statements.check_parameters(query, parameters)
+        runs.settle(connection.apsw)
         root = connection.audio_root
         self.audio_root = None if root is None else Path(root)
         self.database = connection.apsw
@@ -132,6 +133,10 @@ class Execution:
     ) -> _Options:
         """Return a clause's options, checked."""
         return statements.bind(cls, raw, self.value, self._query.sql)
+
+    def interrupted(self) -> bool:
+        """Whether another thread has called the connection's `interrupt`."""
+        return self.database.is_interrupted
 
     def value(self, parameter: statements.Parameter) -> Any:
         """Return what is bound to a parameter of the statement."""

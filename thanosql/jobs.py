@@ -8,22 +8,30 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import closing, nullcontext
+from dataclasses import astuple, dataclass, fields, replace
 from typing import IO, TYPE_CHECKING, Any
 
-from thanosql import errors, runs, store
+from thanosql import errors, store
 from thanosql.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from thanosql.speech.examination import Examination, Utterance
+    from thanosql.speech.checkup import Checkup
+    from thanosql.speech.examination import BadRow, Examination, Utterance
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.recordings import Recording
     from thanosql.speech.text import Spelling
+    from thanosql.speech.training import TrainingConfig
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
 
@@ -153,6 +161,7 @@ def transcribe(
                 precision=options.precision,
                 device=options.device,
                 chunk_seconds=options.chunk_seconds,
+                on_error=options.on_error,
                 root=root,
                 first_row=first_row,
             )
@@ -176,32 +185,42 @@ def evaluate(
     Row count, WER, the ends of its 95 % confidence interval, CER, words,
     substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
     The reference is normalized to what the model can spell, as the texts it was
-    trained on were.
+    trained on were. With on_error='null' bad rows are left out, and their number comes
+    last.
     """
     from thanosql.speech import metrics
 
     began = time.monotonic()
     spelling = _loaded.get(models, model).spelling
-    references: deque[str] = deque()
+    references: deque[str | None] = deque()  # None of a bad row
+    lenient = options.on_error == "null"
 
     def recordings() -> Iterator[Any]:
         for row, (audio, text) in enumerate(rows, start=1):
-            references.append(_reference(spelling, row, text))
+            try:
+                references.append(_reference(spelling, row, text))
+            except errors.DataError:
+                if not lenient:
+                    raise
+                references.append(None)
             yield audio
 
-    count, audio_seconds = 0, 0.0
+    count, left_out, audio_seconds = 0, 0, 0.0
     words, characters = metrics.EditCounts(), metrics.EditCounts()
     utterances: Counter[tuple[int, int]] = Counter()  # (errors, words) of each
     with closing(transcribe(models, model, recordings(), options, root)) as batches:
         for batch in batches:
             for each in batch:
                 reference = references.popleft()
+                if reference is None or each.text is None:
+                    left_out += 1
+                    continue
                 edits = metrics.word_errors([reference], [each.text])
                 utterances[edits.errors, edits.reference_length] += 1
                 words += edits
                 characters += metrics.character_errors([reference], [each.text])
-            count += len(batch)
-            audio_seconds += sum(each.seconds for each in batch)
+                count += 1
+                audio_seconds += each.seconds
     return (
         count,
         words.rate,
@@ -213,6 +232,7 @@ def evaluate(
         words.insertions,
         audio_seconds,
         time.monotonic() - began,
+        *((left_out,) if lenient else ()),
     )
 
 
@@ -292,35 +312,54 @@ def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A trained model, and what is to be kept of its training."""
+class Material:
+    """A base and the rows to train it on, looked at."""
 
     recognizer: Recognizer
-    run: runs.Run
-    learned: Sequence[int]
-    "Numbers of the rows trained on, from 1."
-    held_out: Sequence[int]
-    "Numbers of the rows validated on, of the validation query if there was one."
+    rows: Rows
+    validation_rows: Rows
+    "Those that `held_out` belong to."
+    learned: Sequence[Utterance]
+    held_out: Sequence[Utterance]
+    dropped: Mapping[str, int]
+    "Characters of the texts that the vocabulary cannot spell, counted."
+    bad: Sequence[BadRow] = ()
+    bad_held_out: Sequence[BadRow] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, in all."""
+        return sum(u.seconds for u in (*self.learned, *self.held_out))
+
+    def digests(self) -> tuple[str, str]:
+        """Return a digest of the base, and one of the recordings as they were heard."""
+        from thanosql.speech import checkpoint
+
+        return (
+            checkpoint.fingerprint(self.recognizer),
+            checkpoint.recordings_digest(self.learned, self.held_out),
+        )
 
 
-def build(
+def prepare(
     open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
     rows: Rows,
     held_out: Rows | None,
     options: BuildOptions,
     root: Path | None,
-) -> Built:
-    """Train a base on rows of (audio, text) and return it.
+    interrupted: Callable[[], bool],
+    checkup: Checkup | None = None,
+) -> Material:
+    """Open a base and look at all rows of (audio, text).
 
     `open_base` is given what yields the texts, for a base without a vocabulary.
     `held_out` are the rows of a validation query; without one a share of `rows` is
-    taken. All rows that are bad are named before the training starts.
+    taken. `interrupted` says whether to stop. `checkup` takes note of what is
+    remarkable; without one, bad rows are an error, that lists them.
     """
-    from thanosql.speech import examination, training
+    from thanosql.speech import examination
     from thanosql.speech.conditions import seeded
 
-    started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    began = time.monotonic()
     if not rows:
         message = "the query gives no rows to train on"
         raise errors.TrainingError(message)
@@ -328,60 +367,148 @@ def build(
         recognizer = open_base(
             lambda: (text for _, text in rows if isinstance(text, str))
         )
-    with Progress() as progress:
-        examined = examination.examine(recognizer, rows, root, progress)
-        if examined.bad:
-            raise examination.bad_rows_error(examined.bad, len(rows))
-        _warn_of_dropped(examined)
+    with Progress() as shown:
+        progress = _stopping(shown, interrupted)
+        examined = examination.examine(recognizer, rows, root, progress, checkup)
+        if checkup is None:
+            if examined.bad:
+                raise examination.bad_rows_error(examined.bad, len(rows))
+            _warn_of_dropped(examined)
         learned: Sequence[Utterance] = examined.utterances
         validation: Sequence[Utterance] = ()
+        bad_held_out: Sequence[BadRow] = ()
         if held_out is not None:
             checked = examination.examine(recognizer, held_out, root, progress)
-            if checked.bad:
+            bad_held_out = checked.bad
+            if checked.bad and checkup is None:
                 raise examination.bad_rows_error(
                     checked.bad, len(held_out), "the validation query"
                 )
             validation = checked.utterances
-        elif isinstance(options.validation, float):
+        elif isinstance(options.validation, float) and learned:
             learned, validation = examination.hold_out(
                 learned, options.validation, options.seed
             )
-        wanted = {
-            field.name: getattr(options, field.name)
-            for field in fields(training.TrainingConfig)
-        }
-        # Fresh weights are trained in any case, so "auto" needs no look at them.
-        wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
-        epochs = list(
-            training.train(
-                recognizer,
-                rows,
-                learned,
-                validation,
-                training.TrainingConfig(**wanted),
-                root,
-                progress,
-                validation_rows=held_out,
-            )
-        )
-    best = max(epoch.epoch for epoch in epochs if epoch.best)
-    return Built(
+    return Material(
         recognizer,
-        runs.Run(
-            device=str(recognizer.device),
-            utterances=len(learned),
-            validation_utterances=len(validation),
-            audio_seconds=sum(u.seconds for u in (*learned, *validation)),
-            dropped=dict(examined.dropped),
-            started_at=started_at,
-            seconds=time.monotonic() - began,
-            epochs=[
-                (*astuple(epoch)[:-1], int(epoch.epoch == best)) for epoch in epochs
-            ],
-        ),
-        learned=[utterance.row for utterance in learned],
-        held_out=[utterance.row for utterance in validation],
+        rows,
+        rows if held_out is None else held_out,
+        learned,
+        validation,
+        dict(examined.dropped),
+        examined.bad,
+        bad_held_out,
     )
+
+
+def checkup(root: Path | None) -> Checkup:
+    """Return what takes note of recordings in `prepare`."""
+    from thanosql.speech.checkup import Checkup
+
+    return Checkup(root)
+
+
+def estimated_seconds(
+    material: Material, options: BuildOptions, root: Path | None
+) -> float | None:
+    """Return how long a training will take, by its second and third step.
+
+    Their time, by the seconds of audio in them, is taken for all epochs; validation,
+    forwards only, for a third of it. The recognizer is of no use after this. None
+    where there are no three steps.
+    """
+    from thanosql.speech import training
+
+    steps: list[tuple[float, float]] = []
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if stage == "train":
+            steps.append((time.monotonic(), facts["audio_seconds"]))
+
+    config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
+    with closing(
+        training.train(
+            material.recognizer, material.rows, material.learned, (), config, root, tell
+        )
+    ) as epochs:
+        next(epochs)
+    if len(steps) < 3:
+        return None
+    pace = (steps[2][0] - steps[0][0]) / (steps[2][1] - steps[0][1])
+    count = -(-len(material.learned) // options.batch_size) * options.epochs
+    share = min(1.0, (options.max_steps or count) / count)
+    learned = sum(u.seconds for u in material.learned)
+    held_out = sum(u.seconds for u in material.held_out)
+    seconds = pace * options.epochs * share * (learned + held_out / 3)
+    return min(seconds, options.time_limit or seconds)
+
+
+def _config(options: BuildOptions) -> TrainingConfig:
+    from thanosql.speech import training
+
+    wanted = {
+        field.name: getattr(options, field.name)
+        for field in fields(training.TrainingConfig)
+    }
+    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+    return training.TrainingConfig(**wanted)
+
+
+def train(
+    material: Material,
+    options: BuildOptions,
+    root: Path | None,
+    folder: Path | None,
+    interrupted: Callable[[], bool],
+) -> Generator[Sequence[Any], None, None]:
+    """Train the recognizer, yielding a row an epoch; the last column: the best so far.
+
+    `folder` keeps its checkpoint, and is gone on from where it holds one already.
+    """
+    from thanosql.speech import training
+    from thanosql.speech.checkpoint import Checkpoints
+
+    with (
+        Progress() as shown,
+        nullcontext() if folder is None else Checkpoints(folder) as checkpoints,
+        closing(
+            training.train(
+                material.recognizer,
+                material.rows,
+                material.learned,
+                material.held_out,
+                _config(options),
+                root,
+                _stopping(shown, interrupted),
+                validation_rows=material.validation_rows,
+                checkpoints=checkpoints,
+            )
+        ) as epochs,
+    ):
+        for epoch in epochs:
+            yield astuple(epoch)
+
+
+def checkpointed_epochs(folder: Path) -> int:
+    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    from thanosql.speech import checkpoint
+
+    return checkpoint.epochs(folder)
+
+
+def _stopping(
+    progress: Progress, interrupted: Callable[[], bool]
+) -> Callable[..., None]:
+    """Return what shows progress, and stops the work where that is asked for."""
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if interrupted():
+            message = "interrupted"
+            raise errors.OperationalError(message)
+        progress(stage, done, total, **facts)
+
+    return tell
 
 
 def _warn_of_dropped(examined: Examination) -> None:

@@ -1,10 +1,11 @@
-"""The history of trainings: a finished run in, rows of three tables out.
+"""The history of trainings: a run in, rows of three tables out.
 
     thanosql_runs     one row a training
     thanosql_epochs   one row an epoch of a training
     thanosql_rows     one row for each that a training used, as digests
 
-A run stays when its model is dropped or trained again. Who was trained from whom is
+They are written while a training is under way, so that another connection can follow
+it. A run stays when its model is dropped or trained again. Who was trained from whom is
 in `parent_run_id`: the run of the stored model that a training went on from.
 """
 
@@ -12,15 +13,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from thanosql.transactions import guarded
+import apsw
+
+from thanosql import trainings
+from thanosql.transactions import guarded, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import apsw
+LIVE_EVERY = 1.0
+"""Seconds between two writings of epochs: a commit waits for the disk."""
+
+_PATIENCE = 0.1
+"""Seconds that the training waits for a lock, so that others can read of it."""
+
+_ID = "[0-9a-f]{32}"
 
 _FACTS = {
     "run_id": "r.id",
@@ -45,6 +59,9 @@ _FACTS = {
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS thanosql_runs (
   id INTEGER PRIMARY KEY,
+  training TEXT NOT NULL UNIQUE,  -- names the folder of its checkpoint
+  status TEXT NOT NULL,           -- training, stored, failed, interrupted, killed
+  reason TEXT,                    -- why there is no model of it
   model_name TEXT NOT NULL,
   base TEXT NOT NULL,
   query TEXT NOT NULL,
@@ -55,11 +72,13 @@ CREATE TABLE IF NOT EXISTS thanosql_runs (
   audio_seconds REAL NOT NULL,    -- of both
   dropped TEXT NOT NULL,          -- JSON: what the vocabulary cannot spell, counted
   started_at TEXT NOT NULL,       -- UTC
-  seconds REAL NOT NULL,
+  seconds REAL NOT NULL,          -- since it began, or was resumed
   parent TEXT,                    -- name of the stored model it went on from
   parent_sha256 TEXT,             -- digest of that model, whatever has the name now
   parent_run_id INTEGER REFERENCES thanosql_runs (id)
 );
+CREATE INDEX IF NOT EXISTS thanosql_runs_under_way
+  ON thanosql_runs (status) WHERE status = 'training';
 CREATE TABLE IF NOT EXISTS thanosql_epochs (
   run_id INTEGER NOT NULL REFERENCES thanosql_runs (id),
   epoch INTEGER NOT NULL,
@@ -97,72 +116,205 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished training, as its tables keep it."""
+    """A training, as its tables keep it: what is known when it begins."""
 
+    training: str
+    "Its own id; an interrupted one goes on under the same."
+    model_name: str
+    base: str
+    query: str
+    options: Mapping[str, Any]
     device: str
     utterances: int
     validation_utterances: int
     audio_seconds: float
     dropped: Mapping[str, int]
-    started_at: str
-    seconds: float
-    epochs: Sequence[Sequence[Any]]
-    "The columns of `thanosql_epochs` after `run_id`."
     rows: Sequence[Sequence[Any]] = ()
     "The columns of `thanosql_rows` after `run_id`."
     parent: Parent | None = None
+
+
+class Ledger:
+    """A training's run in the database: its epochs, and at last how it ended.
+
+    While the training runs, others are to read of it: what there is to say is written
+    in short transactions of a connection of its own, about once a second, and again
+    later where the database is busy. With `database` empty (it is in memory, or the
+    user has a transaction open, which the model is to belong to), all is written at
+    the end.
+    """
+
+    def __init__(self, run: Run, database: str) -> None:
+        self._run = run
+        self._database = database
+        self._began = self._written_at = time.monotonic()
+        self._epochs: list[Sequence[Any]] = []
+        self._written = 0
+        self._write()
+
+    def add(self, epoch: Sequence[Any]) -> None:
+        """Take an epoch: the columns of `thanosql_epochs` after `run_id`."""
+        self._epochs.append(epoch)
+        if time.monotonic() - self._written_at >= LIVE_EVERY:
+            self._write()
+
+    def store(self, connection: apsw.Connection, kept: int) -> int:
+        """Write, in the caller's transaction, that the model is stored; return the id.
+
+        kept: the epoch whose weights are the model's.
+        """
+        run_id = self._put(connection, "stored", None)
+        connection.execute(
+            """
+            UPDATE main.thanosql_epochs SET kept = (epoch = ?) WHERE run_id = ?
+            """,
+            (kept, run_id),
+        )
+        return run_id
+
+    def end(self, status: str, reason: str) -> None:
+        """Write that the training ended without a model, if the database lets us."""
+        self._write(status, reason)
+
+    def _write(self, status: str = "training", reason: str | None = None) -> None:
+        if not self._database:
+            return
+        try:
+            with closing(_opened(self._database, _PATIENCE)) as connection:
+                with transaction(connection), guarded(connection):
+                    self._put(connection, status, reason)
+                self._written = len(self._epochs)
+        except apsw.Error:
+            pass  # somebody else writes, or the disk is full: the training goes on
+        self._written_at = time.monotonic()
+
+    def _put(self, connection: apsw.Connection, status: str, reason: str | None) -> int:
+        connection.execute(SCHEMA)
+        run = self._run
+        found = connection.execute(
+            "SELECT id, status FROM main.thanosql_runs WHERE training = ?",
+            (run.training,),
+        ).fetchone()
+        run_id: int | None = None
+        before = ""
+        if found is not None:
+            run_id, before = found
+        if run_id and before == "stored" and status not in ("training", "stored"):
+            return run_id  # what came behind the commit changes nothing of it
+        if run_id is None:
+            run_id = self._insert(connection)
+            self._written = 0
+        elif self._written == 0:  # resumed: what follows the checkpoint is done again
+            connection.execute(
+                "DELETE FROM main.thanosql_epochs WHERE run_id = ?", (run_id,)
+            )
+        connection.execute(
+            """
+            UPDATE main.thanosql_runs
+            SET status = ?, reason = ?, device = ?, seconds = ?, query = ?, options = ?
+            WHERE id = ?
+            """,
+            (
+                status,
+                reason,
+                run.device,
+                time.monotonic() - self._began,
+                run.query,
+                json.dumps(run.options),
+                run_id,
+            ),
+        )
+        connection.executemany(
+            """
+            INSERT OR REPLACE INTO main.thanosql_epochs
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+            """,
+            ((run_id, *epoch) for epoch in self._epochs[self._written :]),
+        )
+        return run_id
+
+    def _insert(self, connection: apsw.Connection) -> int:
+        run, parent = self._run, self._run.parent
+        connection.execute(
+            """
+            INSERT INTO main.thanosql_runs
+              (training, status, model_name, base, query, options, device, utterances,
+               validation_utterances, audio_seconds, dropped, started_at, seconds,
+               parent, parent_sha256, parent_run_id)
+            VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)
+            """,
+            (
+                run.training,
+                run.model_name,
+                run.base,
+                run.query,
+                json.dumps(run.options),
+                run.device,
+                run.utterances,
+                run.validation_utterances,
+                run.audio_seconds,
+                json.dumps(run.dropped, ensure_ascii=False),
+                datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                *(
+                    (parent.name, parent.sha256, parent.run_id)
+                    if parent
+                    else (None,) * 3
+                ),
+            ),
+        )
+        run_id = connection.last_insert_rowid()
+        connection.executemany(
+            "INSERT INTO main.thanosql_rows VALUES (?, ?, ?, ?, ?)",
+            ((run_id, *row) for row in run.rows),
+        )
+        return run_id
+
+
+def settle(connection: apsw.Connection) -> None:
+    """Say of trainings that no process is at work on any more how they ended.
+
+    Through a connection of its own, so that the caller's transaction, and what it
+    counts, stay as they are; without waiting, since the next statement comes here too.
+    """
+    try:
+        with guarded(connection):
+            under_way = connection.execute(
+                "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
+            ).fetchall()
+    except apsw.Error:  # no such table, or one of another kind
+        return
+    database = connection.filename
+    for run_id, training in under_way if database else ():
+        if not isinstance(training, str) or re.fullmatch(_ID, training) is None:
+            continue
+        outcome = trainings.outcome(trainings.home(database), training)
+        if outcome is None:
+            continue
+        with (
+            suppress(apsw.Error),  # busy, or read-only
+            closing(_opened(database)) as writer,
+            guarded(writer),
+        ):
+            writer.execute(
+                """
+                UPDATE main.thanosql_runs SET status = ?, reason = ?
+                WHERE id = ? AND training = ? AND status = 'training'
+                """,
+                (*outcome, run_id, training),
+            )
+
+
+def _opened(database: str, patience: float = 0.0) -> apsw.Connection:
+    """Return another connection to a database that is there."""
+    connection = apsw.Connection(database, apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(int(patience * 1000))
+    return connection
 
 
 def digest(value: Any) -> bytes:
     """Return what stands for a value of a row (a path, a BLOB, a text): 16 bytes."""
     content = value if isinstance(value, bytes) else repr(value).encode()
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def save(
-    connection: apsw.Connection,
-    run: Run,
-    *,
-    model_name: str,
-    base: str,
-    query: str | None,
-    options: Mapping[str, Any] | None,
-) -> int:
-    """Write a run in the caller's transaction and return its id."""
-    parent = run.parent
-    connection.execute(
-        """
-        INSERT INTO main.thanosql_runs
-          (model_name, base, query, options, device, utterances,
-           validation_utterances, audio_seconds, dropped, started_at, seconds,
-           parent, parent_sha256, parent_run_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        """,
-        (
-            model_name,
-            base,
-            query,
-            json.dumps(options),
-            run.device,
-            run.utterances,
-            run.validation_utterances,
-            run.audio_seconds,
-            json.dumps(run.dropped, ensure_ascii=False),
-            run.started_at,
-            run.seconds,
-            *((parent.name, parent.sha256, parent.run_id) if parent else (None,) * 3),
-        ),
-    )
-    run_id = connection.last_insert_rowid()
-    connection.executemany(
-        "INSERT INTO main.thanosql_epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((run_id, *epoch) for epoch in run.epochs),
-    )
-    connection.executemany(
-        "INSERT INTO main.thanosql_rows VALUES (?, ?, ?, ?, ?)",
-        ((run_id, *row) for row in run.rows),
-    )
-    return run_id
 
 
 def facts(connection: apsw.Connection, run_id: int | None) -> list[tuple[str, Any]]:

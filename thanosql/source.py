@@ -140,26 +140,26 @@ class KeptRows(Sequence[tuple[Any, ...]]):
 
 
 class KeptTexts:
-    """Texts by key in a temporary file; like a dict whose memory does not grow."""
+    """Texts, or why there is none, by key; a dict whose memory does not grow."""
 
     def __init__(self) -> None:
         self._connection = apsw.Connection("")
         self._connection.execute("PRAGMA journal_mode = OFF")
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.execute(
-            "CREATE TABLE texts (key BLOB PRIMARY KEY, text) WITHOUT ROWID"
+            "CREATE TABLE texts (key BLOB PRIMARY KEY, text, error) WITHOUT ROWID"
         )
 
-    def get(self, key: bytes) -> str | None:
-        """Return the text kept under `key`, or None."""
-        text: str | None = self._connection.execute(
-            "SELECT text FROM texts WHERE key = ?", (key,)
-        ).get
-        return text
+    def get(self, key: bytes) -> tuple[str | None, str | None] | None:
+        """Return the text and the error kept under `key`, or None."""
+        found: tuple[str | None, str | None] | None = self._connection.execute(
+            "SELECT text, error FROM texts WHERE key = ?", (key,)
+        ).fetchone()
+        return found
 
-    def put(self, items: Iterable[tuple[bytes, str]]) -> None:
-        """Keep each text under its key."""
+    def put(self, items: Iterable[tuple[bytes, str | None, str | None]]) -> None:
+        """Keep each text and error under its key."""
         with self._connection:
             self._connection.executemany(
-                "INSERT OR REPLACE INTO texts VALUES (?, ?)", items
+                "INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", items
             )

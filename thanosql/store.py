@@ -147,13 +147,14 @@ class ModelStore:
         record: ModelRecord,
         directory: Path,
         *,
-        run: runs.Run | None = None,
+        write_run: Callable[[apsw.Connection], int] | None = None,
         overwrite: bool = False,
     ) -> StoredModel:
         """Store the files of `directory` as a model, in one short transaction.
 
         Within an open transaction it becomes part of that one. Until it ends, and if
-        it fails, an earlier model of the name stays as it is.
+        it fails, an earlier model of the name stays as it is. write_run: writes in the
+        same transaction the run that the model came from, and returns its id.
         """
         paths = sorted(directory.iterdir())
         for path in paths:
@@ -166,16 +167,7 @@ class ModelStore:
             self._connection.execute(_SCHEMA)
             self.check_new(record.name, overwrite=overwrite)
             self._delete(record.name)
-            run_id = None
-            if run is not None:
-                run_id = runs.save(
-                    self._connection,
-                    run,
-                    model_name=record.name,
-                    base=record.base,
-                    query=record.query,
-                    options=record.options,
-                )
+            run_id = None if write_run is None else write_run(self._connection)
             self._connection.execute(
                 """
                 INSERT INTO main.thanosql_models

@@ -177,7 +177,7 @@ def test_unknown_option_like_no_other_is_refused_with_all_names():
     assert refusal(PredictOptions, "q=1").startswith(
         "PREDICT has no option 'q'; "
         "it takes audio_col, batch_size, precision, device, chunk_seconds, "
-        "result_col (line"
+        "on_error, result_col (line"
     )
 
 

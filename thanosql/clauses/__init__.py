@@ -4,7 +4,8 @@ A function checks what can be known before anything runs (model, options, column
 returns columns and what starts a scan. What a statement does to the database is left
 with the execution as an effect; what takes long is done by `thanosql.jobs`.
 
-    models.py    BUILD, FIT, GET, DROP, IMPORT, EXPORT MODEL
+    training.py  BUILD, FIT MODEL
+    models.py    GET, DROP, IMPORT, EXPORT MODEL
     speech.py    PREDICT, EVALUATE, PRINT AUDIO
     data.py      COPY, GET DATASET
     facts.py     LIST, DESCRIBE
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thanosql import statements
-from thanosql.clauses import data, facts, models, speech
+from thanosql.clauses import data, facts, models, speech, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +31,8 @@ def relation(execution: Execution, node: statements.Node) -> Relation | None:
 
 
 _RELATIONS: Mapping[type, Callable[[Execution, Any], Relation | None]] = {
-    statements.BuildModel: models.build,
-    statements.FitModel: models.fit,
+    statements.BuildModel: training.build,
+    statements.FitModel: training.fit,
     statements.Predict: speech.predict,
     statements.Evaluate: speech.evaluate,
     statements.PrintAudio: speech.print_audio,

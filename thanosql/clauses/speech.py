@@ -52,11 +52,22 @@ def predict(execution: Execution, node: statements.Predict) -> Relation:
     model = execution.store.get(node.model_name)
     source = execution.source(node.query)
     audio = audio_column(source, options.audio_col)
-    _check_new_columns(source, options.result_col)
-    return Relation(
-        (*source.columns, (options.result_col, "TEXT")),
-        _transcribed(execution, model, source, audio, options),
-    )
+    error = _error_column(options)
+    _check_new_columns(source, options.result_col, *(name for name, _ in error))
+    transcribed = _transcribed(execution, model, source, audio, options)
+
+    def scan() -> Iterator[Sequence[Any]]:
+        for row, text, reason in transcribed():
+            yield (*row, text, reason) if error else (*row, text)
+
+    return Relation((*source.columns, (options.result_col, "TEXT"), *error), scan)
+
+
+def _error_column(
+    options: statements.PredictOptions | statements.EvaluateOptions,
+) -> tuple[Column, ...]:
+    """Return the column that says what is wrong with a row, if it is asked for."""
+    return (("error", "TEXT"),) if options.on_error == "null" else ()
 
 
 def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
@@ -69,8 +80,8 @@ def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
     taken = [name for name in others if source.position(name) is not None]
     if taken or result_col.casefold() in others:
         message = (
-            f"a column {taken[0] if taken else result_col!r} is one of the scores; "
-            "rename it in the query, or set another result_col"
+            f"a column {taken[0] if taken else result_col!r} is one of those that are "
+            "added; rename it in the query, or set another result_col"
         )
         raise errors.OptionError(message)
 
@@ -81,19 +92,19 @@ def _transcribed(
     source: Source,
     audio: int,
     options: statements.PredictOptions | statements.EvaluateOptions,
-) -> Callable[[], Iterator[Sequence[Any]]]:
-    """Return what starts a scan of the rows, each with its transcript."""
+) -> Callable[[], Iterator[tuple[Sequence[Any], str | None, str | None]]]:
+    """Return what starts a scan: each row, its transcript, why there is none."""
     known = KeptTexts()
 
-    def scan() -> Iterator[Sequence[Any]]:
+    def scan() -> Iterator[tuple[Sequence[Any], str | None, str | None]]:
         rows = iter(source)
         # A scan after the first (the inner side of a join) reads the query again but
         # runs the model only from the first row that no earlier scan has come to.
         for number, row in enumerate(rows, start=1):  # noqa: B007 - used behind
-            text = known.get(runs.digest(row[audio]))
-            if text is None:
+            heard = known.get(runs.digest(row[audio]))
+            if heard is None:
                 break
-            yield (*row, text)
+            yield (row, *heard)
         else:
             return
         pending: deque[Sequence[Any]] = deque()
@@ -114,8 +125,10 @@ def _transcribed(
             )
         ) as batches:
             for batch in batches:
-                done = [(*pending.popleft(), each.text) for each in batch]
-                known.put((runs.digest(each[audio]), each[-1]) for each in done)
+                done = [(pending.popleft(), each.text, each.error) for each in batch]
+                known.put(
+                    (runs.digest(row[audio]), text, error) for row, text, error in done
+                )
                 yield from done
 
     return scan
@@ -143,7 +156,8 @@ def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:
             heard.warn()
         return iter(scores)
 
-    return Relation(_SCORE_COLUMNS, scan)
+    left_out = (("left_out", "INTEGER"),) if _error_column(options) else ()
+    return Relation((*_SCORE_COLUMNS, *left_out), scan)
 
 
 def _evaluate_rows(
@@ -154,19 +168,26 @@ def _evaluate_rows(
     options: statements.EvaluateOptions,
     heard: _Heard,
 ) -> Relation:
-    _check_new_columns(
-        source, options.result_col, *(name for name, _ in _ROW_SCORE_COLUMNS)
-    )
+    added = (*_ROW_SCORE_COLUMNS, *_error_column(options))
+    _check_new_columns(source, options.result_col, *(name for name, _ in added))
     transcribed = _transcribed(execution, model, source, pairs.audio, options)
 
     def scan() -> Iterator[Sequence[Any]]:
         score = jobs.scorer(execution.store, model)
-        for number, row in enumerate(transcribed(), start=1):
+        for number, (row, text, error) in enumerate(transcribed(), start=1):
             heard.noted(row[pairs.audio])
-            yield (*row, *score(number, row[pairs.text], row[-1]))
+            scores: Sequence[Any] = (None,) * len(_ROW_SCORE_COLUMNS)
+            if text is not None:
+                try:
+                    scores = score(number, row[pairs.text], text)
+                except errors.DataError as bad:
+                    if options.on_error == "raise":
+                        raise
+                    error = str(bad)
+            yield (*row, text, *scores, *((error,) if _error_column(options) else ()))
         heard.warn()
 
-    columns = (*source.columns, (options.result_col, "TEXT"), *_ROW_SCORE_COLUMNS)
+    columns = (*source.columns, (options.result_col, "TEXT"), *added)
     return Relation(columns, scan)
 
 

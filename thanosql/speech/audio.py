@@ -95,6 +95,12 @@ def blocks(
             raise AudioError(message) from error
 
 
+def original_rate(value: object, root: Path | None) -> int:
+    """Return the samples a second that a recording has of itself; raises as `load`."""
+    with _opened(value, root) as (file, _, _), _Onwards(file, closefd=False) as decoder:
+        return int(decoder.samplerate)
+
+
 def seconds(waveform: NDArray[np.float32]) -> float:
     """Return the duration of a waveform of 16 kHz."""
     return len(waveform) / SAMPLE_RATE

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from thanosql.speech.checkup import Checkup
     from thanosql.speech.recognizer import Recognizer
 
 ROWS_AT_ONCE = 16  # so many recordings are in memory at a time, twice
@@ -73,11 +74,13 @@ def examine(
     rows: Sequence[tuple[object, object]],
     root: Path | None,
     progress: Progress = silent,
+    checkup: Checkup | None = None,
 ) -> Examination:
     """Decode all recordings, spell all texts, and return what fits and what is bad.
 
     rows: (audio, text) each; read once, in order, in the calling thread. root: the
-    folder relative paths start from. Raises nothing for a bad row: all are returned.
+    folder relative paths start from. checkup: takes note of what is remarkable. Raises
+    nothing for a bad row: all are returned.
     """
     dropped: Counter[str] = Counter()
 
@@ -88,7 +91,7 @@ def examine(
             yield _Candidate(row, value, targets, reason)
 
     def check(candidate: _Candidate) -> Utterance | BadRow:
-        return _check(recognizer, candidate, root)
+        return _check(recognizer, candidate, root, checkup)
 
     utterances: list[Utterance] = []
     bad: list[BadRow] = []
@@ -150,13 +153,18 @@ def _targets(
 
 
 def _check(
-    recognizer: Recognizer, candidate: _Candidate, root: Path | None
+    recognizer: Recognizer,
+    candidate: _Candidate,
+    root: Path | None,
+    checkup: Checkup | None,
 ) -> Utterance | BadRow:
     row, value, targets, reason = candidate
     if reason:
         return BadRow(row, reason)
     try:
         waveform = audio.load(value, root)
+        if checkup is not None:
+            checkup.notice(row, value, waveform)
         length = len(recognizer.features(waveform))
     except AudioError as error:
         return BadRow(row, str(error))

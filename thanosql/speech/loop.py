@@ -17,6 +17,7 @@ import torch
 from thanosql.speech.augmentation import draw_speeds
 from thanosql.speech.batching import chunks, length_buckets, prefetched, row_features
 from thanosql.speech.caching import FeatureCache, Key
+from thanosql.speech.checkpoint import State
 from thanosql.speech.conditions import mixed_seed
 from thanosql.speech.ctc import ctc_loss, speaking_share
 from thanosql.speech.decoding import greedy_decode
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.training import TrainingConfig
 
+_WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin with
 AHEAD = 2  # batches prepared in threads while the model works on one
 
 
@@ -89,6 +91,48 @@ class Loop:
         self._cache = FeatureCache(config.feature_cache)
         warmup_steps = round(config.warmup * self.total_steps)
         self._log = LossLog(self.compute.device, warmup_steps)
+
+    def state(self, *, ended: bool) -> State:
+        """Return what the next epoch needs of those before: copies, on the CPU.
+
+        Where no epoch follows, that is the weights alone.
+        """
+        tensors = {
+            f"{_WEIGHTS}{name}": tensor
+            for name, tensor in trained_state(self._model).items()
+        }
+        if not ended:
+            for number, values in self._optimizer.state_dict()["state"].items():
+                for name, value in values.items():
+                    tensors[f"{_MOMENTS}{number}.{name}"] = _copied(value)
+        return State(
+            tensors,
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "learning_rate": self.learning_rate,
+                "elapsed": time.monotonic() - self._began,
+                "scaler": self._scaler.state_dict(),
+                "log": self._log.state(),
+            },
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on from a state that `state` returned."""
+        facts = state.facts
+        self._model.load_state_dict(weights_of(state), strict=False)
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in state.tensors.items():
+            if name.startswith(_MOMENTS):
+                number, _, key = name.removeprefix(_MOMENTS).partition(".")
+                moments.setdefault(int(number), {})[key] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._scaler.load_state_dict(facts["scaler"])
+        self._log.restore(facts["log"])
+        self.epoch, self.step = facts["epoch"], facts["step"]
+        self.learning_rate = facts["learning_rate"]
+        self._began = time.monotonic() - facts["elapsed"]
 
     @property
     def ended(self) -> bool:
@@ -235,3 +279,26 @@ class Loop:
 
         tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
         return prefetched(tasks, prepare, AHEAD)
+
+
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies, on the CPU, of all that training changes: weights and buffers."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {
+        name: _copied(tensor)
+        for name, tensor in model.state_dict().items()
+        if name not in frozen
+    }
+
+
+def weights_of(state: State) -> dict[str, torch.Tensor]:
+    """Return the weights and buffers of a state, as `trained_state` names them."""
+    return {
+        name.removeprefix(_WEIGHTS): tensor
+        for name, tensor in state.tensors.items()
+        if name.startswith(_WEIGHTS)
+    }
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

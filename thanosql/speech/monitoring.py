@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from thanosql.errors import TrainingError, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SEND_EVERY = 10  # steps between copies from a GPU; a CPU's values are there at once
 PLATEAU_STEPS = 250  # so long may a loss lie still, twice over, before we speak up
@@ -57,6 +61,21 @@ class LossLog:
         mean = self._sum / self._weight
         self._sum = self._weight = 0.0
         return mean
+
+    def state(self) -> dict[str, Any]:
+        """Return, behind `mean`, what is known of the steps so far, as JSON has it."""
+        return {
+            "step": self._step,
+            "latest": self.latest,
+            "recent": list(self._recent),
+            "warned": self._warned,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._step, self.latest = state["step"], state["latest"]
+        self._recent.extend((loss, speaking) for loss, speaking in state["recent"])
+        self._warned = state["warned"]
 
     def _send(self) -> None:
         if not self._pending:

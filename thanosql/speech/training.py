@@ -7,26 +7,28 @@ tells, and which of its epochs is kept.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from thanosql.errors import TrainingError
+from thanosql.speech.checkpoint import State
 from thanosql.speech.conditions import (
     frozen_feature_encoder,
     gradient_checkpointing,
     seeded,
 )
 from thanosql.speech.dropout import cheap_dropout
-from thanosql.speech.loop import Loop, Score
+from thanosql.speech.loop import Loop, Score, trained_state, weights_of
 from thanosql.speech.precision import resolve
 from thanosql.speech.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    from thanosql.speech.checkpoint import Checkpoints
     from thanosql.speech.examination import Utterance
     from thanosql.speech.recognizer import Recognizer
 
@@ -80,16 +82,20 @@ def train(
     progress: Progress = silent,
     *,
     validation_rows: Sequence[tuple[object, object]] | None = None,
-) -> Iterator[EpochResult]:
+    checkpoints: Checkpoints | None = None,
+) -> Generator[EpochResult, None, None]:
     """Train the recognizer's model, yielding after each epoch.
 
     rows: (audio, text) each, as `examine` saw them; validation_rows: those of the
     validation utterances, where they are others. Both are read in the calling thread.
+    checkpoints: where the training's state is kept after each epoch; with one there,
+    of the same arguments, the training goes on from it, and what is yielded begins
+    with the epochs before it.
 
     When exhausted, the model holds the weights of the epoch with the lowest WER (then
     loss) on the validation utterances, or of the last epoch where there are none, and
-    is in evaluation mode. The same seed gives the same weights on a CPU. torch's and
-    numpy's own random states are as before at each yield.
+    is in evaluation mode. The same seed gives the same weights on a CPU, broken off or
+    not. torch's and numpy's own random states are as before at each yield.
 
     Raises TrainingError where the loss becomes NaN or the model writes only blanks at
     the end, AudioError for a recording that can no longer be read, OptionError for a
@@ -104,14 +110,28 @@ def train(
     model: torch.nn.Module = recognizer.model
     model.to(compute.device)
     best: Score | None = None
-    kept: dict[str, torch.Tensor] = {}
+    best_epoch = 0
+    kept: Mapping[str, torch.Tensor] = {}  # weights of the best, if not the model's
+    results: list[EpochResult] = []
     try:
         with (
             frozen_feature_encoder(recognizer, config.freeze_feature_encoder),
             gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
         ):
             loop = Loop(recognizer, utterances, rows, config, compute, root, progress)
-            ended = False
+            saved = None if checkpoints is None else checkpoints.load()
+            if saved is not None:
+                at, kept = saved
+                loop.restore(at)
+                best_epoch = at.facts["best_epoch"]
+                if at.facts["best"] is not None:
+                    best = Score(*at.facts["best"])
+                    if best_epoch == loop.epoch and not loop.ended:
+                        kept = weights_of(at)
+                results = [EpochResult(*values) for values in at.facts["results"]]
+                del saved, at
+                yield from results
+            ended = loop.ended
             while not ended:
                 began = time.monotonic()
                 with (
@@ -123,22 +143,42 @@ def train(
                     score = loop.score(validation_utterances, validation_rows)
                 ended = loop.ended
                 improved = score is None or best is None or score < best
-                if improved and score is not None:
-                    best = score
+                state: State | None = None
+                # An epoch shorter than the writing of its state is not waited for.
+                if checkpoints is not None and (ended or checkpoints.ready):
+                    state = loop.state(ended=ended)
+                if improved:
+                    best, best_epoch = score, loop.epoch
                     # What the last epoch leaves in the model needs no copy.
-                    kept = {} if ended else _trained_state(model)
-                yield EpochResult(
-                    epoch=loop.epoch,
-                    step=loop.step,
-                    train_loss=train_loss,
-                    validation_loss=score.loss if score else None,
-                    wer=score.wer if score else None,
-                    cer=score.cer if score else None,
-                    learning_rate=loop.learning_rate,
-                    audio_seconds=audio_seconds,
-                    seconds=time.monotonic() - began,
-                    best=improved,
+                    kept = {}
+                    if score is not None and not ended:
+                        kept = weights_of(state) if state else trained_state(model)
+                results.append(
+                    EpochResult(
+                        epoch=loop.epoch,
+                        step=loop.step,
+                        train_loss=train_loss,
+                        validation_loss=score.loss if score else None,
+                        wer=score.wer if score else None,
+                        cer=score.cer if score else None,
+                        learning_rate=loop.learning_rate,
+                        audio_seconds=audio_seconds,
+                        seconds=time.monotonic() - began,
+                        best=improved,
+                    )
                 )
+                if checkpoints is not None and state is not None:
+                    facts = {
+                        **state.facts,
+                        "best": best,
+                        "best_epoch": best_epoch,
+                        "results": [astuple(result) for result in results],
+                    }
+                    checkpoints.save(
+                        State(state.tensors, facts), {} if improved else kept
+                    )
+                    state = None  # which is three times the model
+                yield results[-1]
             model.load_state_dict(kept, strict=False)
         final = best or loop.score(utterances[:SAMPLE], rows)
         if final is not None and final.silent:
@@ -151,13 +191,3 @@ def train(
             raise TrainingError(message)
     finally:
         model.eval()
-
-
-def _trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies, on the CPU, of all that training changes: weights and buffers."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    return {
-        name: tensor.detach().to("cpu", copy=True)
-        for name, tensor in model.state_dict().items()
-        if name not in frozen
-    }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from thanosql.errors import AudioError
 from thanosql.speech.audio import blocks
 from thanosql.speech.batching import chunks, naming, preparing_threads
 from thanosql.speech.decoding import best_paths, read
@@ -29,21 +30,26 @@ if TYPE_CHECKING:
 class Transcription:
     """What a recording says."""
 
-    text: str
+    text: str | None
+    "None where it cannot be heard."
     seconds: float
     "How long the recording is."
+    error: str | None = None
+    "Why it cannot be heard."
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
     """A window of a recording, or all of it, ready for the model."""
 
-    features: torch.Tensor
+    features: torch.Tensor | None
+    "None where the recording turns out to be bad."
     frames: slice
     "Which of its frames are the recording's."
     seconds: float
     "From the recording's beginning to this window's end."
     last: bool
+    error: str | None = None
 
 
 def transcribe(
@@ -54,6 +60,7 @@ def transcribe(
     precision: str = "auto",
     device: str = "auto",
     chunk_seconds: float = 60.0,
+    on_error: str = "raise",
     root: Path | None = None,
     first_row: int = 1,
 ) -> Generator[list[Transcription], None, None]:
@@ -66,8 +73,9 @@ def transcribe(
     (`windows.py`), each of which takes the place of a recording in a batch.
 
     Raises AudioError that names the row (counted from `first_row`), when its batch is
-    reached, and OptionError for a device or a precision that is not to be had or a
-    `chunk_seconds` too small for the model.
+    reached; with on_error="null" that recording's text is None instead. Raises
+    OptionError for a device or a precision that is not to be had or a `chunk_seconds`
+    too small for the model.
     """
     compute = resolve(device, precision, inference=True)
     if compute.precision == "int8":
@@ -76,10 +84,15 @@ def transcribe(
     plan = layout(recognizer, chunk_seconds)
 
     def hear(row: int, value: object) -> Generator[_Heard, None, None]:
-        with naming(row), closing(blocks(value, root)) as waveform:
-            for window in cut(waveform, plan):
-                features = compute.stage(recognizer.features(window.waveform))
-                yield _Heard(features, window.frames, window.seconds, window.last)
+        try:
+            with naming(row), closing(blocks(value, root)) as waveform:
+                for window in cut(waveform, plan):
+                    features = compute.stage(recognizer.features(window.waveform))
+                    yield _Heard(features, window.frames, window.seconds, window.last)
+        except AudioError as error:
+            if on_error == "raise":
+                raise
+            yield _Heard(None, slice(0), 0.0, last=True, error=str(error))
 
     recordings = (hear(row, value) for row, value in enumerate(audio, first_row))
     paths: list[torch.Tensor] = []  # of the recording that is being heard
@@ -91,19 +104,24 @@ def transcribe(
                 inputs = [
                     each.features.to(compute.device, non_blocking=True)
                     for each in batch
+                    if each.features is not None
                 ]
                 # In int8 each utterance alone: what is rounded turns float noise,
                 # all that neighbours change, into a little more than noise.
                 at_once = 1 if compute.precision == "int8" else batch_size
-                found = [
+                found = deque(
                     path
                     for group in chunks(inputs, at_once)
                     for path in best_paths(*forward(recognizer, group))
-                ]
+                )
             done = []
-            for each, path in zip(batch, found, strict=True):
-                paths.append(path[each.frames])
-                if each.last:
+            for each in batch:
+                if each.features is not None:
+                    paths.append(found.popleft()[each.frames])
+                if each.error is not None:  # of what was heard before, nothing is kept
+                    done.append(Transcription(None, each.seconds, each.error))
+                    paths.clear()
+                elif each.last:
                     text = read(torch.cat(paths), recognizer)
                     done.append(Transcription(text, each.seconds))
                     paths.clear()

@@ -218,6 +218,12 @@ class BuildOptions(_SpeechOptions):
         "share of the rows to validate on, or a query for other rows",
     )
     overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+    check_only: bool = _option(
+        False, _FLAG, "report what is to be known of the rows, and train nothing"
+    )
+    resume: bool = _option(
+        False, _FLAG, "go on with an interrupted training of the same model and rows"
+    )
     gradient_checkpointing: bool = _option(
         False, _FLAG, "compute twice what would be kept: slower, in less memory"
     )
@@ -251,6 +257,12 @@ class _ListeningOptions(_SpeechOptions):
         _one_of("auto", "fp32", "bf16", "fp16", "int8"),
         "number format of the model's arithmetic; `auto` is what the device is fast "
         "in; `int8`, on a CPU only, is faster and a little less exact",
+    )
+    on_error: Literal["raise", "null"] = _option(
+        "raise",
+        _one_of("raise", "null"),
+        "what a bad row does: end the statement, or become NULL, with the reason in "
+        "one more column, `error`",
     )
 
 

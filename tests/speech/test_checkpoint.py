@@ -1,0 +1,137 @@
+"""The state of a training, kept and gone on from."""
+
+import threading
+from contextlib import suppress
+
+import pytest
+import torch
+from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
+
+from thanosql.errors import TrainingError
+from thanosql.speech import checkpoint, training
+from thanosql.speech.checkpoint import Checkpoints, State
+from thanosql.speech.examination import examine
+from thanosql.speech.monitoring import LossLog
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def trained(recognizer, rows, folder=None, epochs_at_once=99, **changes):
+    """Train, with a folder for so many epochs only; return the weights and results."""
+    utterances = examine(recognizer, rows, None).utterances
+    results = []
+
+    def run(checkpoints):
+        epochs = training.train(
+            recognizer,
+            rows,
+            utterances[3:],
+            utterances[:3],
+            config(epochs=4, **changes),
+            None,
+            checkpoints=checkpoints,
+        )
+        already = 0 if checkpoints is None else checkpoint.epochs(folder)
+        with suppress(TrainingError):  # it has not learned to speak yet
+            for result in epochs:
+                results.append(result)
+                if len(results) == already + epochs_at_once:
+                    break
+        epochs.close()
+
+    if folder is None:
+        run(None)
+    else:
+        with Checkpoints(folder) as checkpoints:
+            run(checkpoints)
+    state = {k: v.clone() for k, v in recognizer.model.state_dict().items()}
+    return state, [(r.epoch, r.step, r.train_loss, r.wer, r.best) for r in results]
+
+
+MODELS = {
+    # Batch norm, whose running means are buffers; LayerDrop and dropout.
+    "parakeet": lambda folder: parakeet(
+        folder, dropout=0.1, attention_dropout=0.1, layerdrop=0.3, num_hidden_layers=2
+    ),
+    # SpecAugment, LayerDrop, weight norm.
+    "wav2vec2": wav2vec2,
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_training_in_four_goes_ends_as_in_one(tmp_path, model):
+    rows = spoken(11)
+    bases = [tmp_path / str(number) for number in range(5)]
+    kept = tmp_path / "kept"
+    for each in (*bases, kept):
+        each.mkdir()
+
+    def fresh(place):
+        torch.manual_seed(5)
+        return model(place)
+
+    expected, results = trained(fresh(bases[0]), rows, speed_perturbation=True)
+    for place, epochs_at_once in zip(bases[1:], (1, 1, 1, 99), strict=True):
+        found, again = trained(
+            fresh(place), rows, kept, epochs_at_once, speed_perturbation=True
+        )
+    assert again == results
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_state_that_is_still_written_is_not_the_one_that_is_found(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(State({"model.x": torch.ones(3)}, facts(1)), {})
+    (tmp_path / "checkpoint.partial").write_bytes(b"half")
+    state, best = Checkpoints(tmp_path).load()
+    assert state.facts["epoch"] == 1
+    assert not best
+
+
+def facts(epoch, best=None):
+    return {"epoch": epoch, "best_epoch": best or epoch}
+
+
+def test_the_best_weights_are_written_once_they_are_not_the_last(tmp_path):
+    tensors, best = {"model.x": torch.ones(3)}, {"x": torch.zeros(3)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(State(tensors, facts(1)), {})
+        checkpoints.save(State(tensors, facts(2, best=1)), best)
+        checkpoints.save(State(tensors, facts(3, best=1)), best)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "checkpoint.safetensors",
+        "best-1.safetensors",
+    }
+    state, kept = Checkpoints(tmp_path).load()
+    assert torch.equal(kept["x"], best["x"])
+    assert state.facts == facts(3, best=1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(State(tensors, facts(4)), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_training_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    go_on = threading.Event()
+    save = checkpoint.save_file
+
+    def slow(*arguments, **named):
+        go_on.wait(10)
+        save(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.ready
+        checkpoints.save(State({"model.x": torch.ones(3)}, facts(1)), {})
+        assert not checkpoints.ready
+        assert not (tmp_path / "checkpoint.safetensors").exists()
+        go_on.set()
+    assert checkpoint.epochs(tmp_path) == 1
+
+
+def test_a_loss_log_goes_on_where_it_was():
+    log, other = (LossLog(torch.device("cpu"), 2) for _ in range(2))
+    for step in range(7):
+        log.add(torch.tensor(3.0 - step / 10), torch.tensor(0.0), 4)
+    log.mean()
+    other.restore(log.state())
+    assert other.state() == log.state()

@@ -1,0 +1,371 @@
+"""Trainings that break off, in this process: what is kept, and how they go on."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import apsw
+import pytest
+
+import thanosql
+from thanosql import jobs, store
+from thanosql.speech import checkpoint
+
+BUILD = (
+    "BUILD MODEL new USING '{base}' "
+    "OPTIONS ({more} epochs=4, batch_size=3, learning_rate=0.003, validation=0.3) "
+    "AS SELECT * FROM calls"
+)
+
+
+class Broken(Exception):
+    """What a training is broken off with here."""
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Return a function: what `jobs.train` is told to raise after so many epochs."""
+    train = jobs.train
+
+    def breaking(after, error=Broken):
+        def broken_off(*arguments):
+            for number, epoch in enumerate(train(*arguments), start=1):
+                yield epoch
+                if number == after:
+                    raise error
+
+        monkeypatch.setattr(jobs, "train", broken_off)
+
+    return breaking
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Wait for each checkpoint, so that what is kept does not hang on the disk."""
+    save = checkpoint.Checkpoints.save
+
+    def waiting(self, *arguments):
+        save(self, *arguments)
+        self._wait()
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", waiting)
+    return monkeypatch
+
+
+def built(connection, base, more="", **parameters):
+    statement = BUILD.format(base=base, more=more)
+    return connection.execute(statement, parameters).fetchall()
+
+
+def digest(connection, name="new"):
+    return connection.execute(
+        "SELECT sha256 FROM thanosql_models WHERE name = ?", (name,)
+    ).fetchone()[0]
+
+
+def runs(connection):
+    return connection.execute(
+        "SELECT status, (SELECT count(*) FROM thanosql_epochs WHERE run_id = id) "
+        "FROM thanosql_runs"
+    ).fetchall()
+
+
+def folder(connection):
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    return Path(f"{path}-thanosql")
+
+
+OPTIONS = {
+    "plain": "",
+    "speeds": "speed_perturbation=TRUE,",
+    "no cache": "feature_cache=0,",
+    "trained encoder": "freeze_feature_encoder=FALSE,",
+    "steps": "max_steps=7,",
+    "checkpointing": "gradient_checkpointing=TRUE,",
+    "bf16": "precision='bf16',",
+}
+
+
+@pytest.mark.parametrize("more", OPTIONS.values(), ids=OPTIONS)
+def test_a_resumed_training_ends_as_an_uninterrupted_one(
+    calls, base, broken, whole, more
+):
+    epochs = built(calls, base, more)
+    expected = digest(calls)
+    calls.execute("DROP MODEL new")
+    for after in (1, 2):
+        broken(after)
+        with pytest.raises(Broken) as caught:
+            built(calls, base, more + "resume=TRUE,")
+        assert "resume=True" in caught.value.__notes__[0]
+        whole.undo()
+    resumed = built(calls, base, more + "resume=TRUE,")
+    assert digest(calls) == expected
+    # All but the seconds that an epoch took.
+    assert [(*e[:8], e[9]) for e in resumed] == [(*e[:8], e[9]) for e in epochs]
+    assert not folder(calls).exists()
+    assert [status for status, _ in runs(calls)] == ["stored", "stored"]
+
+
+def test_what_is_resumed_is_not_trained_again(calls, base, broken, whole, monkeypatch):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    whole.undo()
+    steps = []
+    show = jobs.Progress.__call__
+
+    def counting(self, stage, *numbers, **facts):
+        if stage == "train":
+            steps.append(facts["epoch"])
+        show(self, stage, *numbers, **facts)
+
+    monkeypatch.setattr(jobs.Progress, "__call__", counting)
+    assert [row[0] for row in built(calls, base, "resume=TRUE,")] == [1, 2, 3, 4]
+    assert set(steps) == {3, 4}
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_resume_begins_at_the_start_where_there_is_nothing_to_go_on_with(calls, base):
+    assert len(built(calls, base, "resume=TRUE,")) == 4
+    assert not folder(calls).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "says"),
+    [
+        ("", "seed=3,", "its option seed was 0, not 3"),
+        ("UPDATE calls SET text = 'bag' WHERE id = 5", "", "row 5 was another"),
+        ("DELETE FROM calls WHERE id = 8", "", "it had 8 rows, not 7"),
+    ],
+)
+def test_another_training_of_that_name_is_not_gone_on_with(
+    calls, base, broken, whole, change, more, says
+):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    whole.undo()
+    if change:
+        calls.execute(change)
+        calls.commit()
+    with pytest.raises(thanosql.OperationalError, match=says) as caught:
+        built(calls, base, more + "resume=TRUE,")
+    assert "resume=False" in str(caught.value)
+    built(calls, base, more)
+    assert not folder(calls).exists()
+    assert [status for status, _ in runs(calls)] == ["failed", "stored"]
+
+
+def test_options_that_change_no_weight_may_change(calls, base, broken, whole):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    whole.undo()
+    built(calls, base, "resume=TRUE, feature_cache=0, overwrite=TRUE,")
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_a_base_that_is_another_now_is_not_gone_on_with(calls, broken, whole):
+    broken(2)
+    statement = "FIT MODEL new USING m OPTIONS ({} epochs=4) AS SELECT * FROM calls"
+    with pytest.raises(Broken):
+        calls.execute(statement.format(""))
+    whole.undo()
+    calls.execute("FIT MODEL m USING m OPTIONS (epochs=1) AS SELECT * FROM calls")
+    with pytest.raises(thanosql.OperationalError, match="the base 'm' was not the"):
+        calls.execute(statement.format("resume=TRUE,"))
+
+
+def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch):
+    built(calls, base)
+    expected = digest(calls)
+    calls.execute("DROP MODEL new")
+    monkeypatch.setattr(store, "PATIENCE", 0)
+    calls.apsw.set_busy_timeout(0)
+    other = apsw.Connection(calls.apsw.filename)
+    train = jobs.train
+
+    def locked_at_the_end(*arguments):
+        yield from train(*arguments)
+        other.execute("BEGIN IMMEDIATE")
+
+    monkeypatch.setattr(jobs, "train", locked_at_the_end)
+    with pytest.raises(thanosql.OperationalError, match="resume=True, which stores it"):
+        built(calls, base)
+    other.execute("ROLLBACK")
+    other.close()
+    # The ledger could not be written to, so the folder has the word.
+    assert runs(calls)[-1][0] == "failed"
+
+    def untrained(*arguments):
+        epochs = list(train(*arguments))
+        assert len(epochs) == 4
+        return iter(epochs)
+
+    monkeypatch.setattr(jobs, "train", untrained)
+    monkeypatch.setattr(
+        "thanosql.speech.loop.Loop.run_epoch", lambda _: pytest.fail("trained again")
+    )
+    built(calls, base, "resume=TRUE,")
+    assert digest(calls) == expected
+    assert not folder(calls).exists()
+
+
+def test_a_full_database_keeps_the_trained_model(calls, base, monkeypatch):
+    pages = calls.execute("PRAGMA page_count").fetchone()[0]
+    calls.execute(f"PRAGMA max_page_count = {pages + 20}")
+    with pytest.raises(thanosql.OperationalError, match=r"full.*resume=True"):
+        built(calls, base)
+    assert calls.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    calls.execute(f"PRAGMA max_page_count = {2**30}")
+    built(calls, base, "resume=TRUE,")
+    assert not folder(calls).exists()
+
+
+def test_a_full_temporary_folder_keeps_the_trained_model(calls, base, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("thanosql.speech.recognizer.Recognizer.save", full)
+    with pytest.raises(thanosql.OperationalError, match=r"No space left.*resume=True"):
+        built(calls, base)
+    monkeypatch.undo()
+    built(calls, base, "resume=TRUE,")
+    assert [row[0] for row in runs(calls)] == ["stored"]
+
+
+def test_a_full_disk_for_checkpoints_warns_once_and_training_goes_on(
+    calls, base, whole
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    whole.setattr(checkpoint, "save_file", full)
+    with pytest.warns(thanosql.Warning, match="no checkpoint") as caught:
+        assert len(built(calls, base)) == 4
+    assert len(caught) == 1
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_a_folder_that_cannot_be_made_warns_and_training_goes_on(calls, base):
+    folder(calls).write_text("a file where the folder would be")
+    with pytest.warns(thanosql.Warning, match="cannot be resumed"):
+        built(calls, base)
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_a_damaged_checkpoint_is_said_to_be_one(calls, base, broken, whole):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    whole.undo()
+    (path,) = folder(calls).glob("*/checkpoint.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(thanosql.OperationalError, match=r"damaged.*resume=False"):
+        built(calls, base, "resume=TRUE,")
+
+
+def test_a_run_is_read_by_another_connection_while_it_trains(calls, base, monkeypatch):
+    monkeypatch.setattr("thanosql.runs.LIVE_EVERY", 0)
+    seen = []
+    train = jobs.train
+
+    def looking(*arguments):
+        for epoch in train(*arguments):
+            other = thanosql.connect(calls.apsw.filename)
+            seen.extend(runs(other))
+            rows = other.execute("SELECT count(*) FROM thanosql_rows").fetchone()[0]
+            other.close()
+            assert rows == 8
+            yield epoch
+
+    monkeypatch.setattr(jobs, "train", looking)
+    built(calls, base)
+    assert seen == [("training", n) for n in range(4)]
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_within_a_transaction_nothing_is_written_before_its_end(calls, base, broken):
+    broken(3)
+    calls.execute("BEGIN")
+    with pytest.raises(Broken):
+        built(calls, base)
+    assert not calls.execute("SELECT count(*) FROM thanosql_runs").fetchone()[0]
+    calls.execute("ROLLBACK")
+
+
+def test_an_interrupt_from_the_keyboard_tells_how_to_go_on(calls, base, broken, whole):
+    broken(2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        built(calls, base)
+    (note,) = caught.value.__notes__
+    assert "after epoch 2: run the statement again with resume=True" in note
+    assert runs(calls) == [("interrupted", 2)]
+
+
+def test_a_failed_run_says_why(calls, base, broken):
+    broken(1, thanosql.AudioError("row 3: gone"))
+    with pytest.raises(thanosql.AudioError):
+        built(calls, base)
+    assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
+        ("failed", "row 3: gone")
+    ]
+
+
+def test_another_thread_can_interrupt_a_training(calls, base, monkeypatch):
+    show = jobs.Progress.__call__
+
+    def interrupting(self, stage, *numbers, **facts):
+        if stage == "train" and facts["epoch"] == 3:
+            thread = threading.Thread(target=calls.interrupt)
+            thread.start()
+            thread.join()
+        show(self, stage, *numbers, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.Progress, "__call__", interrupting)
+        with pytest.raises(thanosql.OperationalError, match="interrupted"):
+            built(calls, base)
+    assert runs(calls)[0][0] == "interrupted"
+    built(calls, base, "resume=TRUE,")
+    assert [row[0] for row in runs(calls)] == ["stored"]
+
+
+def test_what_a_kill_left_of_a_folder_is_removed_once_it_is_old(calls, base):
+    young, old = folder(calls) / "young", folder(calls) / "old"
+    for each in (young, old):
+        each.mkdir(parents=True)
+        (each / "lock").touch()
+    os.utime(old, (0, 0))
+    built(calls, base)
+    assert [path.name for path in folder(calls).iterdir()] == ["young"]
+
+
+def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    # As a kill leaves it: no word of how it ended.
+    calls.execute("UPDATE thanosql_runs SET status = 'training'")
+    calls.commit()
+    for path in folder(calls).glob("*/outcome.json"):
+        path.unlink()
+    changes = calls.total_changes
+    assert calls.execute("SELECT status FROM thanosql_runs").fetchone() == ("killed",)
+    assert calls.total_changes == changes
+
+
+def test_a_checkpoint_is_no_pickle(calls, base, broken, whole):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    files = [path for path in folder(calls).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".safetensors", ".json", ""}
+    for path in files:
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            size = int.from_bytes(content[:8], "little")
+            json.loads(content[8 : 8 + size])
+        assert not content.startswith(b"\x80")

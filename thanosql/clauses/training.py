@@ -1,0 +1,351 @@
+"""Statements that train a model: BUILD MODEL, FIT MODEL."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from thanosql import errors, jobs, runs, statements, trainings
+from thanosql.bases import BASES
+from thanosql.clauses.columns import Pairs
+from thanosql.clauses.models import model_record, save_model
+from thanosql.relation import Column, Relation
+from thanosql.source import KeptRows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from thanosql.execution import Execution
+    from thanosql.speech.recognizer import Recognizer
+
+EPOCH_COLUMNS: tuple[Column, ...] = (
+    ("epoch", "INTEGER"),
+    ("steps", "INTEGER"),
+    ("train_loss", "REAL"),
+    ("validation_loss", "REAL"),
+    ("wer", "REAL"),
+    ("cer", "REAL"),
+    ("learning_rate", "REAL"),
+    ("audio_seconds", "REAL"),
+    ("seconds", "REAL"),
+    ("kept", "INTEGER"),
+)
+_FINDING_COLUMNS: tuple[Column, ...] = (
+    ("finding", "TEXT"),
+    ("row", "INTEGER"),
+    ("value", None),
+)
+_WITHOUT_EFFECT_ON_WEIGHTS = {
+    "audio_col", "text_col",  # the rows themselves are compared
+    "check_only", "device", "feature_cache", "gradient_checkpointing", "overwrite",
+    "resume",
+}  # fmt: skip
+
+
+def build(execution: Execution, node: statements.BuildModel) -> Relation:
+    """BUILD MODEL: yield one row an epoch."""
+    options = execution.options(statements.BuildOptions, node.options)
+
+    def open_model(texts: Callable[[], Iterable[str]]) -> Recognizer:
+        # A stored model first: importing one under a base's name makes that name
+        # work where no hub can be reached.
+        model = execution.store.find(node.base)
+        if model is not None:
+            return jobs.open_stored(execution.store, model)
+        return jobs.open_base(node.base, texts)
+
+    overwrite = options.overwrite or node.or_replace
+    return _train(
+        execution,
+        node,
+        options,
+        node.base,
+        open_model,
+        overwrite=overwrite,
+        skip=lambda: node.if_not_exists and execution.store.find(node.name) is not None,
+    )
+
+
+def fit(execution: Execution, node: statements.FitModel) -> Relation:
+    """FIT MODEL: yield one row an epoch."""
+    options = execution.options(statements.FitOptions, node.options)
+    if execution.store.find(node.model_name) is None and _is_base(node.model_name):
+        message = (
+            f"{node.model_name!r} is a base, and FIT MODEL trains a stored model "
+            f"further; BUILD MODEL {node.name} USING {node.model_name} starts from it"
+        )
+        raise errors.ModelNotFoundError(message)
+    parent = execution.store.get(node.model_name)
+    # Who names one model twice means to replace it.
+    in_place = node.name.casefold() == parent.name.casefold()
+    return _train(
+        execution,
+        node,
+        options,
+        parent.name,
+        lambda _texts: jobs.open_stored(
+            execution.store, execution.store.get(parent.name)
+        ),
+        overwrite=options.overwrite or in_place,
+    )
+
+
+def _is_base(name: str) -> bool:
+    return name.casefold() in {each.casefold() for each in BASES}
+
+
+def _train(
+    execution: Execution,
+    node: statements.BuildModel | statements.FitModel,
+    options: statements.BuildOptions,
+    origin: str,
+    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer],
+    *,
+    overwrite: bool,
+    skip: Callable[[], bool] = lambda: False,
+) -> Relation:
+    source = execution.source(node.query, for_effect=True)
+    pairs, held_out = Pairs(source, options), None
+    if isinstance(options.validation, str):
+        query = _validation_query(options.validation)
+        held_out = Pairs(execution.source(query, for_effect=True), options)
+    rows_of_epochs: list[Sequence[Any]] = []
+    if options.check_only:
+        return Relation(
+            _FINDING_COLUMNS,
+            lambda: _findings(execution, pairs, held_out, options, open_model),
+        )
+
+    def train() -> None:
+        if skip():
+            return
+        execution.store.check_new(node.name, overwrite=overwrite)
+        execution.warn_if_transaction_is_implicit("the model")
+        database = execution.database.filename
+        if not Path(database).is_file():  # in memory, under whatever name
+            database = ""
+        is_ours_alone = execution.database.in_transaction
+        stored = execution.store.find(origin)
+        # Read to their end, and kept aside: no lock is held while training.
+        rows = _NotedRows(pairs)
+        validation = None if held_out is None else _NotedRows(held_out)
+        material = jobs.prepare(
+            open_model,
+            rows.kept,
+            None if validation is None else validation.kept,
+            options,
+            execution.audio_root,
+            execution.interrupted,
+        )
+        base_digest, recordings = material.digests()
+        identity = trainings.Identity(
+            model=node.name,
+            base=origin,
+            base_digest=base_digest,
+            options={
+                name: value
+                for name, value in statements.as_dict(options).items()
+                if name not in _WITHOUT_EFFECT_ON_WEIGHTS
+            },
+            rows=rows.identity(),
+            validation_rows=[] if validation is None else validation.identity(),
+            recordings=recordings,
+        )
+        base, parent = origin, None
+        if stored is not None:
+            parent = runs.Parent(stored.name, stored.sha256, stored.run_id)
+            if isinstance(node, statements.FitModel):
+                # What was trained in several steps is still a model of its first base.
+                base = stored.base
+        record = model_record(
+            material.recognizer, node.name, base, node.query.source, options
+        )
+        with trainings.opened(
+            trainings.home(database),
+            identity,
+            resume=options.resume,
+        ) as training:
+            run = runs.Run(
+                training=training.id,
+                model_name=node.name,
+                base=base,
+                query=node.query.source,
+                options=statements.as_dict(options),
+                device=str(material.recognizer.device),
+                utterances=len(material.learned),
+                validation_utterances=len(material.held_out),
+                audio_seconds=material.seconds,
+                dropped=material.dropped,
+                rows=[
+                    *rows.digests(material.learned, validation=False),
+                    *(validation or rows).digests(material.held_out, validation=True),
+                ],
+                parent=parent,
+            )
+            # Without a folder there is no lock that says whether it is still alive.
+            live = training.folder is not None and not is_ours_alone
+            ledger = runs.Ledger(run, database if live else "")
+            with _accounted(execution, training, ledger):
+                epochs = list(
+                    _noted(
+                        ledger,
+                        jobs.train(
+                            material,
+                            options,
+                            execution.audio_root,
+                            training.folder,
+                            execution.interrupted,
+                        ),
+                    )
+                )
+                best = max(number for number, *_, is_best in epochs if is_best)
+                with _storing(training):
+                    save_model(
+                        execution,
+                        material.recognizer,
+                        record,
+                        overwrite=overwrite,
+                        write_run=lambda connection: ledger.store(connection, best),
+                    )
+            training.discard()
+        rows_of_epochs.extend((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
+
+    execution.effect(train)
+    return Relation(EPOCH_COLUMNS, lambda: iter(rows_of_epochs))
+
+
+def _noted(
+    ledger: runs.Ledger, epochs: Iterable[Sequence[Any]]
+) -> Iterator[Sequence[Any]]:
+    for epoch in epochs:
+        ledger.add(epoch[:-1])
+        yield epoch
+
+
+def _findings(
+    execution: Execution,
+    pairs: Pairs,
+    held_out: Pairs | None,
+    options: statements.BuildOptions,
+    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer],
+) -> Iterator[Sequence[Any]]:
+    """Yield what a training of these rows would meet, nothing of which it does."""
+    rows = KeptRows(pairs, 2)
+    checkup = jobs.checkup(execution.audio_root)
+    material = jobs.prepare(
+        open_model,
+        rows,
+        None if held_out is None else KeptRows(held_out, 2),
+        options,
+        execution.audio_root,
+        execution.interrupted,
+        checkup,
+    )
+    yield "rows", None, len(rows)
+    yield "rows to train on", None, len(material.learned)
+    yield "rows to validate on", None, len(material.held_out)
+    yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
+    yield "hours of audio", None, material.seconds / 3600
+    if material.learned:
+        seconds = jobs.estimated_seconds(material, options, execution.audio_root)
+        yield "estimated seconds of training", None, seconds
+    for rate, count in checkup.rate_counts().most_common():
+        yield f"rows of {rate} Hz", None, count
+    for character, count in sorted(material.dropped.items(), key=lambda item: -item[1]):
+        yield f"left out of the texts: {character!r}", None, count
+    for bad in material.bad:
+        yield "bad", bad.row, bad.reason
+    for bad in material.bad_held_out:
+        yield "bad, of the validation query", bad.row, bad.reason
+    for row in sorted(checkup.silent):
+        yield "silent", row, None
+    for row, earlier in checkup.duplicates():
+        yield "same recording", row, f"as row {earlier}"
+
+
+@contextmanager
+def _accounted(
+    execution: Execution, training: trainings.Training, ledger: runs.Ledger
+) -> Iterator[None]:
+    """Write down why a training ends without a model, and tell how to go on with it."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = execution.interrupted() or isinstance(error, KeyboardInterrupt)
+        status = "interrupted" if stopped else "failed"
+        reason = str(error) or type(error).__name__
+        training.note_outcome(status, reason)
+        ledger.end(status, reason)
+        if isinstance(error, errors.TrainingError):
+            training.discard()  # it would come to the same end again
+        elif training.folder is not None:
+            epochs = jobs.checkpointed_epochs(training.folder)
+            if epochs and "resume=True" not in reason:
+                error.add_note(
+                    f"the training is kept as it was after epoch {epochs}: run the "
+                    "statement again with resume=True to go on from there"
+                )
+        raise
+
+
+@contextmanager
+def _storing(training: trainings.Training) -> Iterator[None]:
+    """Raise what stands against storing a trained model, with the way to store it."""
+    try:
+        yield
+    except (OSError, apsw.Error, errors.Error) as error:
+        kept = (
+            "; the trained model is kept aside: run the statement again with "
+            "resume=True, which stores it without training again"
+            if training.folder is not None and jobs.checkpointed_epochs(training.folder)
+            else ""
+        )
+        explained: errors.Error
+        if isinstance(error, apsw.Error):
+            explained = errors.from_apsw(error)
+        elif isinstance(error, errors.Error):
+            explained = error
+        else:  # a full disk under the temporary folder
+            explained = errors.OperationalError(str(error))
+        explained.args = (f"the model cannot be stored: {explained}{kept}",)
+        raise explained from error
+
+
+class _NotedRows:
+    """The rows of a training on disk, and in memory a digest of each."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        self._digests: list[tuple[bytes, bytes]] = []
+        self.kept = KeptRows(self._noting(pairs), 2)
+
+    def identity(self) -> list[str]:
+        """Return a short digest of each row."""
+        return [runs.digest(audio + text).hex()[:16] for audio, text in self._digests]
+
+    def digests(
+        self, utterances: Iterable[Any], *, validation: bool
+    ) -> Iterator[Sequence[Any]]:
+        """Yield what the run keeps of the rows that these utterances are."""
+        for utterance in utterances:
+            audio, text = self._digests[utterance.row - 1]
+            yield audio, utterance.row, text, int(validation)
+
+    def _noting(self, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        for audio, text in pairs:
+            self._digests.append((runs.digest(audio), runs.digest(text)))
+            yield audio, text
+
+
+def _validation_query(text: str) -> statements.Query:
+    """Return a query for the validation rows; in parentheses, for one is all it is."""
+    query = statements.parse(f"SELECT * FROM ({text.rstrip().rstrip(';')}\n)")
+    if query.statement_parameters:
+        message = (
+            "the query in the option validation cannot use parameters of its own; "
+            "bind the whole text of it instead: validation=?"
+        )
+        raise errors.OptionError(message)
+    return query

@@ -1,0 +1,258 @@
+"""The folders of trainings under way: a database file in, a locked folder out.
+
+    <database>-thanosql/<id>/   beside the database; in the user's cache if in memory
+        lock                    held for as long as the process trains
+        identity.json           what is trained from what, with which options, on what
+        outcome.json            how it ended, where it did so without a model
+        *.safetensors           its checkpoint, written by `thanosql.speech`
+
+A folder goes when its model is stored. One that is left and not locked is of a training
+that broke off: `resume=True` goes on with it, any other BUILD of that name removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from filelock import FileLock
+
+_JUST_BEGUN = 60.0
+"""Seconds in which a folder may be without what it is: its process writes that next."""
+
+_LOCK, _IDENTITY, _OUTCOME = "lock", "identity.json", "outcome.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two trainings one and the same: all that their weights hang on."""
+
+    model: str
+    base: str
+    base_digest: str
+    options: Mapping[str, Any]
+    rows: Sequence[str]
+    "A digest of each row's audio value and text, in order."
+    validation_rows: Sequence[str]
+    "Those of a validation query."
+    recordings: str
+    "A digest of their lengths and targets."
+
+    def difference(self, other: Identity) -> str:
+        """Return what is first found to differ, told of `other`; "" for nothing."""
+        if self.base.casefold() != other.base.casefold():
+            return f"its base was {other.base!r}, not {self.base!r}"
+        for name, value in self.options.items():
+            if other.options.get(name) != value:
+                was = other.options.get(name)
+                return f"its option {name} was {was!r}, not {value!r}"
+        for of, mine, theirs in (
+            ("", self.rows, other.rows),
+            (" of the validation query", self.validation_rows, other.validation_rows),
+        ):
+            if len(mine) != len(theirs):
+                return f"it had {len(theirs)} rows{of}, not {len(mine)}"
+            for number, (a, b) in enumerate(zip(mine, theirs, strict=True), start=1):
+                if a != b:
+                    return f"row {number}{of} was another"
+        if self.base_digest != other.base_digest:
+            return f"the base {self.base!r} was not the same, whatever its name"
+        if self.recordings != other.recordings:
+            return "its recordings were not the same, whatever their paths"
+        return ""
+
+
+@dataclass(slots=True)
+class Training:
+    """A training's folder, locked by this process; None where none can be made."""
+
+    id: str
+    folder: Path | None
+    _lock: FileLock | None = field(repr=False)
+
+    def note_outcome(self, status: str, reason: str) -> None:
+        """Leave word of how it ended, for a ledger that could not be written to."""
+        if self.folder is not None:
+            with suppress(OSError):
+                _write(self.folder / _OUTCOME, {"status": status, "reason": reason})
+
+    def release(self) -> None:
+        """Let go of the folder; another statement may go on with it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def discard(self) -> None:
+        """Remove the folder: the model is stored, or nothing can come of it."""
+        folder, self.folder = self.folder, None
+        if folder is not None:
+            self.release()
+            with suppress(OSError):  # another process removes it too
+                # What it is goes last, so that what is half removed is found again.
+                for path in sorted(folder.iterdir(), key=lambda p: p.name == _IDENTITY):
+                    path.unlink(missing_ok=True)
+                folder.rmdir()
+                folder.parent.rmdir()  # if it was the last there
+
+
+def home(database: str) -> Path:
+    """Return where the folders of a database's trainings are; "" is one in memory."""
+    if database:
+        return Path(f"{database}-thanosql")
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library/Caches"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "thanosql" / "memory"
+
+
+@contextmanager
+def opened(
+    where: Path,
+    identity: Identity,
+    *,
+    resume: bool,
+) -> Iterator[Training]:
+    """Return the training of that identity, in a folder that no other process uses.
+
+    resume: with what an earlier one left there; it is an OperationalError if that is
+    another's, or still at work. Else what was left of that model name is removed.
+    """
+    training: Training | None = None
+    for folder in _folders(where):
+        found = _identity(folder)
+        if found is None and _age(folder) < _JUST_BEGUN:
+            continue
+        if found and found.model.casefold() != identity.model.casefold():
+            continue
+        try:
+            lock = _locked(folder)
+        except OSError:  # just removed by whoever stored it; or another user's
+            continue
+        if lock is None:
+            if resume:
+                message = (
+                    f"model {identity.model!r} is being trained by another connection; "
+                    "wait for it, or set resume=False to train beside it"
+                )
+                raise errors.OperationalError(message)
+            continue
+        earlier = Training(folder.name, folder, lock)
+        has_state = (folder / "checkpoint.safetensors").is_file()
+        if found is None or not resume or not has_state or training:
+            earlier.discard()
+            continue
+        difference = identity.difference(found)
+        if difference:
+            earlier.release()
+            message = (
+                f"the interrupted training of {identity.model!r} was another: "
+                f"{difference}; run its statement again, or set resume=False, which "
+                "discards it"
+            )
+            raise errors.OperationalError(message)
+        (folder / _OUTCOME).unlink(missing_ok=True)
+        training = earlier
+    if training is None:
+        training = _new(where, identity)
+    try:
+        yield training
+    finally:
+        training.release()
+
+
+def outcome(where: Path, id_: str) -> tuple[str, str] | None:
+    """Return the status and the reason of a training that is over; None: it is not."""
+    folder = where / id_
+    try:
+        lock = _locked(folder) if folder in _folders(where) else None
+        if folder.exists() and lock is None:
+            return None
+    except OSError:
+        return None
+    if lock is not None:
+        lock.release()
+        left = _read(folder / _OUTCOME)
+        if left is not None:
+            return str(left.get("status")), str(left.get("reason"))
+    return "killed", "its process ended before the training did"
+
+
+def _new(where: Path, identity: Identity) -> Training:
+    id_ = uuid.uuid4().hex
+    folder = where / id_
+    try:
+        folder.mkdir(parents=True)
+        lock = _locked(folder)
+        _write(folder / _IDENTITY, asdict(identity))
+    except (OSError, NotImplementedError) as error:  # the latter of a file system
+        errors.warn(
+            f"no checkpoints can be kept in {str(where)!r}: {error}; "
+            "if the training breaks off, it cannot be resumed"
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        return Training(id_, None, None)
+    return Training(id_, folder, lock)
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:  # gone
+        return 0.0
+
+
+def _folders(where: Path) -> list[Path]:
+    try:
+        return [path for path in where.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+
+
+def _locked(folder: Path) -> FileLock | None:
+    """Return the lock of a folder, acquired; None if another process has it."""
+    from filelock import FileLock, Timeout  # only where models are trained
+
+    lock = FileLock(folder / _LOCK, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def _identity(folder: Path) -> Identity | None:
+    try:
+        return Identity(**(_read(folder / _IDENTITY) or {}))
+    except TypeError:  # none, or of another version
+        return None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is none, whole."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
