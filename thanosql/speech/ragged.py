@@ -144,8 +144,8 @@ def _layer(layer: Module, hidden: Tensor, counts: list[int], stable: bool) -> Te
     inputs = layer.layer_norm(hidden) if stable else hidden
     # Per tensor (heads, sum of counts, features of a head)
     queries, keys, values = (
-        project(inputs).unflatten(1, (attention.num_heads, -1)).transpose(0, 1)
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        projected.unflatten(1, (attention.num_heads, -1)).transpose(0, 1)
+        for projected in _projections(attention, inputs)
     )
     context = torch.cat(
         [
@@ -174,6 +174,15 @@ def _layer(layer: Module, hidden: Tensor, counts: list[int], stable: bool) -> Te
     ):
         rows.copy_(_feed_forward(layer, rows, rows_context, stable))  # into `hidden`
     return hidden
+
+
+def _projections(attention: Module, inputs: Tensor) -> Sequence[Tensor]:
+    """Return queries, keys and values, each as `inputs`, (frames, features), is."""
+    int8 = getattr(attention, "int8", None)  # `quantization.py`
+    if int8 is not None:
+        together: Tensor = int8(inputs)
+        return together.chunk(3, 1)
+    return attention.q_proj(inputs), attention.k_proj(inputs), attention.v_proj(inputs)
 
 
 def _feed_forward(
