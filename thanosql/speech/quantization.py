@@ -109,7 +109,7 @@ def quantized(recognizer: Recognizer) -> Recognizer:
 @torch.no_grad()
 def _prepare_ragged(base: Any) -> None:
     """Give the modules that `ragged.py` runs what it then takes in their place."""
-    for module in base.feature_extractor.conv_layers:
+    for module in base.feature_extractor.conv_layers[1:]:
         weight = module.conv.weight.transpose(1, 2).flatten(1)  # (out, kernel * in)
         module.int8 = _rounded(weight, module.conv.bias)
     for layer in base.encoder.layers:
