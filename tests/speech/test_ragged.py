@@ -296,3 +296,45 @@ def test_other_architectures_are_left_to_others():
         """Another model by the same name."""
 
     assert not ragged.supports(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)))
+
+
+@pytest.mark.parametrize("counts", [[5, 1, 9], [7, 7], [3]])
+@pytest.mark.parametrize("attention", ["_one_by_one", "_padded"])
+def test_both_ways_of_attention_are_softmax_among_an_utterances_frames(
+    counts, attention
+):
+    torch.manual_seed(0)
+    heads, width, scale = 3, 4, 0.7
+    frames = [torch.randn(heads, sum(counts), width) for _ in range(3)]
+    exact, found = ([f.clone().requires_grad_() for f in frames] for _ in range(2))
+    batch = ragged._Batch(counts, ragged._places(counts))
+    context = getattr(ragged, attention)(*found, batch, 0.0, scale)
+    by_hand = [
+        (torch.softmax(scale * q @ k.transpose(1, 2), 2) @ v).transpose(0, 1).flatten(1)
+        for q, k, v in zip(*(torch.split(f, counts, 1) for f in exact), strict=True)
+    ]
+    torch.testing.assert_close(context, torch.cat(by_hand), atol=1e-5, rtol=0)
+    weights = torch.randn_like(context)
+    (context * weights).sum().backward()
+    (torch.cat(by_hand) * weights).sum().backward()
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_gives_the_same_with_attention_padded(variant, monkeypatch):
+    model = build(variant)
+    waveforms = noises()
+    results = []
+    for short in (0, 1_000):
+        monkeypatch.setattr(ragged, "SHORT", short)
+        model.zero_grad()
+        logits, _ = together(model, waveforms)
+        logits.square().sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append((logits, grads))
+    (apart, apart_grads), (padded, padded_grads) = results
+    torch.testing.assert_close(padded, apart, atol=1e-5, rtol=1e-5)
+    norm = torch.stack([grad.norm() for grad in apart_grads]).norm()
+    for one, other in zip(padded_grads, apart_grads, strict=True):
+        assert (one - other).norm() <= 1e-5 * norm

@@ -58,11 +58,25 @@ class _Layer:
     stride: int
     norm: Module | None
     activation: Callable[[Tensor], Tensor]
+    int8: Module | None
+    "What makes (frames, channels out) of (frames, kernel * channels in) instead."
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return (frames, channels out) of `rows` (time, channels in)."""
+        output = self._product(rows)
+        if self.norm is not None:
+            output = self.norm(output).to(self.weight.dtype)  # autocast: norms in fp32
+        return self.activation(output)
+
+    def _product(self, rows: Tensor) -> Tensor:
         width = rows.shape[1]
         frames = (len(rows) - self.kernel) // self.stride + 1
+        if self.int8 is not None:
+            shape, strides = (frames, self.kernel * width), (self.stride * width, 1)
+            output: Tensor = self.int8(
+                rows.as_strided(shape, strides, rows.storage_offset())
+            )
+            return output
         windows = [
             rows.as_strided(
                 (frames, min(self.stride, self.kernel - tap) * width),
@@ -78,9 +92,7 @@ class _Layer:
             output = torch.addmm(self.bias, windows[0], weights[0])
         for more, weight in zip(windows[1:], weights[1:], strict=True):
             output.addmm_(more, weight)
-        if self.norm is not None:
-            output = self.norm(output).to(self.weight.dtype)  # autocast: norms in fp32
-        return self.activation(output)
+        return output
 
 
 def output_length(encoder: Module, samples: int) -> int:
@@ -179,6 +191,7 @@ def _layer(module: Module, dtype: torch.dtype) -> _Layer:
         stride=conv.stride[0],
         norm=getattr(module, "layer_norm", None),
         activation=module.activation,
+        int8=getattr(module, "int8", None),  # `quantization.py`
     )
 
 

@@ -41,7 +41,7 @@ def positions(embedding: Module, hidden: Tensor, counts: Sequence[int]) -> Tenso
         return torch.cat([embedding(utterance[None])[0] for utterance in utterances])
     if getattr(embedding, "batch_norm", None) is not None:
         hidden = embedding.batch_norm(hidden)
-    convolve = _convolution(embedding.conv, hidden)
+    convolve = _convolution(embedding, hidden)
     return torch.cat(
         [
             embedding.activation(embedding.padding(convolve(utterance)[None]))[0].T
@@ -50,17 +50,31 @@ def positions(embedding: Module, hidden: Tensor, counts: Sequence[int]) -> Tenso
     )
 
 
-def _convolution(conv: Module, hidden: Tensor) -> Callable[[Tensor], Tensor]:
+def keep_transform(embedding: Module) -> None:
+    """Have `positions` transform no kernel again, for as long as it does not change."""
+    if hasattr(embedding, "conv"):
+        conv = embedding.conv
+        embedding.transformed = _transform(conv.weight, conv.groups)
+
+
+def _convolution(embedding: Module, hidden: Tensor) -> Callable[[Tensor], Tensor]:
     """Return what makes (features, frames + 1) of an utterance's (frames, features).
 
     The frame too many, of an even kernel, is what transformers has, and cuts off.
     """
+    conv = embedding.conv
+    kept = getattr(embedding, "transformed", None)
+    kernel, padding = conv.kernel_size[0], conv.padding[0]
+    if kept is not None:
+        return lambda utterance: _by_fourier(
+            utterance, kept, conv.bias, kernel, padding
+        )
     weight = conv.weight  # computed at each look: 5 million numbers in a base model
     if (
         torch.is_grad_enabled()
         or hidden.device.type != "cpu"
         or hidden.dtype != torch.float32
-        or len(hidden) < WORTH_A_TRANSFORM * weight.shape[2]
+        or len(hidden) < WORTH_A_TRANSFORM * kernel
     ):
         return lambda utterance: functional.conv1d(
             utterance.T[None],
@@ -71,7 +85,7 @@ def _convolution(conv: Module, hidden: Tensor) -> Callable[[Tensor], Tensor]:
         )[0]
     transformed = _transform(weight, conv.groups)
     return lambda utterance: _by_fourier(
-        utterance, transformed, conv.bias, weight.shape[2], conv.padding[0]
+        utterance, transformed, conv.bias, kernel, padding
     )
 
 

@@ -25,7 +25,7 @@ class Compute:
     precision: str
     """fp32, bf16 or fp16; weights, normalisations and the loss are fp32 in each.
 
-    int8, too, where it is allowed: of linear layers (`quantization.py`).
+    int8, too, where it is allowed (`quantization.py`).
     """
 
     def stage(self, tensor: torch.Tensor) -> torch.Tensor:

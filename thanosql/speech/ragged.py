@@ -3,14 +3,16 @@
 A batch of utterances of different lengths is usually padded to the longest, and
 every layer must then be told, by masks, what is padding. Most are not: the models
 with a GroupNorm average it over the padding and take no mask, so that a transcript
-depends on its neighbours, and all of them spend their arithmetic on padding. Here no
-padding is ever made. Which parts of the network look beyond one frame?
+depends on its neighbours, and all of them spend their arithmetic on padding. Here
+nothing is padded but, at times, attention. Which parts of the network look beyond one
+frame?
 
 * The convolutional encoder (and its GroupNorm): run per utterance, `convolution.py`.
 * The positional convolution, `positions.py`, and the adapter's (`add_adapter`): per
   utterance.
 * Attention: softmax(QK'/sqrt d)V among an utterance's own frames, per utterance by
-  `scaled_dot_product_attention`.
+  `scaled_dot_product_attention`; but on a GPU, or of words, where so many small calls
+  take longer than the arithmetic, padded, with a mask over the keys.
 
 All else (projection, layer norms, the products before and after attention, feed
 forward, attention adapters, CTC head) treats every frame alone. There the frames of
@@ -31,6 +33,7 @@ time, which keeps the wide feed-forward activations in the cache and memory flat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +44,7 @@ from torch.utils.checkpoint import checkpoint
 
 from thanosql.speech import convolution
 from thanosql.speech.positions import positions
+from thanosql.speech.precision import sent
 from thanosql.speech.spec_augment import spec_augment
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 Module = Any  # transformers', made of parts that mypy can only take for tensors
 
 ROWS = 1024  # frames (20 s) that go through a feed-forward layer together
+SHORT = 40  # frames of the longest utterance, up to which a CPU pads in attention
 
 # Their models are made of the same blocks; a test compares each with transformers.
 _ARCHITECTURES = frozenset(
@@ -120,15 +125,16 @@ def encode(
     if not stable:
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
+    batch = _batch(counts, hidden.device)
     for layer in encoder.layers:
         if model.training and _chance(config.layerdrop, generator):
             continue
         if model.training and layer.gradient_checkpointing:
             hidden = checkpoint(
-                _layer, layer, hidden, counts, stable, use_reentrant=False
+                _layer, layer, hidden, batch, stable, use_reentrant=False
             )
         else:
-            hidden = _layer(layer, hidden, counts, stable)
+            hidden = _layer(layer, hidden, batch, stable)
     if stable:
         hidden = encoder.layer_norm(hidden)
     if getattr(base, "adapter", None) is not None:
@@ -138,34 +144,40 @@ def encode(
     return pad_sequence(list(logits), batch_first=True), torch.tensor(lengths)
 
 
-def _layer(layer: Module, hidden: Tensor, counts: list[int], stable: bool) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Where the utterances are among the frames that lie one after the other."""
+
+    counts: list[int]
+    "How many frames each has."
+    places: Tensor | None
+    "Where each frame is when all are padded to the longest; None to pad nothing."
+
+
+def _batch(counts: list[int], device: torch.device) -> _Batch:
+    """Return how attention is to see the batch: padded where calls are what costs."""
+    if device.type == "cpu" and max(counts) > SHORT:
+        return _Batch(counts, None)
+    return _Batch(counts, sent(_places(counts), device))
+
+
+def _places(counts: list[int]) -> Tensor:
+    longest = max(counts)
+    return torch.cat([i * longest + torch.arange(n) for i, n in enumerate(counts)])
+
+
+def _layer(layer: Module, hidden: Tensor, batch: _Batch, stable: bool) -> Tensor:
     """Return a transformer layer's output, (sum of counts, features), of `hidden`."""
     attention = layer.attention
     inputs = layer.layer_norm(hidden) if stable else hidden
     # Per tensor (heads, sum of counts, features of a head)
     queries, keys, values = (
-        project(inputs).unflatten(1, (attention.num_heads, -1)).transpose(0, 1)
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        projected.view(len(hidden), attention.num_heads, -1).transpose(0, 1)
+        for projected in _projections(attention, inputs)
     )
-    context = torch.cat(
-        [
-            functional.scaled_dot_product_attention(
-                query[None],
-                key[None],
-                value[None],
-                dropout_p=attention.dropout if layer.training else 0.0,
-                scale=attention.scaling,
-            )[0]
-            .transpose(0, 1)
-            .flatten(1)
-            for query, key, value in zip(
-                torch.split(queries, counts, 1),
-                torch.split(keys, counts, 1),
-                torch.split(values, counts, 1),
-                strict=True,
-            )
-        ]
-    )
+    attend = _one_by_one if batch.places is None else _padded
+    dropout = attention.dropout if layer.training else 0.0
+    context = attend(queries, keys, values, batch, dropout, attention.scaling)
     if torch.is_grad_enabled():
         return _feed_forward(layer, hidden, context, stable)
     at_once = ROWS if hidden.device.type == "cpu" else len(hidden)
@@ -174,6 +186,75 @@ def _layer(layer: Module, hidden: Tensor, counts: list[int], stable: bool) -> Te
     ):
         rows.copy_(_feed_forward(layer, rows, rows_context, stable))  # into `hidden`
     return hidden
+
+
+def _one_by_one(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    batch: _Batch,
+    dropout: float,
+    scale: float,
+) -> Tensor:
+    """Return attention's context, (sum of counts, features), within each utterance.
+
+    queries, keys, values: (heads, sum of counts, features of a head).
+    """
+    utterances = zip(
+        *(torch.split(each, batch.counts, 1) for each in (queries, keys, values)),
+        strict=True,
+    )
+    return torch.cat(
+        [
+            functional.scaled_dot_product_attention(
+                query[None], key[None], value[None], dropout_p=dropout, scale=scale
+            )[0]
+            .transpose(0, 1)
+            .flatten(1)
+            for query, key, value in utterances
+        ]
+    )
+
+
+def _padded(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    batch: _Batch,
+    dropout: float,
+    scale: float,
+) -> Tensor:
+    """Return what `_one_by_one` does in as many operations as for one utterance.
+
+    The padding's keys have no weight, exactly, and what its queries find is left out.
+    """
+    assert batch.places is not None
+    size, longest = len(batch.counts), max(batch.counts)
+    rows = size * longest
+    query, key, value = (
+        each.new_zeros(rows, len(each), each.shape[2])
+        .index_copy(0, batch.places, each.transpose(0, 1))
+        .view(size, longest, len(each), -1)
+        .transpose(1, 2)
+        for each in (queries, keys, values)
+    )  # each (batch, heads, longest, features of a head)
+    mask = None
+    if min(batch.counts) < longest:
+        filled = torch.zeros(rows, dtype=torch.bool, device=queries.device)
+        mask = filled.index_fill_(0, batch.places, True).view(size, 1, 1, longest)
+    context = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+    )
+    return context.transpose(1, 2).flatten(0, 1)[batch.places].flatten(1)
+
+
+def _projections(attention: Module, inputs: Tensor) -> Sequence[Tensor]:
+    """Return queries, keys and values, each as `inputs`, (frames, features), is."""
+    int8 = getattr(attention, "int8", None)  # `quantization.py`
+    if int8 is not None:
+        together: Tensor = int8(inputs)
+        return together.chunk(3, 1)
+    return attention.q_proj(inputs), attention.k_proj(inputs), attention.v_proj(inputs)
 
 
 def _feed_forward(

@@ -90,7 +90,7 @@ class Recognizer:
 
     @cached_property
     def int8(self) -> Recognizer:
-        """The same with its linear layers in int8, for inference on a CPU."""
+        """The same, multiplying in int8, for inference on a CPU."""
         from thanosql.speech.quantization import quantized  # it imports this module
 
         return quantized(self)

@@ -63,7 +63,7 @@ def check(state: Mapping[str, Tensor], where: str) -> None:
         message = f"{where} has {len(state):,} tensors; no model has {_MOST_TENSORS:,}"
         raise DataError(message)
     for name, tensor in state.items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.dtype in _DTYPES.values():
             # NaN is both the least and the greatest of what it is among. A seventh of
             # the time of a sum in double precision.
             if tensor.numel() == 0 or all(
@@ -71,10 +71,10 @@ def check(state: Mapping[str, Tensor], where: str) -> None:
             ):
                 continue
             message = f"{where}: the weights {name} hold NaN or infinite values"
-        elif tensor.dim() == 0:  # a count of batches, say
+        elif tensor.dim() == 0 and not tensor.is_floating_point():  # a count, say
             continue
         else:
-            message = f"{where}: the weights {name} are {tensor.dtype}, no float type"
+            message = f"{where}: the weights {name} are {tensor.dtype}, not of 16 to 64 bit floats"
         raise DataError(message)
 
 
