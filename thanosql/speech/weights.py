@@ -74,7 +74,10 @@ def check(state: Mapping[str, Tensor], where: str) -> None:
         elif tensor.dim() == 0 and not tensor.is_floating_point():  # a count, say
             continue
         else:
-            message = f"{where}: the weights {name} are {tensor.dtype}, not of 16 to 64 bit floats"
+            kind = str(tensor.dtype).removeprefix("torch.")
+            message = (
+                f"{where}: the weights {name} are {kind}, not floats of 16 bits up"
+            )
         raise DataError(message)
 
 
