@@ -102,7 +102,7 @@ def test_memory_is_flat_over_twenty_thousand_rows(calls):
     assert peak(200) - before < 40  # MB
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.slow)])
 def test_building_and_dropping_uses_the_same_room_again(calls, base, count):
     def size():
         return calls.execute("PRAGMA page_count").fetchone()[0]
