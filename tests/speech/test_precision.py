@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from thanosql.errors import OptionError
+from thanosql.errors import OperationalError, OptionError
 from thanosql.speech import precision
 
 
@@ -77,3 +77,17 @@ def test_a_gpu_is_chosen_and_computes_in_half_precision_by_default():
     assert compute.precision in ("bf16", "fp16")
     with pytest.raises(OptionError, match="does not exist"):
         precision.resolve("cuda:99")
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, bytearray])
+def test_a_batch_beyond_memory_is_answered_with_the_way_out(allocate):
+    with (
+        pytest.raises(OperationalError, match=r"a batch of 16 .* smaller batch_size"),
+        precision.within_memory(16),
+    ):
+        allocate(10**15)
+
+
+def test_other_errors_of_torch_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shape"), precision.within_memory(16):
+        torch.ones(2) @ torch.ones(3, 3)

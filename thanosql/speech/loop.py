@@ -25,6 +25,7 @@ from thanosql.speech.forward import forward, frozen_part
 from thanosql.speech.metrics import EditCounts, character_errors, word_errors
 from thanosql.speech.monitoring import LossLog
 from thanosql.speech.optimization import adamw, rate_factor
+from thanosql.speech.precision import within_memory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -154,7 +155,8 @@ class Loop:
         audio_seconds = 0.0
         with closing(self._training_batches()) as batches:
             for batch in batches:
-                self._train_step(batch, masks)
+                with within_memory(len(batch)):
+                    self._train_step(batch, masks)
                 audio_seconds += sum(p.utterance.seconds for p in batch)
                 self.progress(
                     "train",
@@ -207,7 +209,7 @@ class Loop:
         with closing(tasks) as batches:
             for batch in batches:
                 # Not inference mode, whose tensors training could not use again.
-                with torch.no_grad():
+                with torch.no_grad(), within_memory(len(batch)):
                     mean, logits, lengths = self._forward(batch)
                     hypotheses = greedy_decode(logits, lengths, self.recognizer)
                 references = [

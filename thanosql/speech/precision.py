@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thanosql.errors import OptionError
+from thanosql.errors import OperationalError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,27 @@ class Compute:
             yield
         finally:
             matmul.fp32_precision = before
+
+
+@contextmanager
+def within_memory(recordings: int) -> Iterator[None]:
+    """Raise OperationalError, with the way out, where a batch takes more than there is.
+
+    recordings: how many the batch has.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a RuntimeError like any other.
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
+        message = (
+            f"a batch of {recordings} takes more memory than there is; set a smaller "
+            "batch_size, or a smaller chunk_seconds for long recordings, or in BUILD "
+            "gradient_checkpointing=True"
+        )
+        raise OperationalError(message) from error
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

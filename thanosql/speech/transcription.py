@@ -15,7 +15,7 @@ from thanosql.speech.audio import blocks
 from thanosql.speech.batching import chunks, naming, preparing_threads
 from thanosql.speech.decoding import best_paths, read
 from thanosql.speech.forward import forward
-from thanosql.speech.precision import resolve
+from thanosql.speech.precision import resolve, within_memory
 from thanosql.speech.windows import cut, layout
 
 if TYPE_CHECKING:
@@ -100,7 +100,12 @@ def transcribe(
         for batch in chunks(heard, batch_size):
             # Another use of the same model may have moved it since the last batch.
             model.to(compute.device).eval()
-            with torch.inference_mode(), compute.tf32(), compute.autocast():
+            with (
+                within_memory(len(batch)),
+                torch.inference_mode(),
+                compute.tf32(),
+                compute.autocast(),
+            ):
                 inputs = [
                     each.features.to(compute.device, non_blocking=True)
                     for each in batch
