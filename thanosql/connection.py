@@ -233,7 +233,7 @@ class Connection(SQLiteFeatures):
 
     @property
     def autocommit(self) -> bool | int:
-        """Who opens transactions; `connect` says what True, False and the default do."""
+        """Who opens transactions; `connect` says what each value does."""
         return self._autocommit
 
     @autocommit.setter
