@@ -1,6 +1,6 @@
-"""Write the tables of language.md from what defines them: options, bases, datasets.
+"""Write the pages' tables from what defines them: options, bases, datasets.
 
-python docs/options.py            rewrites language.md
+python docs/options.py            rewrites the pages that have such tables
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from thanosql import statements
 from thanosql.bases import BASES
 from thanosql.datasets import DATASETS
 
-PAGE = Path(__file__).with_name("language.md")
+DOCS = Path(__file__).parent
+PAGES = (DOCS / "models.md", *sorted(DOCS.glob("statements/*.md")))
 TABLES = {
     cls.statement: cls
     for cls in (
@@ -33,7 +34,7 @@ TABLES = {
 def with_tables(page: str) -> str:
     """Return the page with every table between its markers as it should be."""
     return re.sub(
-        r"(<!-- (options: )?(.+?) -->\n).*?(<!-- end -->)",
+        r"(<!-- (options: )?([A-Z ]+|bases|datasets) -->\n).*?(<!-- end -->)",
         lambda found: (
             found[1]
             + (options_table(TABLES[found[3]]) if found[2] else LISTS[found[3]]())
@@ -46,7 +47,7 @@ def with_tables(page: str) -> str:
 
 def options_table(options: type[statements.Options]) -> str:
     """Return a Markdown table of a statement's options."""
-    lines = ["| option | default | takes | |", "|---|---|---|---|"]
+    lines = ["| option | default | takes | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(options):
         about = field.metadata
         names = " ".join(f"`{name}`" for name in (field.name, *about["aliases"]))
@@ -93,4 +94,5 @@ LISTS = {"bases": bases_table, "datasets": datasets_table}
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,5 +1,7 @@
 """thanosql for asyncio: `await connect`, `await execute`, `async for`.
 
+::
+
     con = await thanosql.aio.connect("calls.db")
     async for row in await con.execute("PREDICT USING m AS SELECT audio FROM calls"):
         ...

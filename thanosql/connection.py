@@ -167,7 +167,7 @@ class Connection(SQLiteFeatures):
 
     @property
     def apsw(self) -> apsw.Connection:
-        """The APSW connection underneath: user functions, blobs, backup, hooks."""
+        """The APSW connection underneath, with all that SQLite can do."""
         self.check_use()
         return self.check_open()
 
@@ -233,7 +233,7 @@ class Connection(SQLiteFeatures):
 
     @property
     def autocommit(self) -> bool | int:
-        """PEP 249 transaction control: True, False or `LEGACY_TRANSACTION_CONTROL`."""
+        """Who opens transactions; `connect` says what each value does."""
         return self._autocommit
 
     @autocommit.setter

@@ -71,7 +71,7 @@ class Cursor:
 
     @property
     def description(self) -> tuple[tuple[Any, ...], ...] | None:
-        """A 7-tuple a column: name, declared type, five None; None without a result.
+        """A 7-tuple a column (name, declared type, five None); None without a result.
 
         The declared type compares equal to `STRING`, `NUMBER` and so on.
         """
