@@ -235,7 +235,8 @@ def make_model(directory: Path) -> None:
             0.1
         )
         model.wav2vec2.feature_projection.projection.weight *= 3
-        model.lm_head.bias[:4] = -1.0
+        model.lm_head.bias[0] = -1.0
+        model.lm_head.bias[1:4] = -100.0  # transformers writes "</s>" out, we do not
     model.save_pretrained(directory)
 
     class Logits(torch.nn.Module):
