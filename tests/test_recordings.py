@@ -157,6 +157,7 @@ def all_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.slow(seconds=300)
 @pytest.mark.usefixtures("all_threads")
 def test_a_small_model_learns_to_read_digits_from_nothing(
