@@ -22,7 +22,8 @@ import torch
 torch.set_num_threads(1)  # before a fork there must be no pool of threads
 
 import thanosql  # noqa: E402
-from thanosql import jobs, source, store  # noqa: E402
+from thanosql import source, store  # noqa: E402
+from thanosql.progress import Progress  # noqa: E402
 from thanosql.speech import bases, checkpoint, training, transcription  # noqa: E402, F401
 
 STAGES = ("reading", "examine", "train", "validate", "checkpoint", "storing")
@@ -52,13 +53,13 @@ def mark_stages(shared):
     store.ModelStore.save = wrapped(store.ModelStore.save, "storing", mark)
     write = checkpoint._write
     checkpoint._write = wrapped(write, "checkpoint", mark)
-    show = jobs.Progress.__call__
+    show = Progress.__call__
 
     def showing(self, stage, *numbers, **facts):
         mark(stage)
         show(self, stage, *numbers, **facts)
 
-    jobs.Progress.__call__ = showing
+    Progress.__call__ = showing
 
 
 def build(path, base, resume):

@@ -208,10 +208,10 @@ def test_no_lock_is_held_while_training(tmp_path, base):
         other.commit()
         wrote.append(True)
 
-    from thanosql import jobs
+    from thanosql.progress import Progress
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.Progress, "__call__", lambda *_, **__: write())
+        patch.setattr(Progress, "__call__", lambda *_, **__: write())
         build(con, "base", epochs=1, validation=0)
     assert len(wrote) > 1
     other.close()
@@ -231,10 +231,10 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
         other.execute("INSERT INTO spoken VALUES (NULL, NULL)")
         other.commit()
 
-    from thanosql import jobs
+    from thanosql.progress import Progress
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.Progress, "__call__", write)
+        patch.setattr(Progress, "__call__", write)
         con.execute(
             "INSERT INTO history SELECT epoch, train_loss FROM (BUILD MODEL m "
             f"USING '{base}' OPTIONS (epochs=1) AS SELECT * FROM spoken)"

@@ -534,9 +534,9 @@ def test_a_column_added_between_two_scans_does_not_pass_for_the_transcript(calls
 def test_a_model_replaced_before_it_is_read_is_not_mistaken_for_the_new_one(
     calls, base, monkeypatch
 ):
-    from thanosql import jobs
+    from thanosql.jobs import loading
 
-    monkeypatch.setattr(jobs, "_loaded", jobs._LoadedModels())
+    monkeypatch.setattr(loading, "_loaded", loading._LoadedModels())
     calls.execute("IMPORT MODEL n FROM ?", (str(base),))
     calls.execute("UPDATE thanosql_models SET sha256 = 'old' WHERE name = 'n'")
     calls.commit()

@@ -8,20 +8,20 @@ import pytest
 _SCRIPT = """
 import os, signal, sys, threading
 import thanosql
-from thanosql import jobs
+from thanosql.progress import Progress
 
 statement, stage = sys.argv[2:]
 con = thanosql.connect(sys.argv[1])
 transcripts = "SELECT id, predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 before = con.execute(transcripts).fetchall()
-show = jobs.Progress.__call__
+show = Progress.__call__
 
 def interrupt_once(self, at, *numbers, **facts):
     if at == stage:
-        jobs.Progress.__call__ = show
+        Progress.__call__ = show
         os.kill(os.getpid(), signal.SIGINT)
 
-jobs.Progress.__call__ = interrupt_once
+Progress.__call__ = interrupt_once
 try:
     con.execute(statement).fetchall()
 except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from thanosql import jobs, store
+from thanosql.jobs import loading
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def opened(monkeypatch):
             raise OSError(message)
         return object()
 
-    monkeypatch.setattr(jobs, "open_stored", open_stored)
+    monkeypatch.setattr(loading, "open_stored", open_stored)
     yield SimpleNamespace(names=names, let_go=let_go)
     let_go.set()
 
@@ -35,7 +36,7 @@ def get(loaded, name):
 
 
 def test_a_model_that_loads_holds_up_nobody_who_wants_another(opened):
-    loaded, found = jobs._LoadedModels(), []
+    loaded, found = loading._LoadedModels(), []
     threads = [
         threading.Thread(target=lambda: found.append(get(loaded, "slow")))
         for _ in range(3)
@@ -51,7 +52,7 @@ def test_a_model_that_loads_holds_up_nobody_who_wants_another(opened):
 
 
 def test_a_model_that_could_not_be_opened_is_tried_again(opened):
-    loaded = jobs._LoadedModels()
+    loaded = loading._LoadedModels()
     for _ in range(2):
         with pytest.raises(OSError, match="cut short"):
             get(loaded, "broken")
@@ -59,7 +60,7 @@ def test_a_model_that_could_not_be_opened_is_tried_again(opened):
 
 
 def test_only_the_models_used_last_stay_loaded(opened):
-    loaded = jobs._LoadedModels()
+    loaded = loading._LoadedModels()
     for name in ("a", "b", "a", "c", "a", "b"):
         get(loaded, name)
     assert opened.names == ["a", "b", "c", "b"]

@@ -10,6 +10,7 @@ import pytest
 
 import thanosql
 from thanosql import jobs, store
+from thanosql.progress import Progress
 from thanosql.speech import checkpoint
 
 BUILD = (
@@ -114,14 +115,14 @@ def test_what_is_resumed_is_not_trained_again(calls, base, broken, whole, monkey
         built(calls, base)
     whole.undo()
     steps = []
-    show = jobs.Progress.__call__
+    show = Progress.__call__
 
     def counting(self, stage, *numbers, **facts):
         if stage == "train":
             steps.append(facts["epoch"])
         show(self, stage, *numbers, **facts)
 
-    monkeypatch.setattr(jobs.Progress, "__call__", counting)
+    monkeypatch.setattr(Progress, "__call__", counting)
     assert [row[0] for row in built(calls, base, "resume=TRUE,")] == [1, 2, 3, 4]
     assert set(steps) == {3, 4}
     assert runs(calls) == [("stored", 4)]
@@ -315,7 +316,7 @@ def test_a_failed_run_says_why(calls, base, broken):
 
 
 def test_another_thread_can_interrupt_a_training(calls, base, monkeypatch):
-    show = jobs.Progress.__call__
+    show = Progress.__call__
 
     def interrupting(self, stage, *numbers, **facts):
         if stage == "train" and facts["epoch"] == 3:
@@ -325,7 +326,7 @@ def test_another_thread_can_interrupt_a_training(calls, base, monkeypatch):
         show(self, stage, *numbers, **facts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.Progress, "__call__", interrupting)
+        patch.setattr(Progress, "__call__", interrupting)
         with pytest.raises(thanosql.OperationalError, match="interrupted"):
             built(calls, base)
     assert runs(calls)[0][0] == "interrupted"

@@ -14,7 +14,7 @@ import apsw
 
 from thanosql import errors, routes, types
 from thanosql.routes import OTHER, READ, Route, find_route, known_routes
-from thanosql.run import Run
+from thanosql.run import Run, described
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
@@ -239,19 +239,7 @@ class Cursor:
             return self._cursor.get_description()
         except apsw.ExecutionCompleteError:
             pass
-        described: list[Columns] = []
-
-        def describe(cursor: apsw.Cursor, *_statement: object) -> bool:
-            described.append(cursor.get_description())
-            return False
-
-        cursor = self.connection.apsw.cursor()
-        cursor.exec_trace = describe
-        try:
-            cursor.execute(*self._query)
-        except apsw.ExecTraceAbort:
-            return described[0]
-        return ()
+        return described(self.connection, *self._query)
 
     # Results
 

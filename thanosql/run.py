@@ -6,14 +6,15 @@ what speech clauses do to the database is done.
 
 from __future__ import annotations
 
+import apsw
+
 from thanosql import errors
 from thanosql.routes import OTHER, Route, past_blanks
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    import apsw
-
     from thanosql.connection import Connection
+    from thanosql.cursor import Parameters
     from thanosql.execution import Execution
 
     Columns = tuple[tuple[str, str | None], ...]
@@ -102,3 +103,22 @@ class Run:
         else:
             cursor.exec_trace = None
         return True
+
+
+def described(
+    connection: Connection, sql: str, parameters: Parameters | None
+) -> Columns:
+    """Return the columns of a statement, which is prepared and not run."""
+    columns: list[Columns] = []
+
+    def describe(cursor: apsw.Cursor, *_statement: object) -> bool:
+        columns.append(cursor.get_description())
+        return False
+
+    cursor = connection.apsw.cursor()
+    cursor.exec_trace = describe
+    try:
+        cursor.execute(sql, parameters)
+    except apsw.ExecTraceAbort:
+        return columns[0]
+    return ()

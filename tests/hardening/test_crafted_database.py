@@ -16,9 +16,9 @@ PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch):
     """Have every model read from its database."""
-    from thanosql import jobs
+    from thanosql.jobs import loading
 
-    monkeypatch.setattr(jobs, "_loaded", jobs._LoadedModels())
+    monkeypatch.setattr(loading, "_loaded", loading._LoadedModels())
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ import pytest
 
 from thanosql.speech.metrics import (
     EditCounts,
-    character_error_rate,
     character_errors,
     confidence_interval,
-    word_error_rate,
     word_errors,
 )
 
@@ -38,8 +36,8 @@ def test_batches_add_up_to_the_corpus():
 
 
 def test_a_rate_is_of_the_corpus_not_the_mean_of_its_rows():
-    assert word_error_rate(["a", "b c d"], ["x", "b c d"]) == pytest.approx(1 / 4)
-    assert character_error_rate(["a", "bcd"], ["x", "bcd"]) == pytest.approx(1 / 4)
+    assert word_errors(["a", "b c d"], ["x", "b c d"]).rate == pytest.approx(1 / 4)
+    assert character_errors(["a", "bcd"], ["x", "bcd"]).rate == pytest.approx(1 / 4)
 
 
 def test_what_is_heard_in_silence_is_inserted():
@@ -48,18 +46,18 @@ def test_what_is_heard_in_silence_is_inserted():
 
 
 def test_without_reference_words_there_is_no_rate():
-    assert word_error_rate([], []) is None
-    assert word_error_rate(["", " "], ["", "word"]) is None
-    assert character_error_rate([""], [""]) is None
+    assert word_errors([], []).rate is None
+    assert word_errors(["", " "], ["", "word"]).rate is None
+    assert character_errors([""], [""]).rate is None
 
 
 def test_an_empty_hypothesis_deletes_everything():
-    assert word_error_rate(["one two"], [""]) == pytest.approx(1.0)
+    assert word_errors(["one two"], [""]).rate == pytest.approx(1.0)
 
 
 def test_strings_are_compared_as_given():
-    assert word_error_rate(["Word"], ["word"]) == pytest.approx(1.0)
-    assert word_error_rate(["two  words "], ["two words"]) == pytest.approx(0.0)
+    assert word_errors(["Word"], ["word"]).rate == pytest.approx(1.0)
+    assert word_errors(["two  words "], ["two words"]).rate == pytest.approx(0.0)
 
 
 def test_the_interval_is_that_of_drawing_utterances_anew():

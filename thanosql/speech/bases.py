@@ -24,10 +24,11 @@ from thanosql.errors import (
     nearest,
 )
 from thanosql.speech import hub, weights
+from thanosql.speech.assembly import assemble, damaged
 from thanosql.speech.audio import SAMPLE_RATE
 from thanosql.speech.directory import check, read_json
 from thanosql.speech.forward import forward, output_length
-from thanosql.speech.recognizer import Recognizer, assemble, damaged
+from thanosql.speech.recognizer import Recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping

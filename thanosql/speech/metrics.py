@@ -78,20 +78,6 @@ def character_errors(
     return _counts(jiwer.process_characters(list(references), list(hypotheses)))
 
 
-def word_error_rate(
-    references: Sequence[str], hypotheses: Sequence[str]
-) -> float | None:
-    """Return the word error rate of a corpus; None without a word to recognise."""
-    return word_errors(references, hypotheses).rate
-
-
-def character_error_rate(
-    references: Sequence[str], hypotheses: Sequence[str]
-) -> float | None:
-    """Return the character error rate of a corpus; None without a character."""
-    return character_errors(references, hypotheses).rate
-
-
 def confidence_interval(
     utterances: Mapping[tuple[int, int], int], confidence: float = 0.95
 ) -> tuple[float | None, float | None]:

@@ -9,117 +9,26 @@ field are ``doc``, ``unit`` ("" where there is none), ``aliases`` and ``accepts`
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-import re
 import reprlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from thanosql.errors import OptionError, nearest, point
 from thanosql.statements.nodes import Parameter, RawOption
+from thanosql.statements.values import (
+    Accepted,
+    byte_count,
+    either,
+    matching,
+    number,
+    one_of,
+    or_null,
+    true_or_false,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What an option takes."""
-
-    text: str
-    "In words; completes the sentence: the option takes ..."
-    read: Callable[[Any], Any]
-    "Returns the value as the field's type; raises ValueError if it is not allowed."
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def _is_number(value: Any) -> bool:
-    # Real is also what NumPy's numbers are.
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
-    def read(value: Any) -> float:
-        if not (_is_number(value) and math.isfinite(value) and is_allowed(value)):
-            raise ValueError
-        return float(value)
-
-    return Accepted(text, read)
-
-
-def _whole_number(least: int) -> Accepted:
-    def read(value: Any) -> int:
-        # Below 2**63: what SQLite takes for an integer.
-        if not (_is_number(value) and least <= value < 2**63 and value == int(value)):
-            raise ValueError
-        return int(value)
-
-    return Accepted(f"a whole number, {least} or more", read)
-
-
-def _byte_count(text: str) -> Accepted:
-    prefixes = {"": 1} | {
-        prefix + binary: (1024 if binary else 1000) ** power
-        for power, prefix in enumerate("kmgt", start=1)
-        for binary in ("", "i")
-    }
-
-    def read(value: Any) -> int:
-        if isinstance(value, str):
-            size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?i?)b", value.lower())
-            if size is None or size[2] not in prefixes:
-                raise ValueError
-            value = round(float(size[1]) * prefixes[size[2]])
-        return _whole_number(0).read(value)  # type: ignore[no-any-return]
-
-    return Accepted(text, read)
-
-
-def _one_of(*words: str) -> Accepted:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value.lower() not in words:
-            raise ValueError
-        return value.lower()
-
-    return Accepted(", ".join(words), read)
-
-
-def _matching(text: str, pattern: str) -> Accepted:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
-            raise ValueError
-        return value
-
-    return Accepted(text, read)
-
-
-def _true_or_false() -> Accepted:
-    def read(value: Any) -> bool:
-        if value not in (True, False):  # 1 and 0 are
-            raise ValueError
-        return bool(value)
-
-    return Accepted("TRUE or FALSE", read)
-
-
-def _either(first: Accepted, second: Accepted) -> Accepted:
-    def read(value: Any) -> Any:
-        try:
-            return first.read(value)
-        except ValueError:
-            return second.read(value)
-
-    return Accepted(f"{first} or {second}", read)
-
-
-def _or_null(accepted: Accepted) -> Accepted:
-    def read(value: Any) -> Any:
-        return None if value is None else accepted.read(value)
-
-    return Accepted(f"{accepted}, or NULL", read)
 
 
 def _option(
@@ -134,17 +43,17 @@ def _option(
     return field(default=default, metadata=metadata)
 
 
-_NAME = _matching("a name", r"(?s).+")
-_COLUMN = _matching("the name of a column", r"(?s).+")
-_FLAG = _true_or_false()
-_FROM_ONE = _whole_number(1)
-_POSITIVE = _number("a number above 0", lambda value: value > 0)
+_NAME = matching("a name", r"(?s).+")
+_COLUMN = matching("the name of a column", r"(?s).+")
+_FLAG = true_or_false()
+_FROM_ONE = whole_number(1)
+_POSITIVE = number("a number above 0", lambda value: value > 0)
 
 
 def _audio_column() -> Any:
     return _option(
         None,
-        _or_null(_COLUMN),
+        or_null(_COLUMN),
         "column with the recordings; `audio` if not given, else `audio_path`",
         aliases=("audio_path",),
     )
@@ -158,12 +67,12 @@ class _SpeechOptions:
     batch_size: int = _option(16, _FROM_ONE, "recordings in a batch", unit="rows")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = _option(
         "auto",
-        _one_of("auto", "fp32", "bf16", "fp16"),
+        one_of("auto", "fp32", "bf16", "fp16"),
         "number format of the model's arithmetic; `auto` is what the device is fast in",
     )
     device: str = _option(
         "auto",
-        _matching("auto, cpu, cuda, cuda:N", r"auto|cpu|cuda(:[0-9]+)?"),
+        matching("auto, cpu, cuda, cuda:N", r"auto|cpu|cuda(:[0-9]+)?"),
         "where the model runs; `auto` is a GPU if there is one",
     )
 
@@ -181,18 +90,18 @@ class BuildOptions(_SpeechOptions):
     learning_rate: float = _option(1e-4, _POSITIVE, "of AdamW, at its highest")
     warmup: float = _option(
         0.1,
-        _number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        number("a number from 0 to 1", lambda value: 0 <= value <= 1),
         "share of the steps in which the learning rate rises from 0",
     )
     weight_decay: float = _option(
-        0.01, _number("a number, 0 or more", lambda value: value >= 0), "of AdamW"
+        0.01, number("a number, 0 or more", lambda value: value >= 0), "of AdamW"
     )
     max_grad_norm: float = _option(
         1.0, _POSITIVE, "norm that the gradient of a step is clipped to"
     )
     freeze_feature_encoder: Literal["auto"] | bool = _option(
         "auto",
-        _either(_one_of("auto"), _FLAG),
+        either(one_of("auto"), _FLAG),
         "keep the convolutions as they are; `auto`: if their weights are trained ones",
     )
     speed_perturbation: bool = _option(
@@ -202,18 +111,16 @@ class BuildOptions(_SpeechOptions):
     )
     feature_cache: int = _option(
         10**9,
-        _byte_count(
-            "a size such as '500MB' or '2GiB', or a number of bytes, 0 or more"
-        ),
+        byte_count("a size such as '500MB' or '2GiB', or a number of bytes, 0 or more"),
         "memory for features that need not be computed again in each epoch; 0 for none",
         unit="bytes",
     )
-    seed: int = _option(0, _whole_number(0), "same seed, same rows: same model")
+    seed: int = _option(0, whole_number(0), "same seed, same rows: same model")
     validation: float | str = _option(
         0.1,
-        _either(
-            _number("a share from 0 to below 1", lambda value: 0 <= value < 1),
-            _matching("a query in quotes", r"(?s).*\S.*"),
+        either(
+            number("a share from 0 to below 1", lambda value: 0 <= value < 1),
+            matching("a query in quotes", r"(?s).*\S.*"),
         ),
         "share of the rows to validate on, or a query for other rows",
     )
@@ -228,10 +135,10 @@ class BuildOptions(_SpeechOptions):
         False, _FLAG, "compute twice what would be kept: slower, in less memory"
     )
     max_steps: int | None = _option(
-        None, _or_null(_FROM_ONE), "end after so many steps", unit="steps"
+        None, or_null(_FROM_ONE), "end after so many steps", unit="steps"
     )
     time_limit: float | None = _option(
-        None, _or_null(_POSITIVE), "end after so much time", unit="seconds"
+        None, or_null(_POSITIVE), "end after so much time", unit="seconds"
     )
 
 
@@ -254,13 +161,13 @@ class _ListeningOptions(_SpeechOptions):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = _option(
         "auto",
-        _one_of("auto", "fp32", "bf16", "fp16", "int8"),
+        one_of("auto", "fp32", "bf16", "fp16", "int8"),
         "number format of the model's arithmetic; `auto` is what the device is fast "
         "in; `int8`, on a CPU only, is faster and a little less exact",
     )
     on_error: Literal["raise", "null"] = _option(
         "raise",
-        _one_of("raise", "null"),
+        one_of("raise", "null"),
         "what a bad row does: end the statement, or become NULL, with the reason in "
         "one more column, `error`",
     )
@@ -324,7 +231,7 @@ class GetModelOptions:
     statement: ClassVar[str] = "GET MODEL"
 
     model_name: str | None = _option(
-        None, _or_null(_NAME), "name of the stored model; the base's own if not given"
+        None, or_null(_NAME), "name of the stored model; the base's own if not given"
     )
     overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
 
@@ -338,7 +245,7 @@ class GetDatasetOptions:
     overwrite: bool = _option(False, _FLAG, "replace tables of the same names")
     mirror: str | None = _option(
         None,
-        _or_null(_matching("a URL or a folder", r"(?s).+")),
+        or_null(matching("a URL or a folder", r"(?s).+")),
         "where to take the files from, in place of the dataset's own home: another "
         "server, or a folder with files downloaded elsewhere",
     )
@@ -352,16 +259,16 @@ class CopyOptions:
 
     if_exists: Literal["fail", "replace", "append"] = _option(
         "fail",
-        _one_of("fail", "replace", "append"),
+        one_of("fail", "replace", "append"),
         "what to do with a table that is there already",
     )
     format: Literal["csv", "tsv", "jsonl", "parquet", "xlsx", "audio"] | None = _option(
         None,
-        _or_null(_one_of("csv", "tsv", "jsonl", "parquet", "xlsx", "audio")),
+        or_null(one_of("csv", "tsv", "jsonl", "parquet", "xlsx", "audio")),
         "what the file is; if not given, what its name ends in",
     )
     encoding: str = _option(
-        "utf-8", _matching("the name of a text encoding", r"\S+"), "of csv, tsv, jsonl"
+        "utf-8", matching("the name of a text encoding", r"\S+"), "of csv, tsv, jsonl"
     )
 
 

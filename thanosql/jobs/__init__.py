@@ -1,0 +1,38 @@
+"""Long work: what BUILD, PREDICT and EVALUATE do with a model; the door to `speech`.
+
+Rows and options in, a trained model, transcripts or scores out. Nothing here knows SQL.
+"""
+
+from thanosql.jobs.listening import evaluate, scorer, transcribe
+from thanosql.jobs.loading import import_base, open_base, open_stored
+from thanosql.jobs.recordings import inspect, inspect_folder, open_recording
+from thanosql.jobs.training import (
+    Material,
+    checkpointed_epochs,
+    checkup,
+    estimated_seconds,
+    prepare,
+    train,
+)
+
+__all__ = [
+    # a stored model, or a base, to a recognizer
+    "open_stored",
+    "open_base",
+    "import_base",
+    # recordings to transcripts and scores
+    "transcribe",
+    "evaluate",
+    "scorer",
+    # rows to a trained model
+    "Material",
+    "prepare",
+    "checkup",
+    "estimated_seconds",
+    "train",
+    "checkpointed_epochs",
+    # paths to what recordings are
+    "open_recording",
+    "inspect",
+    "inspect_folder",
+]

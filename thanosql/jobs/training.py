@@ -1,0 +1,239 @@
+"""A base and rows of (audio, text) in; a trained model out, an epoch at a time.
+
+`prepare` looks at all rows first; what it returns the other functions take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import astuple, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors
+from thanosql.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from thanosql.speech.checkup import Checkup
+    from thanosql.speech.examination import BadRow, Examination, Utterance
+    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.training import TrainingConfig
+    from thanosql.statements import BuildOptions
+
+Rows = Sequence[tuple[Any, ...]]
+"""(audio, text) of every row, by position; kept on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A base and the rows to train it on, looked at."""
+
+    recognizer: Recognizer
+    rows: Rows
+    validation_rows: Rows
+    "Those that `held_out` belong to."
+    learned: Sequence[Utterance]
+    held_out: Sequence[Utterance]
+    dropped: Mapping[str, int]
+    "Characters of the texts that the vocabulary cannot spell, counted."
+    bad: Sequence[BadRow] = ()
+    bad_held_out: Sequence[BadRow] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, in all."""
+        return sum(u.seconds for u in (*self.learned, *self.held_out))
+
+    def digests(self) -> tuple[str, str]:
+        """Return a digest of the base, and one of the recordings as they were heard."""
+        from thanosql.speech import checkpoint
+
+        return (
+            checkpoint.fingerprint(self.recognizer),
+            checkpoint.recordings_digest(self.learned, self.held_out),
+        )
+
+
+def prepare(
+    open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
+    rows: Rows,
+    held_out: Rows | None,
+    options: BuildOptions,
+    root: Path | None,
+    interrupted: Callable[[], bool],
+    checkup: Checkup | None = None,
+) -> Material:
+    """Open a base and look at all rows of (audio, text).
+
+    `open_base` is given what yields the texts, for a base without a vocabulary.
+    `held_out` are the rows of a validation query; without one a share of `rows` is
+    taken. `interrupted` says whether to stop. `checkup` takes note of what is
+    remarkable; without one, bad rows are an error, that lists them.
+    """
+    from thanosql.speech import examination
+    from thanosql.speech.conditions import seeded
+
+    if not rows:
+        message = "the query gives no rows to train on"
+        raise errors.TrainingError(message)
+    with seeded(options.seed):
+        recognizer = open_base(
+            lambda: (text for _, text in rows if isinstance(text, str))
+        )
+    with Progress() as shown:
+        progress = _stopping(shown, interrupted)
+        examined = examination.examine(recognizer, rows, root, progress, checkup)
+        if checkup is None:
+            if examined.bad:
+                raise examination.bad_rows_error(examined.bad, len(rows))
+            _warn_of_dropped(examined)
+        learned: Sequence[Utterance] = examined.utterances
+        validation: Sequence[Utterance] = ()
+        bad_held_out: Sequence[BadRow] = ()
+        if held_out is not None:
+            checked = examination.examine(recognizer, held_out, root, progress)
+            bad_held_out = checked.bad
+            if checked.bad and checkup is None:
+                raise examination.bad_rows_error(
+                    checked.bad, len(held_out), "the validation query"
+                )
+            validation = checked.utterances
+        elif isinstance(options.validation, float) and learned:
+            learned, validation = examination.hold_out(
+                learned, options.validation, options.seed
+            )
+    return Material(
+        recognizer,
+        rows,
+        rows if held_out is None else held_out,
+        learned,
+        validation,
+        dict(examined.dropped),
+        examined.bad,
+        bad_held_out,
+    )
+
+
+def checkup(root: Path | None) -> Checkup:
+    """Return what takes note of recordings in `prepare`."""
+    from thanosql.speech.checkup import Checkup
+
+    return Checkup(root)
+
+
+def estimated_seconds(
+    material: Material, options: BuildOptions, root: Path | None
+) -> float | None:
+    """Return how long a training will take, by its second and third step.
+
+    Their time, by the seconds of audio in them, is taken for all epochs; validation,
+    forwards only, for a third of it. The recognizer is of no use after this. None
+    where there are no three steps.
+    """
+    from thanosql.speech import training
+
+    steps: list[tuple[float, float]] = []
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if stage == "train":
+            steps.append((time.monotonic(), facts["audio_seconds"]))
+
+    config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
+    with closing(
+        training.train(
+            material.recognizer, material.rows, material.learned, (), config, root, tell
+        )
+    ) as epochs:
+        next(epochs)
+    if len(steps) < 3:
+        return None
+    pace = (steps[2][0] - steps[0][0]) / (steps[2][1] - steps[0][1])
+    count = -(-len(material.learned) // options.batch_size) * options.epochs
+    share = min(1.0, (options.max_steps or count) / count)
+    learned = sum(u.seconds for u in material.learned)
+    held_out = sum(u.seconds for u in material.held_out)
+    seconds = pace * options.epochs * share * (learned + held_out / 3)
+    return min(seconds, options.time_limit or seconds)
+
+
+def _config(options: BuildOptions) -> TrainingConfig:
+    from thanosql.speech import training
+
+    wanted = {
+        field.name: getattr(options, field.name)
+        for field in fields(training.TrainingConfig)
+    }
+    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+    return training.TrainingConfig(**wanted)
+
+
+def train(
+    material: Material,
+    options: BuildOptions,
+    root: Path | None,
+    folder: Path | None,
+    interrupted: Callable[[], bool],
+) -> Generator[Sequence[Any], None, None]:
+    """Train the recognizer, yielding a row an epoch; the last column: the best so far.
+
+    `folder` keeps its checkpoint, and is gone on from where it holds one already.
+    """
+    from thanosql.speech import training
+    from thanosql.speech.checkpoint import Checkpoints
+
+    with (
+        Progress() as shown,
+        nullcontext() if folder is None else Checkpoints(folder) as checkpoints,
+        closing(
+            training.train(
+                material.recognizer,
+                material.rows,
+                material.learned,
+                material.held_out,
+                _config(options),
+                root,
+                _stopping(shown, interrupted),
+                validation_rows=material.validation_rows,
+                checkpoints=checkpoints,
+            )
+        ) as epochs,
+    ):
+        for epoch in epochs:
+            yield astuple(epoch)
+
+
+def checkpointed_epochs(folder: Path) -> int:
+    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    from thanosql.speech import checkpoint
+
+    return checkpoint.epochs(folder)
+
+
+def _stopping(
+    progress: Progress, interrupted: Callable[[], bool]
+) -> Callable[..., None]:
+    """Return what shows progress, and stops the work where that is asked for."""
+
+    def tell(stage: str, done: float, total: float, **facts: float) -> None:
+        if interrupted():
+            message = "interrupted"
+            raise errors.OperationalError(message)
+        progress(stage, done, total, **facts)
+
+    return tell
+
+
+def _warn_of_dropped(examined: Examination) -> None:
+    """Tell which characters of the texts the model will never write."""
+    letters = {c: n for c, n in examined.dropped.items() if c.isalnum()}
+    if letters:
+        listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])
+        errors.warn(
+            f"the model's vocabulary cannot spell {listed}"
+            f"{' and others' if len(letters) > 10 else ''}: left out of the texts; "
+            "spell them out in the query, or start from a base that has them"
+        )

@@ -1,0 +1,126 @@
+"""What an option takes, in words, in; what checks and converts its values, out."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What an option takes."""
+
+    text: str
+    "In words; completes the sentence: the option takes ..."
+    read: Callable[[Any], Any]
+    "Returns the value as the field's type; raises ValueError if it is not allowed."
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _is_number(value: Any) -> bool:
+    # Real is also what NumPy's numbers are.
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
+    """Return what takes a finite number for which `is_allowed` is true."""
+
+    def read(value: Any) -> float:
+        if not (_is_number(value) and math.isfinite(value) and is_allowed(value)):
+            raise ValueError
+        return float(value)
+
+    return Accepted(text, read)
+
+
+def whole_number(least: int) -> Accepted:
+    """Return what takes a whole number from `least` on."""
+
+    def read(value: Any) -> int:
+        # Below 2**63: what SQLite takes for an integer.
+        if not (_is_number(value) and least <= value < 2**63 and value == int(value)):
+            raise ValueError
+        return int(value)
+
+    return Accepted(f"a whole number, {least} or more", read)
+
+
+def byte_count(text: str) -> Accepted:
+    """Return what takes a number of bytes, or a size such as '500MB' or '2GiB'."""
+    prefixes = {"": 1} | {
+        prefix + binary: (1024 if binary else 1000) ** power
+        for power, prefix in enumerate("kmgt", start=1)
+        for binary in ("", "i")
+    }
+
+    def read(value: Any) -> int:
+        if isinstance(value, str):
+            size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?i?)b", value.lower())
+            if size is None or size[2] not in prefixes:
+                raise ValueError
+            value = round(float(size[1]) * prefixes[size[2]])
+        return whole_number(0).read(value)  # type: ignore[no-any-return]
+
+    return Accepted(text, read)
+
+
+def one_of(*words: str) -> Accepted:
+    """Return what takes one of some words, in lower case, however it is written."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in words:
+            raise ValueError
+        return value.lower()
+
+    return Accepted(", ".join(words), read)
+
+
+def matching(text: str, pattern: str) -> Accepted:
+    """Return what takes a text that matches the whole of a regular expression."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Accepted(text, read)
+
+
+def true_or_false() -> Accepted:
+    """Return what takes a truth value, or 1 or 0."""
+
+    def read(value: Any) -> bool:
+        if value not in (True, False):  # 1 and 0 are
+            raise ValueError
+        return bool(value)
+
+    return Accepted("TRUE or FALSE", read)
+
+
+def either(first: Accepted, second: Accepted) -> Accepted:
+    """Return what takes what `first` takes, and else what `second` does."""
+
+    def read(value: Any) -> Any:
+        try:
+            return first.read(value)
+        except ValueError:
+            return second.read(value)
+
+    return Accepted(f"{first} or {second}", read)
+
+
+def or_null(accepted: Accepted) -> Accepted:
+    """Return what takes NULL as well."""
+
+    def read(value: Any) -> Any:
+        return None if value is None else accepted.read(value)
+
+    return Accepted(f"{accepted}, or NULL", read)
