@@ -82,6 +82,7 @@ OPTIONS = {
     "speeds": "speed_perturbation=TRUE,",
     "no cache": "feature_cache=0,",
     "trained encoder": "freeze_feature_encoder=FALSE,",
+    "noises, masks": "noise_perturbation=TRUE, spec_augment=TRUE,",
     "steps": "max_steps=7,",
     "checkpointing": "gradient_checkpointing=TRUE,",
     "bf16": "precision='bf16',",

@@ -109,6 +109,21 @@ def test_epochs_are_the_same_with_and_without_it(
     assert speed_perturbation or counts[0] == 14
 
 
+@pytest.mark.parametrize("make", [parakeet, pretrained])
+def test_what_is_heard_with_noise_is_not_kept(tmp_path, caches, prepared, make):
+    epochs(tmp_path, make, feature_cache=10**8)
+    (quiet,) = caches
+    prepared.clear()
+    epochs(tmp_path, make, feature_cache=10**8, noise_perturbation=True)
+    validation = {key: kept for key, kept in quiet._kept.items() if key.row <= 4}
+    assert caches[-1]._kept.keys() == validation.keys()  # and so of speed 1.0
+    if make is parakeet:  # which has no layer to freeze whose output would be kept
+        assert all(
+            torch.equal(caches[-1]._kept[key], kept) for key, kept in validation.items()
+        )
+    assert len(prepared) == 3 * 10 + 4
+
+
 def test_what_is_kept_is_what_comes_before_the_first_trained_layer(tmp_path, caches):
     epochs(tmp_path, pretrained, feature_cache=10**8)
     epochs(tmp_path, wav2vec2, feature_cache=10**8)  # fresh weights are trained

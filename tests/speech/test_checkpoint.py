@@ -70,11 +70,12 @@ def test_a_training_in_four_goes_ends_as_in_one(tmp_path, model):
         torch.manual_seed(5)
         return model(place)
 
-    expected, results = trained(fresh(bases[0]), rows, speed_perturbation=True)
+    augmented = dict.fromkeys(
+        ("speed_perturbation", "noise_perturbation", "spec_augment"), True
+    )
+    expected, results = trained(fresh(bases[0]), rows, **augmented)
     for place, epochs_at_once in zip(bases[1:], (1, 1, 1, 99), strict=True):
-        found, again = trained(
-            fresh(place), rows, kept, epochs_at_once, speed_perturbation=True
-        )
+        found, again = trained(fresh(place), rows, kept, epochs_at_once, **augmented)
     assert again == results
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 

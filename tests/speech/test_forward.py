@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCTC,
     GraniteSpeech5CTCConfig,
@@ -19,11 +21,13 @@ from transformers import (
 )
 
 from thanosql.speech import ragged
+from thanosql.speech.conditions import spec_augmented
 from thanosql.speech.forward import forward, output_length
 from thanosql.speech.recognizer import Recognizer
-from thanosql.speech.spec_augment import draw_mask, spec_augment
+from thanosql.speech.spec_augment import draw_mask, mask_log_mels, spec_augment
 
 VOCABULARY = 11
+SEEDS = st.integers(0, 2**32)
 MELS = 16
 SIZES = {
     "hidden_size": 24,
@@ -335,3 +339,73 @@ def test_time_masks_become_the_mask_vector_and_feature_masks_zero():
         hidden_frames = (utterance[:, ~silenced] == 5).any(1)
         assert (utterance[hidden_frames][:, ~silenced] == 5).all()
     assert not (masked.split(lengths)[1] == 5).any()  # shorter than a mask
+
+
+@settings(deadline=None, max_examples=40)
+@pytest.mark.parametrize("repeats", [1, 4])
+@given(lengths=st.lists(st.integers(0, 1200), min_size=1, max_size=5), seed=SEEDS)
+def test_log_mels_are_masked_in_bands_and_stretches(repeats, lengths, seed):
+    random = np.random.default_rng(0)
+    features = [
+        torch.from_numpy(random.normal(5, 1, (length, 80 * repeats)))
+        for length in lengths
+    ]
+    masked = mask_log_mels(features, 80, generator(seed))
+    again = mask_log_mels(features, 80, generator(seed))
+    for before, after, same in zip(features, masked, again, strict=True):
+        assert after.shape == before.shape
+        if not len(before):
+            continue
+        assert torch.equal(after, same)
+        hidden = after != before
+        means = before.mean(0).expand_as(after)
+        assert torch.equal(after[hidden], means[hidden])
+        bands = hidden.all(0)
+        assert torch.equal(bands, bands[:80].repeat(repeats))
+        stretches = hidden.all(1)
+        if len(before) > 1:
+            assert bands[:80].sum() <= 2 * 27
+            count = min(10, len(before) // 25)
+            assert stretches.sum() <= count * int(0.05 * len(before))
+            assert stretches.sum() <= len(before) / 2
+            assert torch.equal(hidden, stretches[:, None] | bands)
+
+
+def test_log_mel_masks_are_of_every_width_and_everywhere():
+    features = [torch.randn(400, 80) for _ in range(600)]
+    masked = mask_log_mels(features, 80, generator())
+    pairs = zip(masked, features, strict=True)
+    hidden = torch.stack([after != before for after, before in pairs])
+    bands, stretches = hidden.all(1), hidden.all(2)
+    assert bands.sum(0).min() > 0
+    assert stretches.sum(0).min() > 0
+    assert bands.sum(1).min() < 3  # of two masks of 0 to 27
+    assert bands.sum(1).max() > 45
+    # Ten of 0 to 20 of 400 frames, some upon others.
+    assert 0.18 < stretches.float().mean() < 0.25
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_spec_augment_is_to_be_had_with_every_base_and_leaves_no_trace(name):
+    recognizer = build(name)
+    config = recognizer.model.config
+    before = config.to_dict()
+    with spec_augmented(recognizer, True):
+        assert config.apply_spec_augment is not bool(recognizer.mel_bins)
+        if not recognizer.mel_bins:
+            assert config.mask_time_prob > 0
+    with spec_augmented(recognizer, False):
+        assert config.apply_spec_augment is False
+    with spec_augmented(recognizer, "auto"):
+        assert config.to_dict() == before
+    assert config.to_dict() == before
+
+
+def test_sizes_of_masks_are_the_configs_where_it_has_any():
+    recognizer = build("wav2vec2", mask_time_prob=0.0, mask_feature_prob=0.0)
+    with spec_augmented(recognizer, True):
+        assert recognizer.model.config.mask_time_prob == 0.05
+    assert recognizer.model.config.mask_time_prob == 0.0
+    recognizer = build("wav2vec2", mask_time_prob=0.0, mask_feature_prob=0.3)
+    with spec_augmented(recognizer, True):
+        assert recognizer.model.config.mask_time_prob == 0.0

@@ -102,6 +102,8 @@ def config(**changes):
         "max_grad_norm": 1.0,
         "freeze_feature_encoder": False,
         "speed_perturbation": False,
+        "noise_perturbation": False,
+        "spec_augment": "auto",
         "feature_cache": 10**8,
         "precision": "auto",
         "device": "cpu",

@@ -13,13 +13,15 @@ import torch
 
 from thanosql.errors import AudioError
 from thanosql.speech.audio import load
-from thanosql.speech.augmentation import change_speed
+from thanosql.speech.augmentation import Acoustics, change_speed, hear
 from thanosql.speech.ctc import frames_needed
 from thanosql.speech.forward import output_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from thanosql.speech.recognizer import Recognizer
 
@@ -124,17 +126,25 @@ def row_features(
     root: Path | None,
     speed: float = 1.0,
     targets: Sequence[int] = (),
+    acoustics: Acoustics | None = None,
 ) -> torch.Tensor:
     """Return a row's recording as the model's features: (samples,) or (frames, mels).
 
-    speed: played so many times as fast, unless `targets` would then no longer fit.
-    Raises AudioError that names the row.
+    speed: played so many times as fast, unless `targets` would then no longer fit;
+    acoustics: heard under these, or else as it is. Raises AudioError that names the
+    row.
     """
+
+    def heard(waveform: NDArray[np.float32]) -> torch.Tensor:
+        return recognizer.features(
+            waveform if acoustics is None else hear(waveform, acoustics)
+        )
+
     with naming(row):
         waveform = load(value, root)
-        features = recognizer.features(change_speed(waveform, speed))
+        features = heard(change_speed(waveform, speed))
         if frames_needed(targets) > output_length(recognizer, len(features)):
-            features = recognizer.features(waveform)
+            features = heard(waveform)
         return features
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizer import Recognizer
 
 _CPU = torch.device("cpu")
+# As in the configs of transformers that have any.
+_MASKS = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 2}
 
 
 @contextmanager
@@ -68,6 +70,36 @@ def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[Non
     finally:
         for parameter in held:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def spec_augmented(
+    recognizer: Recognizer, choice: Literal["auto"] | bool
+) -> Iterator[None]:
+    """Let the model's own SpecAugment follow `choice`; "auto" is as its config says.
+
+    True is transformers' default sizes where the config has none. Where the features
+    are log-mels, they are what is then masked (`spec_augment.mask_log_mels`), and
+    nothing inside of the model is.
+    """
+    config: Any = recognizer.model.config
+    settings: dict[str, Any] = {}
+    if choice != "auto":
+        own = choice and not recognizer.mel_bins
+        settings["apply_spec_augment"] = own
+        if own and not (config.mask_time_prob or config.mask_feature_prob):
+            settings |= _MASKS
+    before = {name: getattr(config, name) for name in settings if hasattr(config, name)}
+    for name, value in settings.items():
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for name in settings:
+            if name in before:
+                setattr(config, name, before[name])
+            else:
+                delattr(config, name)
 
 
 @contextmanager

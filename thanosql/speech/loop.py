@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from thanosql.speech.augmentation import draw_speeds
+from thanosql.speech.augmentation import draw_acoustics, draw_speeds
 from thanosql.speech.batching import chunks, length_buckets, prefetched, row_features
 from thanosql.speech.caching import FeatureCache, Key
 from thanosql.speech.checkpoint import State
@@ -26,6 +26,7 @@ from thanosql.speech.metrics import EditCounts, character_errors, word_errors
 from thanosql.speech.monitoring import LossLog
 from thanosql.speech.optimization import adamw, rate_factor
 from thanosql.speech.precision import within_memory
+from thanosql.speech.spec_augment import mask_log_mels
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -59,7 +60,7 @@ class _Task(NamedTuple):
 
 class _Prepared(NamedTuple):
     utterance: Utterance
-    key: Key
+    key: Key | None  # None where they are never needed again
     features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
 
 
@@ -234,7 +235,11 @@ class Loop:
             for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
                 # Features that no layer has touched are on the CPU already.
                 keep = prepared.features if frozen is moved else frozen
-                self._cache.add(prepared.key, keep)
+                if prepared.key is not None:
+                    self._cache.add(prepared.key, keep)
+            bins = self.recognizer.mel_bins
+            if masks is not None and bins and self.config.spec_augment is True:
+                inputs = mask_log_mels(inputs, bins, masks)
             logits, lengths = forward(self.recognizer, inputs, generator=masks)
         targets = [p.utterance.targets for p in batch]
         loss = ctc_loss(logits, lengths, targets, self.recognizer.blank)
@@ -248,25 +253,33 @@ class Loop:
         if config.speed_perturbation:
             speeds = draw_speeds(len(seconds), config.seed, epoch)
         batches = ([(self.utterances[i], speeds[i]) for i in b] for b in buckets)
-        return self._prepared(batches, self.rows)
+        noisy = epoch if config.noise_perturbation else None
+        return self._prepared(batches, self.rows, noisy)
 
     def _prepared(
         self,
         batches: Iterable[list[tuple[Utterance, float]]],
         rows: Sequence[tuple[object, object]],
+        noisy: int | None = None,
     ) -> Generator[list[_Prepared], None, None]:
-        """Yield the batches with their features, each utterance at its speed."""
+        """Yield the batches with their features, each utterance at its speed.
+
+        noisy: the epoch with whose noises they are heard, this once and never again.
+        """
         held_out = rows is not self.rows
 
         def task(utterance: Utterance, speed: float) -> _Task:
             key = Key(held_out, utterance.row, speed)
-            kept = self._cache.get(key)
+            kept = self._cache.get(key) if noisy is None else None
             audio = rows[utterance.row - 1][0] if kept is None else None
             return _Task(utterance, key, audio, kept)
 
         def prepare(task: _Task) -> _Prepared:
             utterance, key, audio, features = task
             if features is None:
+                acoustics = None
+                if noisy is not None:
+                    acoustics = draw_acoustics(self.config.seed, noisy, utterance.row)
                 features = self.compute.stage(
                     row_features(
                         self.recognizer,
@@ -275,9 +288,10 @@ class Loop:
                         self.root,
                         key.speed,
                         utterance.targets,
+                        acoustics,
                     )
                 )
-            return _Prepared(utterance, key, features)
+            return _Prepared(utterance, key if noisy is None else None, features)
 
         tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
         return prefetched(tasks, prepare, AHEAD)

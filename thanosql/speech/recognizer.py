@@ -59,6 +59,17 @@ class Recognizer:
         return torch.device(self.model.device)
 
     @cached_property
+    def mel_bins(self) -> int:
+        """How many mel bands a frame of its features has; 0 where they are samples.
+
+        What a model takes as one frame may be several in a row, or have their deltas.
+        """
+        if self.model.main_input_name == "input_values":
+            return 0
+        extractor = self.feature_extractor
+        return int(getattr(extractor, "num_mel_bins", extractor.feature_size))
+
+    @cached_property
     def spelling(self) -> Spelling:
         """What the model can spell."""
         return Spelling(self.tokenizer, self.model.config.vocab_size)

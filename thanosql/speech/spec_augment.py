@@ -11,6 +11,10 @@ masks (usually two of ten frames) is cut down for an utterance of which they wou
 cover more than a fifth: with 20 of a word's 22 frames always hidden a model learns to
 guess (spoken digits from random weights: WER 0.36 with half of a word hidden, 0.16 so;
 docs/experiments.md). Masks too long for an utterance are left out, not an error.
+
+Log-mel features, before a model sees them, are masked by other sizes: bands as in
+Park et al. 2019; of stretches a number that grows with the length, each up to a share
+of it, as in Park et al. 2020, "SpecAugment on large scale datasets".
 """
 
 from __future__ import annotations
@@ -26,6 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedConfig
+
+
+BANDS, BAND_SHARE = 2, 27 / 80  # masks, and of the mel bands, at most, under each
+STRETCHES, STRETCH_SHARE = 10, 0.05  # at most; of the frames, at most, under each
+FRAMES_A_STRETCH = 25  # a word has few stretches
 
 
 def spec_augment(
@@ -60,7 +69,7 @@ def spec_augment(
                 hidden.shape[1],
                 config.mask_feature_prob,
                 config.mask_feature_length,
-                config.mask_feature_min_masks,
+                getattr(config, "mask_feature_min_masks", 0),  # WavLM has none
                 generator,
             )
             for _ in lengths
@@ -69,6 +78,48 @@ def spec_augment(
         parts = zip(torch.split(hidden, list(lengths)), mask, strict=True)
         hidden = torch.cat([part.masked_fill(hides, 0) for part, hides in parts])
     return hidden
+
+
+def mask_log_mels(
+    features: Sequence[Tensor], bins: int, generator: torch.Generator | None
+) -> list[Tensor]:
+    """Return log-mels with bands of them, and stretches of time, at their mean.
+
+    features: (frames, columns) an utterance, where the columns are `bins` mel bands, or
+    so many more than once (frames in a row, deltas); generator: on the CPU, None for
+    torch's own. The stretches hide half of an utterance at most, and less of a short
+    one.
+    """
+    if not features:
+        return []
+    # For all utterances at once: two numbers a mask, whatever the lengths.
+    drawn = torch.rand(len(features), BANDS + STRETCHES, 2, generator=generator)
+    bands, stretches = drawn.split((BANDS, STRETCHES), dim=1)
+    lengths = torch.tensor([len(utterance) for utterance in features])
+    stretches[torch.arange(STRETCHES) >= lengths[:, None] // FRAMES_A_STRETCH] = 0
+    hidden = _hidden(bands, torch.full_like(lengths, bins), BAND_SHARE, bins)
+    hidden = hidden.repeat(1, features[0].shape[1] // bins)[:, None]
+    longest = int(lengths.max())
+    hidden = hidden | _hidden(stretches, lengths, STRETCH_SHARE, longest)[..., None]
+    masks = sent(hidden, features[0].device)
+    return [
+        torch.where(mask[: len(utterance)], utterance.mean(0), utterance)
+        for utterance, mask in zip(features, masks, strict=True)
+    ]
+
+
+def _hidden(drawn: Tensor, lengths: Tensor, share: float, longest: int) -> Tensor:
+    """Return which of each row's first places are under one of its masks.
+
+    drawn: (rows, masks, 2), from 0 to below 1, for a mask's width, from none to
+    `share` of the row's length, and its place; result: (rows, longest), bool.
+    """
+    length = lengths[:, None]
+    widths = (drawn[..., 0] * ((share * length).floor() + 1)).floor()
+    starts = (drawn[..., 1] * (length - widths + 1)).floor()
+    places = torch.arange(longest)[:, None]
+    under = (places >= starts[:, None]) & (places < (starts + widths)[:, None])
+    return under.any(-1)
 
 
 def draw_mask(

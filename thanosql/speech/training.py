@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from thanosql.errors import TrainingError
 from thanosql.speech.checkpoint import State
@@ -16,6 +16,7 @@ from thanosql.speech.conditions import (
     frozen_feature_encoder,
     gradient_checkpointing,
     seeded,
+    spec_augmented,
 )
 from thanosql.speech.dropout import cheap_dropout
 from thanosql.speech.loop import Loop, Score, trained_state, weights_of
@@ -47,6 +48,8 @@ class TrainingConfig:
     max_grad_norm: float
     freeze_feature_encoder: bool  # fresh weights are trained all the same
     speed_perturbation: bool
+    noise_perturbation: bool
+    spec_augment: Literal["auto"] | bool
     feature_cache: int  # bytes
     precision: str  # auto, fp32, bf16, fp16
     device: str  # auto, cpu, cuda, cuda:1
@@ -117,6 +120,7 @@ def train(
         with (
             frozen_feature_encoder(recognizer, config.freeze_feature_encoder),
             gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
+            spec_augmented(recognizer, config.spec_augment),
         ):
             loop = Loop(recognizer, utterances, rows, config, compute, root, progress)
             saved = None if checkpoints is None else checkpoints.load()

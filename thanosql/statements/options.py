@@ -109,6 +109,18 @@ class BuildOptions(_SpeechOptions):
         _FLAG,
         "play each recording at another speed in each epoch, 0.88 to 1.12 of its own",
     )
+    noise_perturbation: bool = _option(
+        False,
+        _FLAG,
+        "hear most recordings with another noise in each epoch, in another room, "
+        "through another microphone",
+    )
+    spec_augment: Literal["auto"] | bool = _option(
+        "auto",
+        either(one_of("auto"), _FLAG),
+        "mask stretches of time and frequency (SpecAugment); `auto`: as the base's "
+        "config says",
+    )
     feature_cache: int = _option(
         10**9,
         byte_count("a size such as '500MB' or '2GiB', or a number of bytes, 0 or more"),
