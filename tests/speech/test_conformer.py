@@ -98,7 +98,7 @@ def assert_same_gradients(ours, theirs):
     scale = max(gradient.norm() for gradient in theirs.values())
     for name, gradient in theirs.items():
         difference = (ours[name] - gradient).norm()
-        assert difference <= 1e-3 * gradient.norm() + 1e-5 * scale, name
+        assert difference <= 1e-3 * gradient.norm() + 1e-6 * scale, name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -118,9 +118,12 @@ def test_an_utterance_has_the_logits_and_gradients_that_transformers_gives_it_al
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_training_on_utterances_of_one_length_is_what_it_is_in_transformers(variant):
-    """Then nothing is padding, and the batch norms see the same frames."""
-    ours, theirs = build(variant).train(), build(variant).train()
-    features = noises(ours, (61, 61, 61))
+    """Then nothing is padding, and the batch norms see the same frames.
+
+    In float64: a batch norm of few frames makes much of the noise in its inputs.
+    """
+    ours, theirs = (build(variant).double().train() for _ in range(2))
+    features = [utterance.double() for utterance in noises(ours, (61, 61, 61))]
     rows = rows_of(ours, features)
     expected = theirs(torch.stack(features)).logits
     torch.testing.assert_close(torch.stack(rows), expected, atol=1e-4, rtol=0)
