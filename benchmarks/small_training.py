@@ -21,6 +21,7 @@ BATCHES = {
     "8 of 3 to 6.4 s": [300, 350, 420, 480, 520, 560, 600, 640],
 }
 SHORT = {"16 of 1 s": [100] * 16}
+MELS = 80
 ENCODER = {
     "hidden_size": 176,
     "num_hidden_layers": 8,
@@ -28,7 +29,7 @@ ENCODER = {
     "intermediate_size": 704,
     "subsampling_factor": 4,
     "conv_kernel_size": 9,
-    "num_mel_bins": 80,
+    "num_mel_bins": MELS,
     "scale_input": False,
     "dropout": 0.0,
     "activation_dropout": 0.0,
@@ -93,7 +94,7 @@ def contestants(
     from thanosql.speech.recognizer import Recognizer
 
     torch.manual_seed(0)
-    features = [torch.randn(count, ENCODER["num_mel_bins"]) for count in frames]
+    features = [torch.randn(count, MELS) for count in frames]
     targets = [torch.randint(1, VOCABULARY, (count // 9,)).tolist() for count in frames]
     inputs = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
     ones = [torch.ones(count, dtype=torch.long) for count in frames]
@@ -117,7 +118,7 @@ def contestants(
         losses[name].append(round(float(loss), 4))
 
     losses: dict[str, list[float]] = {"thanosql": [], "transformers": []}
-    works = {}
+    works: dict[str, Callable[[], None]] = {}
     for name, run in (("thanosql", ours), ("transformers", theirs)):
         torch.manual_seed(1)
         encoder = {**ENCODER, "subsampling_conv_channels": channels}

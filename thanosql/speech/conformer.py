@@ -172,7 +172,8 @@ def _layer(
     hidden = hidden.add(
         layer.feed_forward2(layer.norm_feed_forward2(hidden)), alpha=0.5
     )
-    return layer.norm_out(hidden)
+    normed: Tensor = layer.norm_out(hidden)
+    return normed
 
 
 def _convolution(conv: Module, inputs: Tensor, counts: list[int]) -> Tensor:
@@ -205,7 +206,8 @@ def _attention(
         for bias in (attention.bias_u, attention.bias_v)
     )
     context = _Attention.apply(by_content, by_position, keys, values, distances, counts)
-    return attention.o_proj(context)
+    output: Tensor = attention.o_proj(context)
+    return output
 
 
 class _Attention(torch.autograd.Function):
@@ -249,7 +251,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_content, by_position, keys, values, distances, *weights = ctx.saved_tensors
         heads, frames, width = values.shape
-        gradient = gradient.unflatten(1, (heads, width)).transpose(0, 1)
+        gradient = gradient.reshape(frames, heads, width).transpose(0, 1)
         # Laid out as what the projections gave.
         to_content, to_position, to_keys, to_values = (
             values.new_empty(frames, heads, width).transpose(0, 1) for _ in range(4)
