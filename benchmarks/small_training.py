@@ -115,7 +115,7 @@ def contestants(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses[name].append(round(float(loss), 4))
+        losses[name].append(round(loss.item(), 4))
 
     losses: dict[str, list[float]] = {"thanosql": [], "transformers": []}
     works: dict[str, Callable[[], None]] = {}
