@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import NotSupportedError
-from thanosql.speech import ragged
+from thanosql.speech import conformer, ragged
 from thanosql.speech.spec_augment import spec_augment
 
 if TYPE_CHECKING:
@@ -43,19 +43,26 @@ def forward(
     features: a tensor an utterance, (samples,) or (frames, mels), on any device, or
     what `frozen_part` made of it; lengths: int64, on the CPU. In evaluation mode a row
     is, but for float noise, what the model gives for that utterance alone. Three ways
-    lead there: the wav2vec 2.0 family runs unpadded (`ragged.py`); an architecture
-    whose own masks are exact runs padded, beside utterances of like length; any other,
-    one utterance at a time. An utterance too short for a frame has length 0.
+    lead there: the wav2vec 2.0 family (`ragged.py`) and, on a CPU, Parakeet
+    (`conformer.py`) run unpadded; an architecture whose own masks are exact runs
+    padded, beside utterances of like length; any other, one utterance at a time. An
+    utterance too short for a frame has length 0.
 
     In training mode, what is drawn for SpecAugment comes from `generator` (on the
     CPU; None for torch's default), and dropout from torch's default generator. The
-    second way then runs the batch as a whole, since a batch norm needs to see it.
+    ways with batch norms, which need to see the batch, then run it as a whole.
     """
     model = recognizer.model
     inputs = [f.to(model.device, non_blocking=True) for f in features]
     if ragged.supports(model):
         return ragged.encode(model, _extracted(model, inputs), generator)
     lengths = [output_length(recognizer, len(f)) for f in inputs]
+    if conformer.supports(model) and any(lengths):
+        logits = conformer.encode(model, [f for f in inputs if len(f)])
+        return (
+            pad_sequence(list(torch.split(logits, lengths)), batch_first=True),
+            torch.tensor(lengths),
+        )
     rows: dict[int, Tensor] = {}
     for group in _groups(model, inputs, lengths):
         together = [inputs[i] for i in group]
