@@ -46,9 +46,9 @@ class Score(NamedTuple):
     """How a model reads utterances; lower is better, and the first counts most."""
 
     silent: bool  # not one character was written
+    cer: float  # before WER, which stays near 1 while letters are being learned
     wer: float
     loss: float  # mean over utterances, per target character
-    cer: float
 
 
 class _Task(NamedTuple):
@@ -223,7 +223,7 @@ class Loop:
                 done += len(batch)
                 self.progress("validate", done, len(by_length), epoch=self.epoch)
         # Of word delimiters alone there is no rate.
-        return Score(silent, words.rate or 0.0, loss / done, characters.rate or 0.0)
+        return Score(silent, characters.rate or 0.0, words.rate or 0.0, loss / done)
 
     def _forward(
         self, batch: Sequence[_Prepared], masks: torch.Generator | None = None

@@ -95,8 +95,8 @@ def train(
     of the same arguments, the training goes on from it, and what is yielded begins
     with the epochs before it.
 
-    When exhausted, the model holds the weights of the epoch with the lowest WER (then
-    loss) on the validation utterances, or of the last epoch where there are none, and
+    When exhausted, the model holds the weights of the epoch with the lowest CER (then
+    WER) on the validation utterances, or of the last epoch where there are none, and
     is in evaluation mode. The same seed gives the same weights on a CPU, broken off or
     not. torch's and numpy's own random states are as before at each yield.
 
