@@ -1,6 +1,7 @@
 """The `thanosql` command: as a process, and at a real terminal."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,6 +17,17 @@ COMMAND = [sys.executable, "-m", "thanosql"]
 ENDLESS = (
     "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT {} FROM c"
 )
+_TWICE = """
+import resource
+from thanosql.frontends import shell
+{}
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    memory = bytearray(2**26)
+    memory[:] = b"1" * len(memory)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(new_pages(), new_pages())
+"""
 
 
 @pytest.fixture
@@ -155,6 +167,18 @@ def test_nobody_reading_on_is_no_error():
     assert run.wait(60) == 141
     assert run.stderr.read() == b""
     run.stderr.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize(
+    ("first", "kept"), [("", False), ("shell.main(['', '.print'])", True)]
+)
+def test_the_command_alone_keeps_memory_that_it_frees(first, kept):
+    done = subprocess.run(
+        [sys.executable, "-c", _TWICE.format(first)], capture_output=True, check=True
+    )
+    pages, pages_again = map(int, done.stdout.split())
+    assert (pages_again < pages / 2) is kept
 
 
 # A terminal

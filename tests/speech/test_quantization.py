@@ -96,6 +96,12 @@ def test_a_trained_model_reads_the_same_in_int8_in_any_batch(trained):
     assert trained.int8 is trained.int8
 
 
+def test_a_model_too_small_for_int8_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(quantization, "LEAST_SIZE", 2**17)
+    recognizer = build(next(iter(CONFIGS)))
+    assert recognizer.int8 is recognizer
+
+
 def test_int8_is_for_inference_on_a_cpu():
     assert precision.resolve("cpu", "int8", inference=True).precision == "int8"
     with pytest.raises(OptionError, match="'auto', 'fp32', 'bf16' or 'fp16'"):

@@ -81,9 +81,14 @@ def assemble(
             tokenizer = _tokenizer(made)
             _set_vocabulary(config, len(made))
     with damaged(f"'config.json' in {where}"), quiet():
-        _check_size(config, state)
+        skeleton = _built(config, "meta")
+        _check_size(skeleton, state)
     with damaged(where), quiet():
-        model, fresh = _model(config, state, new_last_layer=made is not None)
+        # A last layer for other letters is drawn anew, whatever its shape.
+        model = _filled(skeleton, state) if made is None else None
+        fresh: frozenset[str] = frozenset()
+        if model is None:
+            model, fresh = _model(config, state, new_last_layer=made is not None)
         if fresh and texts is None:
             message = f"{where} is damaged: it has no weights for {min(fresh)}"
             raise DataError(message)
@@ -162,18 +167,23 @@ def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
             raise ValueError(message)
 
 
-def _check_size(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a model beyond its weights, or this machine's memory.
+def _built(config: PreTrainedConfig, device: str) -> PreTrainedModel:
+    """Return the model that is described, its parameters not drawn.
 
-    Built without memory first, since what a configuration describes could take any.
+    On "meta" it takes no memory, since what a configuration describes could take any.
     """
     # Some parameters are drawn all the same, which is to change no training's numbers.
     with (
-        torch.device("meta"),
+        torch.device(device),
         no_init_weights(),
         torch.random.fork_rng(devices=[]),
     ):
-        skeleton = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
+        model: PreTrainedModel = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
+    return model
+
+
+def _check_size(skeleton: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a model beyond its weights, or this machine's memory."""
     tensors = (*skeleton.parameters(), *skeleton.buffers())
     described = sum(tensor.numel() for tensor in tensors)
     held = sum(tensor.numel() for tensor in state.values())
@@ -193,6 +203,27 @@ def _check_size(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> None:
             f"machine has {memory / 1e9:,.1f} GB of memory"
         )
         raise ValueError(message)
+
+
+def _filled(
+    skeleton: PreTrainedModel, state: Mapping[str, Tensor]
+) -> PreTrainedModel | None:
+    """Return the model of a skeleton and its weights, None if they do not just fit.
+
+    What `_model` does for whatever is missing, renamed or of another type takes three
+    times as long as all of this, and is needed for published checkpoints only.
+    """
+    own = skeleton.state_dict()
+    if own.keys() != state.keys() or any(
+        (tensor.shape, tensor.dtype) != (state[name].shape, state[name].dtype)
+        for name, tensor in own.items()
+    ):
+        return None
+    model = skeleton
+    if any(name not in own for name, _ in skeleton.named_buffers()):
+        model = _built(skeleton.config, "cpu")  # it computes what is not saved
+    model.load_state_dict(state, assign=True)
+    return model
 
 
 def _model(

@@ -78,8 +78,11 @@ def transcribe(
     too small for the model.
     """
     compute = resolve(device, precision, inference=True)
-    if compute.precision == "int8":
-        recognizer = recognizer.int8
+    at_once = batch_size
+    if compute.precision == "int8" and recognizer.int8 is not recognizer:
+        # Each utterance alone: what is rounded turns float noise, all that neighbours
+        # change, into a little more than noise.
+        recognizer, at_once = recognizer.int8, 1
     model: torch.nn.Module = recognizer.model
     plan = layout(recognizer, chunk_seconds)
 
@@ -111,9 +114,6 @@ def transcribe(
                     for each in batch
                     if each.features is not None
                 ]
-                # In int8 each utterance alone: what is rounded turns float noise,
-                # all that neighbours change, into a little more than noise.
-                at_once = 1 if compute.precision == "int8" else batch_size
                 found = deque(
                     path
                     for group in chunks(inputs, at_once)
