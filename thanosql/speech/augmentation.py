@@ -166,9 +166,9 @@ def _transmitted(
     spectra = torch.fft.rfft(blocks.view(count, hop), size)
     for taps in filters:
         spectra *= torch.fft.rfft(taps, size)
-    blocks = torch.fft.irfft(spectra, size)
-    blocks[1:, :longer] += blocks[:-1, hop:]
-    return blocks[:, :hop].flatten()[delay : delay + len(speech)]
+    heard: torch.Tensor = torch.fft.irfft(spectra, size)
+    heard[1:, :longer] += heard[:-1, hop:]
+    return heard[:, :hop].flatten()[delay : delay + len(speech)]
 
 
 def _block_size(samples: int) -> int:
@@ -225,7 +225,8 @@ def _noise(
     if response is not None:
         spectrum *= response
     # A block joins on to itself without a seam.
-    noise = torch.fft.irfft(spectrum, size).repeat(-(-samples // size))[:samples]
+    noise: torch.Tensor = torch.fft.irfft(spectrum, size)
+    noise = noise.repeat(-(-samples // size))[:samples]
     if acoustics.swell:
         phase = 2 * math.pi * float(torch.rand((), generator=generator))
         turns = 2 * math.pi * acoustics.swell * samples / SAMPLE_RATE

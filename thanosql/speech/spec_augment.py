@@ -94,7 +94,7 @@ def mask_log_mels(
         return []
     # For all utterances at once: two numbers a mask, whatever the lengths.
     drawn = torch.rand(len(features), BANDS + STRETCHES, 2, generator=generator)
-    bands, stretches = drawn.split((BANDS, STRETCHES), dim=1)
+    bands, stretches = drawn[:, :BANDS], drawn[:, BANDS:]
     lengths = torch.tensor([len(utterance) for utterance in features])
     stretches[torch.arange(STRETCHES) >= lengths[:, None] // FRAMES_A_STRETCH] = 0
     hidden = _hidden(bands, torch.full_like(lengths, bins), BAND_SHARE, bins)
