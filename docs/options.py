@@ -62,14 +62,16 @@ def options_table(options: type[statements.Options]) -> str:
 def bases_table() -> str:
     """Return a Markdown table of the bases that have a name."""
     lines = [
-        "| name | model | language | parameters | licence |",
-        "|---|---|---|---|---|",
+        "| name | model | language | parameters | data | licence |",
+        "|---|---|---|---|---|---|",
     ]
     for name, base in BASES.items():
-        source = base.source.removeprefix("package:")
+        source = "in the package" if base.directory else base.source
         kind = base.language or "any, once trained"
         size = f"{base.parameters / 1e6:,.0f} M" if base.parameters else ""
-        lines.append(f"| `{name}` | {source} | {kind} | {size} | {base.license} |")
+        lines.append(
+            f"| `{name}` | {source} | {kind} | {size} | {base.data} | {base.license} |"
+        )
     return "\n".join(lines) + "\n"
 
 
