@@ -44,7 +44,7 @@ _SHAPE = {
 }
 _BUILD = """
 BUILD MODEL tiny USING TinyEn
-OPTIONS (epochs=3, batch_size=6, validation=0, device='cpu')
+OPTIONS (epochs=4, batch_size=4, validation=0, device='cpu')
 AS SELECT audio, text FROM spoken
 """
 
@@ -133,8 +133,8 @@ def thanosql_trained(
     """Yield a connection to a file with a trained model, closed after the test.
 
     Model ``tiny`` reads what `thanosql_speak` says: the base TinyEn, trained further
-    once a session, in seconds, on table ``spoken (audio, text)``. The file is `thanosql_path`, a copy
-    that the test may do anything to.
+    once a session, in seconds, on table ``spoken (audio, text)``. The file is
+    `thanosql_path`, a copy that the test may do anything to.
     """
     import thanosql
 

@@ -35,82 +35,16 @@ MARGIN = 0.1  # seconds of silence kept at both ends
 WORDS = 24  # in an utterance, at most: about nine seconds
 HELD_OUT = 40  # a fortieth of the sentences is for tests only, in voices of their own
 SHORT = 0.06  # share of utterances that are a word or a few: commands, numbers
-NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-    "thirty",
-    "forty",
-    "fifty",
-    "sixty",
-    "seventy",
-    "eighty",
-    "ninety",
-    "hundred",
-    "thousand",
-    "oh",
-]
-SAID = [
-    "yes",
-    "no",
-    "stop",
-    "go",
-    "left",
-    "right",
-    "up",
-    "down",
-    "on",
-    "off",
-    "open",
-    "close",
-    "call",
-    "play",
-    "start",
-    "okay",
-    "hello",
-    "thanks",
-    "please",
-    "help",
-    "red",
-    "green",
-    "blue",
-    "white",
-    "black",
-    "morning",
-    "evening",
-    "today",
-    "tomorrow",
-    "monday",
-    "friday",
-    "january",
-    "december",
-    "dog",
-    "cat",
-    "house",
-    "car",
-    "happy",
-    "sad",
-    "true",
-    "false",
-]
+NUMBERS = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen
+    fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty
+    sixty seventy eighty ninety hundred thousand oh
+"""
+SAID = """
+    yes no stop go left right up down on off open close call play start okay hello
+    thanks please help red green blue white black morning evening today tomorrow
+    monday friday january december dog cat house car happy sad true false
+"""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS speech (
   number INTEGER PRIMARY KEY, audio BLOB, text TEXT, voice TEXT, family TEXT,
@@ -187,7 +121,8 @@ def normalized(text: str) -> str:
 
 
 def _short(choose: random.Random) -> str:
-    words = choose.choice([NUMBERS, NUMBERS[:10], SAID, NUMBERS + SAID])
+    numbers, said = NUMBERS.split(), SAID.split()
+    words = choose.choice([numbers, numbers[:10], said, numbers + said])
     return " ".join(choose.choices(words, k=choose.choice([1, 1, 2, 3, 4, 6])))
 
 

@@ -59,6 +59,7 @@ def pack(exported: Path, target: Path) -> int:
             message = f"{name} is beyond what 16 bits hold"
             raise ValueError(message)
     save_file(state, target / _WEIGHTS, metadata={"format": "pt"})
+    (target / _WEIGHTS).chmod(0o644)  # safetensors lets only their writer read files
     return sum(path.stat().st_size for path in target.iterdir())
 
 
