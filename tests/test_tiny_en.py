@@ -236,22 +236,3 @@ def test_a_recording_is_cut_to_what_is_heard():
     assert abs(kept).max() == pytest.approx(0.7)
     silence = Spoken(np.zeros(100, np.float32), SAMPLE_RATE, "nobody")
     assert len(trimmed(silence, margin=0.1)) == 100
-
-
-@pytest.mark.slow(seconds=60)
-def test_five_epochs_of_digits_make_it_read_digits(connection, speech):
-    connection.execute("CREATE TABLE digits (audio, text, split)")
-    for split in ("train", "test"):
-        connection.executemany(
-            "INSERT INTO digits VALUES (?, ?, ?)",
-            [(path, text, split) for path, text in speech("digits", split)],
-        )
-    connection.execute(
-        "BUILD MODEL digits USING TinyEn "
-        "AS SELECT audio, text FROM digits WHERE split = 'train'"
-    )
-    wer = connection.execute(
-        "SELECT wer FROM (EVALUATE USING digits "
-        "AS SELECT audio, text FROM digits WHERE split = 'test')"
-    ).fetchone()[0]
-    assert wer < 0.1

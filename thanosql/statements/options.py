@@ -89,7 +89,7 @@ class BuildOptions(_SpeechOptions):
     )
     learning_rate: float | None = _option(
         None,
-        _or_null(_POSITIVE),
+        or_null(_POSITIVE),
         "of AdamW, at its highest; the base's own if not given, else 1e-4",
     )
     warmup: float = _option(
