@@ -24,8 +24,12 @@ import thanosql
 MODEL = Path(__file__).with_name("model")
 MOST_BYTES = 12_000_000
 _WEIGHTS = "model.safetensors"
-_KEPT = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
-_VOCABULARY = "vocab.json"
+_KEPT = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 
 
 def main() -> None:
@@ -48,7 +52,7 @@ def main() -> None:
 def pack(exported: Path, target: Path) -> int:
     """Write the directory; return the bytes of its files."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*_KEPT, _VOCABULARY):
+    for name in _KEPT:
         shutil.copyfile(exported / name, target / name)
     state = {
         name: tensor.half() if tensor.dim() > 1 else tensor
