@@ -292,7 +292,7 @@ def test_the_sample_comes_with_the_package(connection):
     connection.execute("DELETE FROM commands_test")
     connection.commit()
     connection.execute("GET DATASET sample OPTIONS (overwrite=True)")
-    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (60,)
+    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (56,)
     connection.execute("BEGIN")
     connection.execute("GET DATASET sample OPTIONS (overwrite=True)")
     connection.execute("DROP TABLE commands_test")
