@@ -125,6 +125,7 @@ def test_its_learning_rate_is_the_default_for_what_comes_from_it(
 
 def test_models_named_in_a_circle_have_a_default_too(thanosql_trained):
     thanosql_trained.execute("UPDATE thanosql_models SET base = 'tiny'")
+    thanosql_trained.commit()
     thanosql_trained.execute(
         "FIT MODEL tiny USING tiny OPTIONS (max_steps=1, validation=0) "
         "AS SELECT audio, text FROM spoken LIMIT 2"

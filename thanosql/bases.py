@@ -49,8 +49,9 @@ class Base:
     @property
     def bytes(self) -> int | None:
         """Of the files that come with this package; None for one of the hub's."""
-        folder = self.directory
-        return folder and sum(path.stat().st_size for path in folder.iterdir())
+        if self.directory is None:
+            return None
+        return sum(path.stat().st_size for path in self.directory.iterdir())
 
 
 _LIBRISPEECH = "LibriSpeech, 960 h"

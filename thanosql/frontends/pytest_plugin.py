@@ -44,7 +44,7 @@ _SHAPE = {
 }
 _BUILD = """
 BUILD MODEL tiny USING TinyEn
-OPTIONS (epochs=4, batch_size=4, validation=0, device='cpu')
+OPTIONS (epochs=6, batch_size=4, validation=0, device='cpu')
 AS SELECT audio, text FROM spoken
 """
 

@@ -33,7 +33,7 @@ from thanosql.tiny_en.voices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,7 +45,9 @@ HEARD = (
 "Voices of both tables: six of Kokoro's, hibari's own and one as low as a man's."
 STRANGERS = (UNHEARD[0], UNHEARD[3])
 "Voices of the test alone, which the base TinyEn never heard either."
-TABLES = {  # name -> voices and how many recordings they speak in turn
+TABLES: Mapping[
+    str, Sequence[tuple[Sequence[str], int]]
+] = {  # name -> voices and how many recordings they speak in turn
     "commands_train": [(HEARD, 216)],
     "commands_test": [(HEARD, 40), (STRANGERS, 16)],
 }

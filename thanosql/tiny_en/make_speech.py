@@ -77,7 +77,8 @@ def _books(books: Path) -> Iterator[str]:
     for path in sorted(books.glob("sotu/package/data/*.txt")):
         yield path.read_text(encoding="utf-8")
     library = books / "usr/lib"
-    command = [books / "usr/bin/bible", "-p", library, "-f", "gen1:1-rev22:21"]
+    program = books / "usr/bin/bible"
+    command = [str(program), "-p", str(library), "-f", "gen1:1-rev22:21"]
     verses = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     yield re.sub(r"^\S+\d+:\d+ ", "", verses, flags=re.MULTILINE)
 

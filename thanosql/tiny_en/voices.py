@@ -194,7 +194,7 @@ def _any_kokoro(
         chosen[-1] = str(source.choice(others))  # a foreign speaker's timbre
     shares = source.dirichlet(np.full(count, 0.7)).astype(np.float32)
     if chosen[-1] in others:
-        shares = shares * np.float32([1, 1, 0.5])
+        shares = shares * np.asarray([1, 1, 0.5], np.float32)
         shares /= shares.sum()
     return kokoro(text, folder, chosen, shares.tolist(), source.uniform(0.85, 1.25))
 
