@@ -1,4 +1,4 @@
-"""Write the pages' tables from what defines them: options, bases, datasets.
+"""Write the pages' tables from what defines or measured them: options, bases, errors.
 
 python docs/options.py            rewrites the pages that have such tables
 """
@@ -6,6 +6,7 @@ python docs/options.py            rewrites the pages that have such tables
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from thanosql.bases import BASES
 from thanosql.datasets import DATASETS
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "models.md", *sorted(DOCS.glob("statements/*.md")))
+PAGES = (
+    DOCS / "models.md",
+    DOCS / "tiny-en.md",
+    *sorted(DOCS.glob("statements/*.md")),
+)
+ERRORS = DOCS.parent / "benchmarks/results/tiny_en.json"
 TABLES = {
     cls.statement: cls
     for cls in (
@@ -34,7 +40,7 @@ TABLES = {
 def with_tables(page: str) -> str:
     """Return the page with every table between its markers as it should be."""
     return re.sub(
-        r"(<!-- (options: )?([A-Z ]+|bases|datasets) -->\n).*?(<!-- end -->)",
+        r"(<!-- (options: )?([A-Z ]+|bases|datasets|tiny_en) -->\n).*?(<!-- end -->)",
         lambda found: (
             found[1]
             + (options_table(TABLES[found[3]]) if found[2] else LISTS[found[3]]())
@@ -62,14 +68,16 @@ def options_table(options: type[statements.Options]) -> str:
 def bases_table() -> str:
     """Return a Markdown table of the bases that have a name."""
     lines = [
-        "| name | model | language | parameters | licence |",
-        "|---|---|---|---|---|",
+        "| name | model | language | parameters | data | licence |",
+        "|---|---|---|---|---|---|",
     ]
     for name, base in BASES.items():
-        source = base.source.removeprefix("package:")
+        source = "in the package" if base.directory else base.source
         kind = base.language or "any, once trained"
         size = f"{base.parameters / 1e6:,.0f} M" if base.parameters else ""
-        lines.append(f"| `{name}` | {source} | {kind} | {size} | {base.license} |")
+        lines.append(
+            f"| `{name}` | {source} | {kind} | {size} | {base.data} | {base.license} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -90,7 +98,24 @@ def datasets_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-LISTS = {"bases": bases_table, "datasets": datasets_table}
+def errors_table() -> str:
+    """Return a Markdown table of how well TinyEn reads, as last measured."""
+    lines = [
+        "| | words tested | WER | of 95 % | CER | it learns, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    found = json.loads(ERRORS.read_text(encoding="utf-8")) if ERRORS.exists() else {}
+    for name, errors in found.get("measurements", {}).items():
+        seconds = errors.get("seconds_of_build")
+        lines.append(
+            f"| {name} | {errors['words']:,} | {errors['wer']:.3f} "
+            f"| {errors['wer_low']:.3f} to {errors['wer_high']:.3f} "
+            f"| {errors['cer']:.3f} | {'' if seconds is None else round(seconds)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+LISTS = {"bases": bases_table, "datasets": datasets_table, "tiny_en": errors_table}
 
 
 if __name__ == "__main__":

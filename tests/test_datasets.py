@@ -287,12 +287,12 @@ def test_a_home_without_the_file_says_so(connection, home):
 
 def test_the_sample_comes_with_the_package(connection):
     assert connection.execute("GET DATASET sample").fetchall() == [
-        ("sample", "commands_train", 480, "commands_test", 60)
+        ("sample", "commands_train", 216, "commands_test", 56)
     ]
     connection.execute("DELETE FROM commands_test")
     connection.commit()
     connection.execute("GET DATASET sample OPTIONS (overwrite=True)")
-    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (60,)
+    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (56,)
     connection.execute("BEGIN")
     connection.execute("GET DATASET sample OPTIONS (overwrite=True)")
     connection.execute("DROP TABLE commands_test")

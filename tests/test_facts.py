@@ -60,7 +60,7 @@ def test_bases_and_datasets_are_listed_and_described(connection):
         ("TABLE cals", thanosql.ProgrammingError, "did you mean 'calls'"),
         ("TABLE x", thanosql.ProgrammingError, "there are calls"),
         ("BASE Wav2Vec2", thanosql.ModelNotFoundError, "did you mean 'Wav2Vec2"),
-        ("BASE x", thanosql.ModelNotFoundError, "known are Wav2Vec2En"),
+        ("BASE x", thanosql.ModelNotFoundError, "known are TinyEn, Wav2Vec2En"),
         ("DATASET fsd", thanosql.ProgrammingError, "did you mean 'fsdd'"),
     ],
 )

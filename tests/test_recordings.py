@@ -180,6 +180,11 @@ def test_a_small_parakeet_learns_to_read_digits_from_nothing(connection, speech)
     assert error_on_digits(connection, speech, "ParakeetTiny", options) <= 0.12
 
 
+@pytest.mark.slow(seconds=60)
+def test_the_base_in_the_package_learns_to_read_digits_by_default(connection, speech):
+    assert error_on_digits(connection, speech, "TinyEn", "epochs=5") <= 0.12
+
+
 @pytest.mark.long
 @pytest.mark.slow(seconds=240)
 def test_a_small_wav2vec2_learns_to_read_digits_from_nothing(

@@ -46,5 +46,5 @@ def test_a_table_aligns_numbers_right_and_text_left(connection, capsys):
 
 
 def test_the_sample_comes_as_tables(connection):
-    assert sample.copy_into(connection.apsw) == 540
-    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (60,)
+    assert sample.copy_into(connection.apsw) == 272
+    assert connection.execute("SELECT count(*) FROM commands_test").fetchone() == (56,)

@@ -115,9 +115,9 @@ def test_value_is_taken_as_the_type_of_the_option(option, written, value):
         ("epochs", "9e999", "a whole number, 1 or more, not inf"),
         ("epochs", "x'05'", "a whole number, 1 or more, not b'\\x05'"),
         ("seed", "-1", "a whole number, 0 or more, not -1"),
-        ("learning_rate", "0", "a number above 0, not 0"),
-        ("learning_rate", "9e999", "a number above 0, not inf"),
-        ("learning_rate", "TRUE", "a number above 0, not TRUE"),
+        ("learning_rate", "0", "a number above 0, or NULL, not 0"),
+        ("learning_rate", "9e999", "a number above 0, or NULL, not inf"),
+        ("learning_rate", "TRUE", "a number above 0, or NULL, not TRUE"),
         ("warmup", "1.5", "a number from 0 to 1, not 1.5"),
         ("weight_decay", "-1", "a number, 0 or more, not -1"),
         ("overwrite", "2", "TRUE or FALSE, not 2"),
@@ -158,7 +158,7 @@ def test_wrong_value_is_refused_with_what_is_allowed(option, written, message):
 
 
 def test_a_number_too_large_for_a_float_is_refused():
-    assert "takes a number above 0, not 1000" in refusal(
+    assert "takes a number above 0, or NULL, not 1000" in refusal(
         BuildOptions, f"learning_rate=1{'0' * 400}"
     )
 

@@ -101,6 +101,9 @@ def _bases(_execution: Execution) -> Iterator[Sequence[Any]]:
             base.language or None,
             base.parameters,
             base.license or None,
+            base.data,
+            base.bytes,
+            base.wer,
         )
 
 
@@ -110,6 +113,7 @@ def _describe_base(execution: Execution, name: str) -> list[Fact]:
             stored = execution.store.find(name)
             return [
                 *zip((column for column, _ in _BASE_COLUMNS), row, strict=True),
+                ("learning_rate", bases.BASES[row[0]].learning_rate),
                 ("stored_as", stored and stored.name),
             ]
     hint = errors.nearest(name, bases.BASES) or f"; known are {', '.join(bases.BASES)}"
@@ -154,6 +158,9 @@ _BASE_COLUMNS: tuple[Column, ...] = (
     ("language", "TEXT"),
     ("parameters", "INTEGER"),
     ("license", "TEXT"),
+    ("data", "TEXT"),
+    ("bytes", "INTEGER"),
+    ("wer", "REAL"),
 )
 _DATASET_COLUMNS: tuple[Column, ...] = (
     ("name", "TEXT"),

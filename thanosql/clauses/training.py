@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from thanosql import errors, jobs, runs, statements, trainings
-from thanosql.bases import BASES
+from thanosql import bases, errors, jobs, runs, statements, trainings
 from thanosql.clauses.columns import Pairs
 from thanosql.clauses.models import model_record, save_model
 from thanosql.relation import Column, Relation
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from thanosql.execution import Execution
     from thanosql.speech.recognizer import Recognizer
+    from thanosql.store import ModelStore
 
 EPOCH_COLUMNS: tuple[Column, ...] = (
     ("epoch", "INTEGER"),
@@ -72,7 +73,8 @@ def build(execution: Execution, node: statements.BuildModel) -> Relation:
 def fit(execution: Execution, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
     options = execution.options(statements.FitOptions, node.options)
-    if execution.store.find(node.model_name) is None and _is_base(node.model_name):
+    is_base = bases.find(node.model_name) is not None
+    if execution.store.find(node.model_name) is None and is_base:
         message = (
             f"{node.model_name!r} is a base, and FIT MODEL trains a stored model "
             f"further; BUILD MODEL {node.name} USING {node.model_name} starts from it"
@@ -93,10 +95,6 @@ def fit(execution: Execution, node: statements.FitModel) -> Relation:
     )
 
 
-def _is_base(name: str) -> bool:
-    return name.casefold() in {each.casefold() for each in BASES}
-
-
 def _train(
     execution: Execution,
     node: statements.BuildModel | statements.FitModel,
@@ -107,6 +105,9 @@ def _train(
     overwrite: bool,
     skip: Callable[[], bool] = lambda: False,
 ) -> Relation:
+    if options.learning_rate is None:
+        rate = _learning_rate(execution.store, origin)
+        options = dataclasses.replace(options, learning_rate=rate)
     source = execution.source(node.query, for_effect=True)
     pairs, held_out = Pairs(source, options), None
     if isinstance(options.validation, str):
@@ -215,6 +216,19 @@ def _train(
 
     execution.effect(train)
     return Relation(EPOCH_COLUMNS, lambda: iter(rows_of_epochs))
+
+
+def _learning_rate(models: ModelStore, origin: str) -> float:
+    """Return the default of the base that a model, or a base, goes back to."""
+    name, seen = origin, set[str]()
+    while name.casefold() not in seen:
+        base = bases.find(name)
+        if base is not None:
+            return base.learning_rate
+        seen.add(name.casefold())
+        stored = models.find(name)
+        name = name if stored is None else stored.base
+    return bases.LEARNING_RATE
 
 
 def _noted(

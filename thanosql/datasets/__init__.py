@@ -135,10 +135,10 @@ def _librispeech(
 
 DATASETS: Mapping[str, Dataset] = {
     "sample": Dataset(
-        "short commands, spoken by synthesizers; comes with the package",
+        "everyday commands, spoken by synthesizers; comes with the package",
         "en",
-        "see sample/README.md",
-        0.3,
+        "Apache-2.0",
+        0.2,
         "commands_train",
         "commands_test",
     ),

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 
     from thanosql import Connection
 
-_WORDS = """
-    zero one two three four five six seven eight nine ten yes no stop go left right
-    up down red green blue call open close door light play turn
-"""
 _UTTERANCES = 60
-_BASE = {
+_SHAPE = {
     "model_type": "parakeet_ctc",
     "architectures": ["ParakeetForCTC"],
     "encoder_config": {
@@ -47,8 +43,8 @@ _BASE = {
     },
 }
 _BUILD = """
-BUILD MODEL tiny USING '{base}'
-OPTIONS (epochs=10, batch_size=4, learning_rate=5e-3, validation=0, device='cpu')
+BUILD MODEL tiny USING TinyEn
+OPTIONS (epochs=6, batch_size=4, validation=0, device='cpu')
 AS SELECT audio, text FROM spoken
 """
 
@@ -83,33 +79,34 @@ def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
 def thanosql_speak() -> Callable[..., bytes]:
     """Return a function `speak(text, *, seed=0)` that makes a WAV file of a text.
 
-    A pair of tones a letter: no speech, but sound that a small model learns to read.
+    Recordings of single words, one behind the other, in one of two synthetic voices;
+    `thanosql.sample.words.vocabulary()` lists the words that there are.
     """
-    from thanosql.sample.tones import tones
+    from thanosql.sample.words import say
 
-    return tones
+    return say
 
 
 @pytest.fixture(scope="session")
 def thanosql_base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a directory to BUILD from: the shape of 56,000 weights, none drawn yet."""
     directory = tmp_path_factory.mktemp("thanosql-base")
-    (directory / "config.json").write_text(json.dumps(_BASE), encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(_SHAPE), encoding="utf-8")
     return str(directory)
 
 
 @pytest.fixture(scope="session")
 def _thanosql_trained_once(
     tmp_path_factory: pytest.TempPathFactory,
-    thanosql_base: str,
     thanosql_speak: Callable[..., bytes],
 ) -> Path:
     import thanosql
+    from thanosql.sample.words import vocabulary
 
     path = tmp_path_factory.mktemp("thanosql-trained") / "trained.db"
-    choose = random.Random(0)
+    choose, words = random.Random(0), vocabulary()
     texts = [
-        " ".join(choose.choices(_WORDS.split(), k=choose.randint(1, 3)))
+        " ".join(choose.choices(words, k=choose.randint(1, 3)))
         for _ in range(_UTTERANCES)
     ]
     connection = thanosql.connect(path)
@@ -123,8 +120,7 @@ def _thanosql_trained_once(
             ],
         )
         connection.commit()
-        build = _BUILD.format(base=thanosql_base.replace("'", "''"))
-        connection.execute(build).fetchall()
+        connection.execute(_BUILD).fetchall()
     finally:
         connection.close()
     return path
@@ -136,9 +132,9 @@ def thanosql_trained(
 ) -> Iterator[Connection]:
     """Yield a connection to a file with a trained model, closed after the test.
 
-    Model ``tiny`` reads what `thanosql_speak` says; it is trained once a session, in
-    seconds, on table ``spoken (audio, text)``. The file is `thanosql_path`, a copy
-    that the test may do anything to.
+    Model ``tiny`` reads what `thanosql_speak` says: the base TinyEn, trained further
+    once a session, in seconds, on table ``spoken (audio, text)``. The file is
+    `thanosql_path`, a copy that the test may do anything to.
     """
     import thanosql
 

@@ -1,87 +1,109 @@
-"""Make `sample.db`: sentence patterns and speech synthesizers in, tables of rows out.
+"""Make `sample.db` and `words.db`: patterns, words and voices in, tables of rows out.
 
-    apt-get install flite espeak-ng        # Debian 12: flite 2.2, espeak-ng 1.51
-    python -m thanosql.sample.make_sample  # two minutes
+    python -m thanosql.sample.make_sample --books books   # ten minutes of one core
 
-With the same versions of these, soundfile and apsw, every run gives the same file, byte
-for byte. README.md says what is in it, and under which licences the voices are.
+`books` is the folder that README.md of `thanosql/tiny_en` says how to fill. With the
+same versions of all packages, on the same kind of processor, every run gives the same
+file, byte for byte. README.md beside this file says what is in it.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import cycle, islice
+from itertools import chain, cycle, islice, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import apsw
 import numpy as np
 import soundfile
 
-from thanosql.speech.audio import SAMPLE_RATE, load, seconds
+from thanosql.tiny_en.voices import (
+    SAMPLE_RATE,
+    UNHEARD,
+    Spoken,
+    hibari,
+    kokoro,
+    kokoro_folder,
+    trimmed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 SEED = 0
-TABLES = {"commands_train": 480, "commands_test": 60}  # name -> recordings
+HEARD = (
+    "af_bella", "am_michael", "bf_emma", "bm_george", "af_sarah", "am_puck",
+    "hibari", "hibari_low",
+)  # fmt: skip
+"Voices of both tables: six of Kokoro's, hibari's own and one as low as a man's."
+STRANGERS = (UNHEARD[0], UNHEARD[3])
+"Voices of the test alone, which the base TinyEn never heard either."
+TABLES: Mapping[
+    str, Sequence[tuple[Sequence[str], int]]
+] = {  # name -> voices and how many recordings they speak in turn
+    "commands_train": [(HEARD, 216)],
+    "commands_test": [(HEARD, 40), (STRANGERS, 16)],
+}
 PATTERNS = (
+    "{please}turn {state} the {device} in the {room}{when}",
     "{please}turn the {room} {device} {state}{when}",
-    "{please}turn {state} the {room} {device}{when}",
     "{please}open the {room} {opening}{when}",
     "{please}close the {room} {opening}{when}",
-    "{please}play music in the {room}{when}",
-    "{please}call my {person}{where}{when}",
-    "{please}set a timer for {number} minutes",
-    "{please}set an alarm for {number}{day}",
+    "is the {room} {opening} still open",
+    "{please}play {music} in the {room}",
+    "{please}call my {person}{when}",
+    "tell my {person} that i will be home at {number}",
+    "set a timer for {number} minutes",
+    "wake me {day} at {number}",
+    "{please}remind me to {task}{when}",
+    "what is the weather like in {city} {day}",
+    "when does the next train to {city} leave",
+    "how long does it take to drive to {city}",
+    "add {food} and {drink} to the shopping list",
+    "do we still have {food} or {drink} at home",
+    "book a table for {number} people {day}",
+    "my {person} wants to know who is coming {day}",
 )
 SLOTS = {
-    "please": ("", "", "", "please "),
-    "room": ("kitchen", "bedroom", "office", "garden"),
-    "device": ("light", "fan", "heater", "radio"),
+    "please": ("", "", "please ", "could you "),
+    "room": ("kitchen", "bedroom", "office", "garden", "bathroom"),
+    "device": ("light", "fan", "heater", "radio", "television"),
     "state": ("on", "off"),
     "opening": ("door", "window"),
-    "person": ("doctor", "sister", "brother"),
-    "where": ("", " at work"),
-    "day": ("", " tonight", " tomorrow"),
-    "when": ("", "", " tonight", " tomorrow", " at {number}"),
+    "music": ("music", "the news", "something quiet", "my favorite song"),
+    "person": ("doctor", "sister", "brother", "mother", "neighbor", "teacher"),
+    "task": (
+        "water the flowers", "take out the trash", "feed the cat", "pay the rent",
+        "bring an umbrella",
+    ),
+    "city": ("london", "boston", "paris", "chicago"),
+    "food": ("bread", "apples", "cheese", "rice", "butter"),
+    "drink": ("milk", "coffee", "orange juice", "tea"),
+    "day": ("today", "tonight", "tomorrow", "on friday", "on sunday"),
+    "when": ("", "", " {day}", " at {number}", " before dinner"),
     "number": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-}
+}  # fmt: skip
+QUESTIONS = {"is", "when", "what", "how", "do", "could"}
+
+WORDS = """
+    zero one two three four five six seven eight nine ten eleven twelve twenty thirty
+    forty fifty hundred yes no stop go left right up down on off open close call play
+    turn start set please hello thanks red green blue white black the my in to and at
+    door window light music kitchen house car dog cat today tomorrow morning evening
+    monday tuesday wednesday thursday friday saturday sunday
+"""
 
 SPREAD = 0.1  # how far a speaker departs from its usual pace
-LOUDEST = 0.7  # sample of a recording
-SILENCE = 0.01  # of the loudest sample: what is softer at both ends is cut,
-MARGIN = SAMPLE_RATE // 20  # but for so many samples
+MARGIN = 0.1  # seconds of silence kept at both ends, but of a word
+WORD_MARGIN = 0.03
 COMPRESSION = 0.96  # soundfile's level, for Opus 16 kbit/s: 2 KB a second
-
-
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """A voice of a synthesizer."""
-
-    name: str
-    synthesizer: str
-    voice: str
-    pace: float
-    "Of the synthesizer's own, to come near 14 letters a second, as people speak."
-
-
-SPEAKERS = (
-    Speaker("kal", "flite", "kal16", 0.74),
-    Speaker("awb", "flite", "awb", 0.82),
-    Speaker("rms", "flite", "rms", 0.92),
-    Speaker("slt", "flite", "slt", 0.82),
-    Speaker("f2", "espeak-ng", "en-us+f2", 0.81),
-    Speaker("m3", "espeak-ng", "en-us+m3", 0.77),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +112,32 @@ class Recording:
 
     number: int
     text: str
-    speaker: Speaker
-    pace: float
+    speaker: str
+    speed: float
+    "Times the voice's own."
 
 
 def main() -> None:
-    """Write sample.db beside this file."""
-    path = Path(__file__).with_name("sample.db")
+    """Write both databases beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--books", type=Path, required=True)
+    voices = kokoro_folder(parser.parse_args().books)
+    words = (_row(recording, voices, WORD_MARGIN) for recording in plan_words())
+    _write("words.db", {"words": len(plan_words())}, words)
+    rows = (_row(recording, voices, MARGIN) for recording in plan())
+    counts = {name: sum(n for _, n in parts) for name, parts in TABLES.items()}
+    _write("sample.db", counts, rows)
+
+
+def _write(
+    name: str, counts: Mapping[str, int], rows: Iterator[tuple[bytes, str, str, float]]
+) -> None:
+    """Write a database beside this file: tables, and how many of the rows each has."""
+    path = Path(__file__).with_name(name)
     path.unlink(missing_ok=True)
-    recordings = plan(sum(TABLES.values()))
-    with (
-        closing(apsw.Connection(str(path))) as connection,
-        ThreadPoolExecutor() as pool,
-    ):
-        rows = pool.map(_row, recordings)
+    with closing(apsw.Connection(str(path))) as connection:
         with connection:
-            for table, count in TABLES.items():
+            for table, count in counts.items():
                 connection.execute(
                     f'CREATE TABLE "{table}" '
                     "(audio BLOB, text TEXT, speaker TEXT, seconds REAL)"
@@ -114,18 +146,27 @@ def main() -> None:
                     f'INSERT INTO "{table}" VALUES (?, ?, ?, ?)', islice(rows, count)
                 )
         connection.execute("VACUUM")
-    print(f"{path}: {len(recordings)} recordings, {path.stat().st_size:,} bytes")
+    print(f"{path}: {sum(counts.values())} recordings, {path.stat().st_size:,} bytes")
 
 
-def plan(count: int) -> list[Recording]:
-    """Return what is to be said: no sentence twice, the speakers in turn."""
+def plan() -> list[Recording]:
+    """Return what is to be said, of all tables: no sentence twice."""
     source = random.Random(SEED)
-    texts = islice(_sentences(source), count)
+    parts = chain.from_iterable(TABLES.values())
+    speakers = chain.from_iterable(islice(cycle(who), count) for who, count in parts)
     return [
-        Recording(
-            number, text, speaker, speaker.pace * source.uniform(1 - SPREAD, 1 + SPREAD)
+        Recording(number, text, speaker, source.uniform(1 - SPREAD, 1 + SPREAD))
+        for number, (speaker, text) in enumerate(
+            zip(speakers, _sentences(random.Random(SEED)), strict=False)
         )
-        for number, (text, speaker) in enumerate(zip(texts, cycle(SPEAKERS)))
+    ]
+
+
+def plan_words() -> list[Recording]:
+    """Return the words to be said, each alone."""
+    return [
+        Recording(number, word, speaker, 0.9)
+        for number, (speaker, word) in enumerate(product(HEARD[-2:], WORDS.split()))
     ]
 
 
@@ -133,43 +174,34 @@ def _sentences(source: random.Random) -> Iterator[str]:
     """Yield sentences of all patterns, each once."""
     said = set()
     while True:
-        words = {slot: source.choice(choices) for slot, choices in SLOTS.items()}
-        # Twice, since a slot may hold a slot.
-        sentence = source.choice(PATTERNS).format(**words).format(**words)
+        sentence = source.choice(PATTERNS)
+        while "{" in sentence:  # a slot may hold a slot
+            words = {slot: source.choice(choices) for slot, choices in SLOTS.items()}
+            sentence = sentence.format(**words)
         if sentence not in said:
             said.add(sentence)
             yield sentence
 
 
-def _row(recording: Recording) -> tuple[bytes, str, str, float]:
+def _row(
+    recording: Recording, voices: Path, margin: float
+) -> tuple[bytes, str, str, float]:
     """Return the row of a recording: audio, text, speaker, seconds."""
-    waveform = _trimmed(_speak(recording))
+    waveform = trimmed(_spoken(recording, voices), margin)
     audio = _encoded(waveform, recording.number)
-    return audio, recording.text, recording.speaker.name, seconds(waveform)
+    return audio, recording.text, recording.speaker, len(waveform) / SAMPLE_RATE
 
 
-def _speak(recording: Recording) -> NDArray[np.float32]:
-    """Return the waveform of a sentence: (samples,), 16 kHz."""
-    speaker, pace = recording.speaker, recording.pace
-    with TemporaryDirectory() as directory:
-        path = f"{directory}/speech.wav"
-        if speaker.synthesizer == "flite":
-            # A voice's durations are stretched, so a quick pace is a small factor.
-            options = ["-voice", speaker.voice, "-o", path]
-            options += ["--setf", f"duration_stretch={1 / pace:.3f}", "-t"]
-        else:
-            # In words a minute; 175 is espeak-ng's own pace.
-            options = ["-v", speaker.voice, "-w", path, "-s", str(round(175 * pace))]
-        subprocess.run([speaker.synthesizer, *options, recording.text], check=True)
-        return load(path, None)
-
-
-def _trimmed(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return it without the silence at both ends, as loud as all others."""
-    loudest = np.abs(waveform).max()
-    heard = np.flatnonzero(np.abs(waveform) > SILENCE * loudest)
-    kept = waveform[max(0, heard[0] - MARGIN) : heard[-1] + MARGIN]
-    return np.asarray(kept * (LOUDEST / loudest), dtype=np.float32)
+def _spoken(recording: Recording, voices: Path) -> Spoken:
+    speaker, speed = recording.speaker, recording.speed
+    asks = recording.text.split(" ", 1)[0] in QUESTIONS
+    text = recording.text + ("?" if asks else ".")  # heard in the melody
+    if not speaker.startswith("hibari"):
+        return kokoro(text, voices, [speaker], speed=speed)
+    source = np.random.default_rng((SEED, recording.number))
+    if speaker == "hibari":
+        return hibari(text, source, speed=speed)
+    return hibari(text, source, speed=speed, pitch=0.62, tract=0.9)
 
 
 def _encoded(waveform: NDArray[np.float32], serial: int) -> bytes:

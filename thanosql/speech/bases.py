@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from thanosql.bases import BASES
+from thanosql.bases import BASES, find
 from thanosql.errors import (
     DataError,
     ModelNotFoundError,
@@ -67,7 +66,7 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
         with damaged(f"{name!r} in {where}"):
             state.update(load_file(directory / name))
     weights.check(state, where)
-    recognizer = assemble(directory, state, texts)
+    recognizer = assemble(directory, weights.widened(state), texts)
     _try_out(recognizer, where)
     return recognizer
 
@@ -127,11 +126,10 @@ def _try_out(recognizer: Recognizer, where: str) -> None:
 
 def _locate(base: str) -> Path:
     """Return the directory a base's name, path or hub id stands for."""
-    named = {name.casefold(): known.source for name, known in BASES.items()}
-    source = named.get(base.casefold(), base)
-    if source.startswith("package:"):
-        package = Path(str(resources.files("thanosql")))
-        return package / source.removeprefix("package:")
+    known = find(base)
+    if known is not None and known.directory is not None:
+        return known.directory
+    source = base if known is None else known.source
     if source == base:
         path = Path(base)
         with suppress(RuntimeError):  # no such user: a name like any other

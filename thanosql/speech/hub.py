@@ -36,7 +36,7 @@ _CONVERTER = "SFconvertbot"  # the hub's own: offers pickled weights as safetens
 WAYS_OUT = (
     "fetch it where there is a network ('hf download {0} --local-dir DIR') and give "
     "the path of that directory; or copy that machine's cache and set HF_HOME to it; "
-    "or set HF_ENDPOINT to a mirror; or use a stored model, or ParakeetTiny, which "
+    "or set HF_ENDPOINT to a mirror; or use a stored model, or TinyEn, which "
     "comes with the package"
 )
 

@@ -87,7 +87,11 @@ class BuildOptions(_SpeechOptions):
     epochs: int = _option(
         5, _FROM_ONE, "times that every row is trained on", aliases=("max_epochs",)
     )
-    learning_rate: float = _option(1e-4, _POSITIVE, "of AdamW, at its highest")
+    learning_rate: float | None = _option(
+        None,
+        or_null(_POSITIVE),
+        "of AdamW, at its highest; the base's own if not given, else 1e-4",
+    )
     warmup: float = _option(
         0.1,
         number("a number from 0 to 1", lambda value: 0 <= value <= 1),

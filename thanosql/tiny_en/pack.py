@@ -1,0 +1,86 @@
+"""An exported model in, the directory that ships out: weights in 16 bits, checked.
+
+    python -m thanosql.tiny_en.pack exported speech.db --rows "SELECT audio FROM ..."
+
+`exported` is what EXPORT MODEL wrote. Matrices and kernels are rounded to float16; what
+is a vector (norms, biases) stays float32, since it is small and its range is not known.
+config.json says float32 still, so that AutoModelForCTC computes in it, as `open_base`
+does. Ends with status 1 if it is too large, or if a row is transcribed otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import thanosql
+
+MODEL = Path(__file__).with_name("model")
+MOST_BYTES = 12_000_000
+_WEIGHTS = "model.safetensors"
+_KEPT = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def main() -> None:
+    """Write `model/` beside this file, and say how it differs from the exported one."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("exported", type=Path)
+    parser.add_argument("database", type=Path, help="with rows to transcribe")
+    parser.add_argument("--rows", required=True, help="a query with a column audio")
+    chosen = parser.parse_args()
+    size = pack(chosen.exported, MODEL)
+    texts = transcripts(chosen.database, chosen.rows, chosen.exported, MODEL)
+    other = [(before, after) for before, after in texts if before != after]
+    for before, after in other[:5]:
+        print(f"  {before}\n  {after}\n")
+    print(f"{size:,} bytes; {len(other)} of {len(texts)} transcripts are others")
+    if size > MOST_BYTES or other:
+        sys.exit(1)
+
+
+def pack(exported: Path, target: Path) -> int:
+    """Write the directory; return the bytes of its files."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _KEPT:
+        shutil.copyfile(exported / name, target / name)
+    state = {
+        name: tensor.half() if tensor.dim() > 1 else tensor
+        for name, tensor in load_file(exported / _WEIGHTS).items()
+    }
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            message = f"{name} is beyond what 16 bits hold"
+            raise ValueError(message)
+    save_file(state, target / _WEIGHTS, metadata={"format": "pt"})
+    (target / _WEIGHTS).chmod(0o644)  # safetensors lets only their writer read files
+    return sum(path.stat().st_size for path in target.iterdir())
+
+
+def transcripts(
+    database: Path, query: str, exported: Path, packed: Path
+) -> list[tuple[str, str]]:
+    """Return what both directories make of the recordings of a query."""
+    found = []
+    with closing(thanosql.connect(":memory:")) as connection:
+        connection.execute("ATTACH ? AS given", (str(database),))
+        for name, directory in (("exported", exported), ("packed", packed)):
+            connection.execute(f"IMPORT MODEL {name} FROM ?", (str(directory),))
+            predict = f"PREDICT USING {name} OPTIONS (precision='fp32') AS {query}"
+            rows = connection.execute(f"SELECT predicted FROM ({predict})")
+            found.append([str(text) for (text,) in rows])
+    return list(zip(*found, strict=True))
+
+
+if __name__ == "__main__":
+    main()
