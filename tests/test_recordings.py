@@ -6,7 +6,6 @@ import sys
 import time
 
 import pytest
-import soundfile
 
 
 @pytest.fixture
@@ -154,12 +153,7 @@ def error_on_digits(connection, speech, base, options):
         connection.execute(f"CREATE TABLE digits_{split} (audio, text)")
         connection.executemany(
             f"INSERT INTO digits_{split} VALUES (?, ?)",
-            # "Three" in less has fewer frames of 40 ms than CTC needs for two e.
-            (
-                row
-                for row in speech("digits", split)
-                if soundfile.info(row[0]).duration > 0.25
-            ),
+            speech("digits", split),
         )
     connection.commit()
     connection.execute(

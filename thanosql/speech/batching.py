@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from thanosql.errors import AudioError
-from thanosql.speech.audio import load
+from thanosql.speech.audio import SAMPLE_RATE, load
 from thanosql.speech.augmentation import Acoustics, change_speed, hear
 from thanosql.speech.ctc import frames_needed
 from thanosql.speech.forward import output_length
@@ -31,6 +31,7 @@ _Prepared = TypeVar("_Prepared")
 # Durations are jittered before they are sorted, by a share of each and by seconds.
 NOISE_SHARE = 0.1
 NOISE_SECONDS = 1.0
+CUT_OFF = 0.1  # seconds of silence that a recording may lack at its end
 # Decoding is cheap beside any model, which wants the other cores for itself.
 WORKERS = max(1, min(8, (os.cpu_count() or 1) - 1))
 
@@ -131,21 +132,27 @@ def row_features(
     """Return a row's recording as the model's features: (samples,) or (frames, mels).
 
     speed: played so many times as fast, unless `targets` would then no longer fit;
-    acoustics: heard under these, or else as it is. Raises AudioError that names the
-    row.
+    targets: silence is added where they do not fit otherwise; acoustics: heard under
+    these, or else as it is. Raises AudioError that names the row.
     """
-
-    def heard(waveform: NDArray[np.float32]) -> torch.Tensor:
-        return recognizer.features(
-            waveform if acoustics is None else hear(waveform, acoustics)
-        )
-
     with naming(row):
         waveform = load(value, root)
-        features = heard(change_speed(waveform, speed))
-        if frames_needed(targets) > output_length(recognizer, len(features)):
-            features = heard(waveform)
+        # The later ones only where the text does not fit into those before.
+        for heard in (change_speed(waveform, speed), waveform, lengthened(waveform)):
+            features = recognizer.features(
+                heard if acoustics is None else hear(heard, acoustics)
+            )
+            if frames_needed(targets) <= output_length(recognizer, len(features)):
+                break
         return features
+
+
+def lengthened(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a recording (samples,) with the silence that was cut off its end.
+
+    A word cut out closely may have a frame or two less than its letters need.
+    """
+    return np.pad(waveform, (0, round(CUT_OFF * SAMPLE_RATE)))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from thanosql.errors import AudioError, TrainingError
 from thanosql.speech import audio
-from thanosql.speech.batching import chunks, prefetched
+from thanosql.speech.batching import CUT_OFF, chunks, lengthened, prefetched
 from thanosql.speech.ctc import frames_needed
 from thanosql.speech.forward import output_length
 from thanosql.speech.progress import Progress, silent
@@ -166,21 +166,23 @@ def _check(
         if checkup is not None:
             checkup.notice(row, value, waveform)
         length = len(recognizer.features(waveform))
+        needed = frames_needed(targets)
+        frames = output_length(recognizer, length)
+        enough = frames
+        if frames < needed:
+            longer = recognizer.features(lengthened(waveform))
+            enough = output_length(recognizer, len(longer))
     except AudioError as error:
         return BadRow(row, str(error))
     seconds = audio.seconds(waveform)
-    needed = frames_needed(targets)
-    frames = output_length(recognizer, length)
-    if frames >= needed:
+    if enough >= needed:
         return Utterance(row, seconds, targets)
     # Frames grow with the length, so the length that would do is found by halving.
     lengths = range(1, max(1, length) * 2 * needed * 400)
-    enough = 1 + bisect_left(
-        lengths, needed, key=lambda n: output_length(recognizer, n)
-    )
+    least = 1 + bisect_left(lengths, needed, key=lambda n: output_length(recognizer, n))
     return BadRow(
         row,
         f"text too long for its audio: {needed} frames are needed for its "
         f"{len(targets)} characters, {seconds:.2f} s give {frames}; it would need "
-        f"{seconds * enough / max(1, length):.2f} s",
+        f"{seconds * least / max(1, length) - CUT_OFF:.2f} s",
     )
