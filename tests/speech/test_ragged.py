@@ -269,6 +269,18 @@ def test_layer_drop_and_spec_augment_follow_the_generator():
     torch.testing.assert_close(run(1), run(2), atol=0, rtol=0)
 
 
+def test_spec_augment_is_on_where_a_config_does_not_say():
+    config = Data2VecAudioConfig(
+        **{name: value for name, value in TINY.items() if "spec" not in name},
+        mask_time_prob=0.3,
+    )
+    assert not hasattr(config, "apply_spec_augment")
+    model = Data2VecAudioForCTC(config).train()
+    masked = together(model, noises(), torch.Generator().manual_seed(1))[0]
+    config.apply_spec_augment = False
+    assert not torch.equal(together(model, noises())[0], masked)
+
+
 @pytest.mark.parametrize("variant", ["wav2vec2, group norm", "wav2vec2, stable"])
 @pytest.mark.parametrize("training", [False, True])
 def test_autocast_to_bfloat16_runs_close_to_float32(variant, training):

@@ -117,7 +117,8 @@ def encode(
     hidden = base.feature_projection(torch.cat(present))
     if isinstance(hidden, tuple):  # some return what they projected as well
         hidden = hidden[0]
-    if model.training and config.apply_spec_augment:
+    # As transformers takes it where a config, such as data2vec's, does not say.
+    if model.training and getattr(config, "apply_spec_augment", True):
         mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
         hidden = spec_augment(hidden, counts, mask_vector, config, generator)
     encoder = base.encoder
