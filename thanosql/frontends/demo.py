@@ -27,7 +27,7 @@ _DEMO = """
 SELECT audio, text, speaker FROM commands_train LIMIT 5;
 
 BUILD MODEL commands USING TinyEn
-OPTIONS (audio_col='audio', text_col='text', epochs=6, batch_size=8)
+OPTIONS (audio_col='audio', text_col='text', epochs=10, batch_size=8)
 AS SELECT * FROM commands_train;
 
 EVALUATE USING commands AS SELECT audio, text FROM commands_test;
