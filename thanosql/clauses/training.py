@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from thanosql.execution import Execution
+    from thanosql.speech.checkup import Checkup
     from thanosql.speech.recognizer import Recognizer
-    from thanosql.store import ModelStore
+    from thanosql.store import ModelStore, StoredModel
 
 EPOCH_COLUMNS: tuple[Column, ...] = (
     ("epoch", "INTEGER"),
@@ -59,15 +61,15 @@ def build(execution: Execution, node: statements.BuildModel) -> Relation:
         return jobs.open_base(node.base, texts)
 
     overwrite = options.overwrite or node.or_replace
-    return _train(
+    return _TrainingStatement(
         execution,
         node,
         options,
         node.base,
         open_model,
-        overwrite=overwrite,
-        skip=lambda: node.if_not_exists and execution.store.find(node.name) is not None,
-    )
+        overwrite,
+        lambda: node.if_not_exists and execution.store.find(node.name) is not None,
+    ).relation()
 
 
 def fit(execution: Execution, node: statements.FitModel) -> Relation:
@@ -83,7 +85,7 @@ def fit(execution: Execution, node: statements.FitModel) -> Relation:
     parent = execution.store.get(node.model_name)
     # Who names one model twice means to replace it.
     in_place = node.name.casefold() == parent.name.casefold()
-    return _train(
+    return _TrainingStatement(
         execution,
         node,
         options,
@@ -91,131 +93,185 @@ def fit(execution: Execution, node: statements.FitModel) -> Relation:
         lambda _texts: jobs.open_stored(
             execution.store, execution.store.get(parent.name)
         ),
-        overwrite=options.overwrite or in_place,
-    )
+        options.overwrite or in_place,
+    ).relation()
 
 
-def _train(
-    execution: Execution,
-    node: statements.BuildModel | statements.FitModel,
-    options: statements.BuildOptions,
-    origin: str,
-    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer],
-    *,
-    overwrite: bool,
-    skip: Callable[[], bool] = lambda: False,
-) -> Relation:
-    if options.learning_rate is None:
-        rate = _learning_rate(execution.store, origin)
-        options = dataclasses.replace(options, learning_rate=rate)
-    source = execution.source(node.query, for_effect=True)
-    pairs, held_out = Pairs(source, options), None
-    if isinstance(options.validation, str):
-        query = _validation_query(options.validation)
-        held_out = Pairs(execution.source(query, for_effect=True), options)
-    rows_of_epochs: list[Sequence[Any]] = []
-    if options.check_only:
-        return Relation(
-            _FINDING_COLUMNS,
-            lambda: _findings(execution, pairs, held_out, options, open_model),
-        )
+@dataclass
+class _TrainingStatement:
+    """A BUILD MODEL or FIT MODEL: rows and a base in, a stored model out."""
 
-    def train() -> None:
-        if skip():
+    execution: Execution
+    node: statements.BuildModel | statements.FitModel
+    options: statements.BuildOptions
+    origin: str
+    "The base, or the stored model, that it starts from, as it is named."
+    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer]
+    overwrite: bool
+    skip: Callable[[], bool] = lambda: False
+
+    def relation(self) -> Relation:
+        """Return one row an epoch, or with `check_only` one a finding."""
+        execution, options = self.execution, self.options
+        if options.learning_rate is None:
+            rate = _learning_rate(execution.store, self.origin)
+            self.options = options = dataclasses.replace(options, learning_rate=rate)
+        source = execution.source(self.node.query, for_effect=True)
+        pairs, held_out = Pairs(source, options), None
+        if isinstance(options.validation, str):
+            query = _validation_query(options.validation)
+            held_out = Pairs(execution.source(query, for_effect=True), options)
+        if options.check_only:
+            return Relation(_FINDING_COLUMNS, lambda: self._findings(pairs, held_out))
+        epochs: list[Sequence[Any]] = []
+        execution.effect(lambda: epochs.extend(self._train(pairs, held_out)))
+        return Relation(EPOCH_COLUMNS, lambda: iter(epochs))
+
+    def _train(self, pairs: Pairs, held_out: Pairs | None) -> Iterator[Sequence[Any]]:
+        """Train and store the model; yield the rows of the epochs."""
+        if self.skip():
             return
-        execution.store.check_new(node.name, overwrite=overwrite)
+        execution = self.execution
+        execution.store.check_new(self.node.name, overwrite=self.overwrite)
         execution.warn_if_transaction_is_implicit("the model")
         database = execution.database.filename
         if not Path(database).is_file():  # in memory, under whatever name
             database = ""
         is_ours_alone = execution.database.in_transaction
-        stored = execution.store.find(origin)
+        parent = execution.store.find(self.origin)
         # Read to their end, and kept aside: no lock is held while training.
         rows = _NotedRows(pairs)
         validation = None if held_out is None else _NotedRows(held_out)
-        material = jobs.prepare(
-            open_model,
-            rows.kept,
-            None if validation is None else validation.kept,
-            options,
-            execution.audio_root,
-            execution.interrupted,
+        material = self._prepare(
+            rows.kept, None if validation is None else validation.kept
         )
+        identity = self._identity(material, rows, validation)
+        home = trainings.home(database)
+        with trainings.opened(home, identity, resume=self.options.resume) as training:
+            run = self._run(training.id, material, parent, rows, validation or rows)
+            # Without a folder there is no lock that says whether it is still alive.
+            live = training.folder is not None and not is_ours_alone
+            ledger = runs.Ledger(run, database if live else "")
+            with _accounted(execution, training, ledger):
+                trained = jobs.train(
+                    material,
+                    self.options,
+                    execution.audio_root,
+                    training.folder,
+                    execution.interrupted,
+                )
+                epochs = list(_noted(ledger, trained))
+                best = max(number for number, *_, is_best in epochs if is_best)
+                with _storing(training):
+                    save_model(
+                        execution,
+                        material.recognizer,
+                        model_record(
+                            material.recognizer,
+                            self.node.name,
+                            run.base,
+                            run.query,
+                            self.options,
+                        ),
+                        overwrite=self.overwrite,
+                        write_run=lambda connection: ledger.store(connection, best),
+                    )
+            training.discard()
+        yield from ((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
+
+    def _prepare(
+        self, rows: KeptRows, held_out: KeptRows | None, checkup: Checkup | None = None
+    ) -> jobs.Material:
+        return jobs.prepare(
+            self.open_model,
+            rows,
+            held_out,
+            self.options,
+            self.execution.audio_root,
+            self.execution.interrupted,
+            checkup,
+        )
+
+    def _identity(
+        self, material: jobs.Material, rows: _NotedRows, validation: _NotedRows | None
+    ) -> trainings.Identity:
         base_digest, recordings = material.digests()
-        identity = trainings.Identity(
-            model=node.name,
-            base=origin,
+        return trainings.Identity(
+            model=self.node.name,
+            base=self.origin,
             base_digest=base_digest,
             options={
                 name: value
-                for name, value in statements.as_dict(options).items()
+                for name, value in statements.as_dict(self.options).items()
                 if name not in _WITHOUT_EFFECT_ON_WEIGHTS
             },
             rows=rows.identity(),
             validation_rows=[] if validation is None else validation.identity(),
             recordings=recordings,
         )
-        base, parent = origin, None
-        if stored is not None:
-            parent = runs.Parent(stored.name, stored.sha256, stored.run_id)
-            if isinstance(node, statements.FitModel):
-                # What was trained in several steps is still a model of its first base.
-                base = stored.base
-        record = model_record(
-            material.recognizer, node.name, base, node.query.source, options
-        )
-        with trainings.opened(
-            trainings.home(database),
-            identity,
-            resume=options.resume,
-        ) as training:
-            run = runs.Run(
-                training=training.id,
-                model_name=node.name,
-                base=base,
-                query=node.query.source,
-                options=statements.as_dict(options),
-                device=str(material.recognizer.device),
-                utterances=len(material.learned),
-                validation_utterances=len(material.held_out),
-                audio_seconds=material.seconds,
-                dropped=material.dropped,
-                rows=[
-                    *rows.digests(material.learned, validation=False),
-                    *(validation or rows).digests(material.held_out, validation=True),
-                ],
-                parent=parent,
-            )
-            # Without a folder there is no lock that says whether it is still alive.
-            live = training.folder is not None and not is_ours_alone
-            ledger = runs.Ledger(run, database if live else "")
-            with _accounted(execution, training, ledger):
-                epochs = list(
-                    _noted(
-                        ledger,
-                        jobs.train(
-                            material,
-                            options,
-                            execution.audio_root,
-                            training.folder,
-                            execution.interrupted,
-                        ),
-                    )
-                )
-                best = max(number for number, *_, is_best in epochs if is_best)
-                with _storing(training):
-                    save_model(
-                        execution,
-                        material.recognizer,
-                        record,
-                        overwrite=overwrite,
-                        write_run=lambda connection: ledger.store(connection, best),
-                    )
-            training.discard()
-        rows_of_epochs.extend((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
 
-    execution.effect(train)
-    return Relation(EPOCH_COLUMNS, lambda: iter(rows_of_epochs))
+    def _run(
+        self,
+        training_id: str,
+        material: jobs.Material,
+        parent: StoredModel | None,
+        rows: _NotedRows,
+        validation: _NotedRows,
+    ) -> runs.Run:
+        # What was trained in several steps is still a model of its first base.
+        of_parent = parent is not None and isinstance(self.node, statements.FitModel)
+        return runs.Run(
+            training=training_id,
+            model_name=self.node.name,
+            base=parent.base if parent is not None and of_parent else self.origin,
+            query=self.node.query.source,
+            options=statements.as_dict(self.options),
+            device=str(material.recognizer.device),
+            utterances=len(material.learned),
+            validation_utterances=len(material.held_out),
+            audio_seconds=material.seconds,
+            dropped=material.dropped,
+            rows=[
+                *rows.digests(material.learned, validation=False),
+                *validation.digests(material.held_out, validation=True),
+            ],
+            parent=None
+            if parent is None
+            else runs.Parent(parent.name, parent.sha256, parent.run_id),
+        )
+
+    def _findings(
+        self, pairs: Pairs, held_out: Pairs | None
+    ) -> Iterator[Sequence[Any]]:
+        """Yield what a training of these rows would meet, nothing of which it does."""
+        rows = KeptRows(pairs, 2)
+        root = self.execution.audio_root
+        checkup = jobs.checkup(root)
+        material = self._prepare(
+            rows, None if held_out is None else KeptRows(held_out, 2), checkup
+        )
+        yield "rows", None, len(rows)
+        yield "rows to train on", None, len(material.learned)
+        yield "rows to validate on", None, len(material.held_out)
+        yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
+        yield "hours of audio", None, material.seconds / 3600
+        if material.learned:
+            seconds = jobs.estimated_seconds(material, self.options, root)
+            yield "estimated seconds of training", None, seconds
+        for rate, count in checkup.rate_counts().most_common():
+            yield f"rows of {rate} Hz", None, count
+        for character, count in sorted(
+            material.dropped.items(), key=lambda item: -item[1]
+        ):
+            yield f"left out of the texts: {character!r}", None, count
+        for bad in material.bad:
+            yield "bad", bad.row, bad.reason
+        for bad in material.bad_held_out:
+            yield "bad, of the validation query", bad.row, bad.reason
+        for row in sorted(checkup.silent):
+            yield "silent", row, None
+        for row, earlier in checkup.duplicates():
+            yield "same recording", row, f"as row {earlier}"
 
 
 def _learning_rate(models: ModelStore, origin: str) -> float:
@@ -237,47 +293,6 @@ def _noted(
     for epoch in epochs:
         ledger.add(epoch[:-1])
         yield epoch
-
-
-def _findings(
-    execution: Execution,
-    pairs: Pairs,
-    held_out: Pairs | None,
-    options: statements.BuildOptions,
-    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer],
-) -> Iterator[Sequence[Any]]:
-    """Yield what a training of these rows would meet, nothing of which it does."""
-    rows = KeptRows(pairs, 2)
-    checkup = jobs.checkup(execution.audio_root)
-    material = jobs.prepare(
-        open_model,
-        rows,
-        None if held_out is None else KeptRows(held_out, 2),
-        options,
-        execution.audio_root,
-        execution.interrupted,
-        checkup,
-    )
-    yield "rows", None, len(rows)
-    yield "rows to train on", None, len(material.learned)
-    yield "rows to validate on", None, len(material.held_out)
-    yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
-    yield "hours of audio", None, material.seconds / 3600
-    if material.learned:
-        seconds = jobs.estimated_seconds(material, options, execution.audio_root)
-        yield "estimated seconds of training", None, seconds
-    for rate, count in checkup.rate_counts().most_common():
-        yield f"rows of {rate} Hz", None, count
-    for character, count in sorted(material.dropped.items(), key=lambda item: -item[1]):
-        yield f"left out of the texts: {character!r}", None, count
-    for bad in material.bad:
-        yield "bad", bad.row, bad.reason
-    for bad in material.bad_held_out:
-        yield "bad, of the validation query", bad.row, bad.reason
-    for row in sorted(checkup.silent):
-        yield "silent", row, None
-    for row, earlier in checkup.duplicates():
-        yield "same recording", row, f"as row {earlier}"
 
 
 @contextmanager
