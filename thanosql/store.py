@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -207,8 +208,8 @@ class ModelStore:
     def read(
         self,
         model: StoredModel,
-        begun: Callable[[Mapping[str, bytearray]], object] = lambda _files: None,
-    ) -> dict[str, bytearray]:
+        begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
+    ) -> dict[str, memoryview]:
         """Return the files of a model: name to content.
 
         begun: called with the files as soon as each has its length and its first
@@ -228,12 +229,12 @@ class ModelStore:
         # Digesting takes about as long as reading, and lets go of Python's lock.
         with guarded(self._connection), ThreadPoolExecutor(1) as beside:
             stored = self._chunks(model)
-            files = {n: bytearray(sum(c.size for c in stored[n])) for n in stored}
+            files = {n: _room(sum(c.size for c in stored[n])) for n in stored}
             for name, chunks in stored.items():
                 self._read_chunk(chunks[0], files[name])
             begun(files)
             for name, chunks in stored.items():
-                content = memoryview(files[name])
+                content = files[name]
                 beside.submit(digest.update, _head(name, len(content)))
                 for chunk in chunks:
                     if chunk.start:
@@ -244,7 +245,7 @@ class ModelStore:
             raise _damaged(model, "their digest is not that of what was stored")
         return files
 
-    def _read_chunk(self, chunk: _Chunk, content: bytearray) -> None:
+    def _read_chunk(self, chunk: _Chunk, content: memoryview) -> None:
         with self._connection.blob_open(
             "main", "thanosql_files", "data", chunk.rowid, False
         ) as blob:
@@ -306,7 +307,7 @@ class ModelStore:
             )
 
 
-def export(files: Mapping[str, bytes | bytearray], target: Path) -> None:
+def export(files: Mapping[str, bytes | memoryview], target: Path) -> None:
     """Write a model's files, as `ModelStore.read` returns them, into a directory."""
     target.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -384,6 +385,14 @@ def _damaged(model: StoredModel, reason: str) -> errors.DatabaseError:
         "restore a backup, or build or import it again"
     )
     return errors.DatabaseError(message)
+
+
+def _room(size: int) -> memoryview:
+    """Return memory for a file's content, of pages that come with the writing to them.
+
+    A bytearray would be cleared first: of a large model, that is half of reading it.
+    """
+    return memoryview(mmap.mmap(-1, size) if size else b"")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -77,7 +77,7 @@ def open_files(
     """Return the recognizer of a stored model: relative path -> content.
 
     The weights never touch the disk, and share the memory of their file where that is
-    a bytearray of float32: the caller hands it over. Of such files, what lies behind
+    writable and of float32: the caller hands it over. Of such files, what lies behind
     the header may still be missing until `whole`, which is called before it is looked
     at, returns. Raises as `open_base` does, and what `whole` raises.
     """
