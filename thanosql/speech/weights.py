@@ -39,8 +39,8 @@ Buffer = bytes | bytearray | memoryview
 def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
     """Return every tensor of the safetensors files in memory: name -> tensor.
 
-    They share the memory of their file where that is writable, which the caller must not
-    use for anything else. Only the header is looked at.
+    They share the memory of their file where that is writable, which the caller must
+    not use for anything else. Only the header is looked at.
 
     Raises DataError where a file is not whole.
     """
