@@ -392,7 +392,7 @@ def _room(size: int) -> memoryview:
 
     A bytearray would be cleared first: of a large model, that is half of reading it.
     """
-    return memoryview(mmap.mmap(-1, size) if size else b"")
+    return memoryview(mmap.mmap(-1, size) if size else bytearray())
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
