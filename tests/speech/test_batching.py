@@ -5,6 +5,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from toys import one_thread, parakeet, recording  # noqa: F401
 
 from thanosql.errors import AudioError
@@ -101,6 +102,27 @@ def test_threads_end_when_the_generator_is_closed():
     assert preparing_threads()
     prepared.close()
     assert not preparing_threads()
+
+
+def test_a_thread_that_computes_first_while_others_prepare_has_all_cores():
+    torch.set_num_threads(2)
+    counts = []
+
+    def compute(_batch):
+        counts.append(torch.get_num_threads())
+
+    def train():
+        for batch in prefetched([[None]] * 3, lambda item: item):
+            new = threading.Thread(target=compute, args=(batch,))
+            new.start()
+            new.join()
+        compute(None)
+
+    # A thread in which nothing of torch has run has the count that was set last in any.
+    trains = threading.Thread(target=train)
+    trains.start()
+    trains.join()
+    assert counts == [2] * 4
 
 
 def test_threads_end_when_the_rows_raise():

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -97,15 +98,26 @@ def preparing_threads() -> Iterator[ThreadPoolExecutor]:
     Where each of them shared its operations out among threads of its own, as torch
     does, these and the model's would wait for each other: on two cores, half the speed.
     """
-    pool = ThreadPoolExecutor(
-        WORKERS, "thanosql-prepare", torch.set_num_threads, initargs=(1,)
-    )
+    # Each thread has a count of its own, which is, as long as nobody has asked for it,
+    # whatever was last set in any: the caller's is asked for before theirs are set, and
+    # set again once all of theirs are.
+    count = torch.get_num_threads()
+    begun = Barrier(WORKERS + 1)
+    pool = ThreadPoolExecutor(WORKERS, "thanosql-prepare", _share_nothing_out)
     try:
+        for _ in range(WORKERS):
+            pool.submit(begun.wait)
+        begun.wait()
+        torch.set_num_threads(count)
         yield pool
     finally:
+        begun.abort()  # where an interrupt came before all had begun
         pool.shutdown(wait=True, cancel_futures=True)
-        # The setting holds for the thread that makes it, and for those yet to come.
-        torch.set_num_threads(torch.get_num_threads())
+
+
+def _share_nothing_out() -> None:
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _results(futures: deque[Future[_Prepared]]) -> list[_Prepared]:
