@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from thanosql import jobs, store
+from thanosql import jobs, model_files, store
 from thanosql.jobs import loading
 
 
@@ -67,7 +67,7 @@ def test_only_the_models_used_last_stay_loaded(opened):
 
 
 def test_a_model_of_many_chunks_is_read_whole(connection, base, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK", 2**15)
+    monkeypatch.setattr(model_files, "CHUNK", 2**15)
     connection.execute("IMPORT MODEL m FROM ?", (str(base),))
     (chunks,) = connection.execute("SELECT count(*) FROM thanosql_files").fetchone()
     assert chunks > 10

@@ -1,7 +1,7 @@
 """Stored models: a Hugging Face directory in, rows of the database out, and back.
 
     thanosql_models   one row a model: its name, base, query, options, sizes, digest
-    thanosql_files    the files of the directory, in chunks
+    thanosql_files    the files of the directory (`thanosql.model_files`)
 
 These and the tables of `thanosql.runs`, the trainings that models came from, are made
 with the first model. Plain SQL may read them all.
@@ -9,31 +9,22 @@ with the first model. Plain SQL may read them all.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, runs
+from thanosql import errors, model_files, runs
 from thanosql.transactions import guarded, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import apsw
 
 
-CHUNK = 16 * 2**20
-"""Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
-
 PATIENCE = 60.0
 """Seconds to wait for a lock before hours of training are given up for it."""
-
-_FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
-"""No folders: nothing that leads out of a directory, is hidden in it, or is code."""
 
 _SCHEMA = f"""
 {runs.SCHEMA}
@@ -51,13 +42,7 @@ CREATE TABLE IF NOT EXISTS thanosql_models (
   run_id INTEGER REFERENCES thanosql_runs (id),
   created_at TEXT NOT NULL        -- UTC
 );
-CREATE TABLE IF NOT EXISTS thanosql_files (
-  model_id INTEGER NOT NULL REFERENCES thanosql_models (id),
-  path TEXT NOT NULL,
-  chunk INTEGER NOT NULL,
-  data BLOB NOT NULL,
-  UNIQUE (model_id, path, chunk)
-);
+{model_files.SCHEMA}
 """
 
 
@@ -85,15 +70,6 @@ class StoredModel(ModelRecord):
     created_at: str = ""
     wer: float | None = None
     "Word error rate on the validation rows, of the epoch that was kept."
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A row of `thanosql_files`: a stretch of a file."""
-
-    rowid: int
-    start: int  # in the file
-    size: int
 
 
 class ModelStore:
@@ -157,12 +133,8 @@ class ModelStore:
         it fails, an earlier model of the name stays as it is. write_run: writes in the
         same transaction the run that the model came from, and returns its id.
         """
-        paths = sorted(directory.iterdir())
-        for path in paths:
-            if not _FILE_NAME.fullmatch(path.name) or not path.is_file():
-                message = f"{path.name!r} is not a file that a stored model can have"
-                raise errors.NotSupportedError(message)
-        digest = _digest(paths)
+        paths = model_files.listed(directory)
+        digest = model_files.digest(paths)
         size = sum(path.stat().st_size for path in paths)
         with transaction(self._connection, PATIENCE), guarded(self._connection):
             self._connection.execute(_SCHEMA)
@@ -190,14 +162,7 @@ class ModelStore:
                 ),
             )
             model_id = self._connection.last_insert_rowid()
-            self._connection.executemany(
-                "INSERT INTO main.thanosql_files VALUES (?, ?, ?, ?)",
-                (
-                    (model_id, path.name, number, data)
-                    for path in paths
-                    for number, data in enumerate(_chunks(path))
-                ),
-            )
+            model_files.write(self._connection, model_id, paths)
         return self.get(record.name)
 
     def drop(self, name: str) -> None:
@@ -210,14 +175,7 @@ class ModelStore:
         model: StoredModel,
         begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
     ) -> dict[str, memoryview]:
-        """Return the files of a model: name to content.
-
-        begun: called with the files as soon as each has its length and its first
-        `CHUNK` bytes, so that work on these can begin; the rest is still to come.
-        Raises DatabaseError where they are not what was stored, by their digest.
-        """
-        from concurrent.futures import ThreadPoolExecutor  # slow to import
-
+        """Return the files of a model, name to content, as `model_files.read` does."""
         # SQLite may give the id of a dropped model to another.
         if self.find(model.name) != model:
             message = (
@@ -225,58 +183,7 @@ class ModelStore:
                 "began; run it again"
             )
             raise errors.OperationalError(message)
-        digest = hashlib.sha256()
-        # Digesting takes about as long as reading, and lets go of Python's lock.
-        with guarded(self._connection), ThreadPoolExecutor(1) as beside:
-            stored = self._chunks(model)
-            files = {n: _room(sum(c.size for c in stored[n])) for n in stored}
-            for name, chunks in stored.items():
-                self._read_chunk(chunks[0], files[name])
-            begun(files)
-            for name, chunks in stored.items():
-                content = files[name]
-                beside.submit(digest.update, _head(name, len(content)))
-                for chunk in chunks:
-                    if chunk.start:
-                        self._read_chunk(chunk, files[name])
-                    end = chunk.start + chunk.size
-                    beside.submit(digest.update, content[chunk.start : end])
-        if digest.hexdigest() != model.sha256:
-            raise _damaged(model, "their digest is not that of what was stored")
-        return files
-
-    def _read_chunk(self, chunk: _Chunk, content: memoryview) -> None:
-        with self._connection.blob_open(
-            "main", "thanosql_files", "data", chunk.rowid, False
-        ) as blob:
-            blob.read_into(content, chunk.start, chunk.size)
-
-    def _chunks(self, model: StoredModel) -> dict[str, list[_Chunk]]:
-        """Return the chunks of a model's files by name, in their order."""
-        pages = self._connection.execute("PRAGMA main.page_count").get
-        room = pages * self._connection.execute("PRAGMA main.page_size").get
-        files: dict[str, list[_Chunk]] = {}
-        for rowid, name, number, kind, size in self._connection.execute(
-            """
-            SELECT rowid, path, chunk, typeof(data), length(data)
-            FROM main.thanosql_files
-            WHERE model_id = ?
-            ORDER BY path, chunk
-            """,
-            (model.id,),
-        ):
-            if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
-                raise _damaged(model, f"{name!r:.100} is no name of a model's file")
-            chunks = files.setdefault(name, [])
-            room -= size or 0
-            # More than the file holds: a column that is computed, not stored.
-            if kind != "blob" or number != len(chunks) or room < 0:
-                raise _damaged(model, f"chunk {number!r:.30} of {name!r} is not whole")
-            start = chunks[-1].start + chunks[-1].size if chunks else 0
-            chunks.append(_Chunk(rowid, start, size))
-        if len({name.casefold() for name in files}) < len(files):
-            raise _damaged(model, "two have one name but for case")
-        return files
+        return model_files.read(self._connection, model, begun)
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
@@ -305,17 +212,6 @@ class ModelStore:
             self._connection.execute(
                 "DELETE FROM main.thanosql_models WHERE id = ?", (model.id,)
             )
-
-
-def export(files: Mapping[str, bytes | memoryview], target: Path) -> None:
-    """Write a model's files, as `ModelStore.read` returns them, into a directory."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        place = target / name
-        # Never through a link that is there, nor into a pipe: a new file each.
-        place.unlink(missing_ok=True)
-        with place.open("xb") as file:
-            file.write(content)
 
 
 def _model(row: Sequence[Any]) -> StoredModel:
@@ -377,40 +273,3 @@ def _is_scalar(value: Any) -> bool:
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return value is None or isinstance(value, str | float)
-
-
-def _damaged(model: StoredModel, reason: str) -> errors.DatabaseError:
-    message = (
-        f"the files of model {model.name!r} in the database are damaged: {reason}; "
-        "restore a backup, or build or import it again"
-    )
-    return errors.DatabaseError(message)
-
-
-def _room(size: int) -> memoryview:
-    """Return memory for a file's content, of pages that come with the writing to them.
-
-    A bytearray would be cleared first: of a large model, that is half of reading it.
-    """
-    return memoryview(mmap.mmap(-1, size) if size else bytearray())
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while data := file.read(CHUNK):
-            yield data
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over every file's name, size and content."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(_head(path.name, path.stat().st_size))
-        for data in _chunks(path):
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def _head(name: str, size: int) -> bytes:
-    """Return what stands before a file's content in a model's digest."""
-    return f"{name}\0{size}\0".encode()

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, jobs, statements, store
+from thanosql import errors, jobs, model_files, statements, store
 from thanosql.relation import Column, Relation
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
                 )
                 raise errors.ProgrammingError(message)
             files = execution.store.read(model)
-            store.export(files, target)
+            model_files.export(files, target)
         except (OSError, ValueError, RuntimeError) as error:
             # No permission, a full disk; a NUL in the name; ~ of an unknown user.
             reason = error.strerror if isinstance(error, OSError) else error
