@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
+from toys import one_thread  # noqa: F401
 from transformers import LasrCTCConfig, LasrForCTC, ParakeetCTCConfig, ParakeetForCTC
 
 from thanosql.speech import conformer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY, MELS = 11, 16
 FRAMES = (40, 81, 33, 1, 76)
@@ -45,14 +48,6 @@ VARIANTS = {
     "one head, kernel 1": {"num_attention_heads": 1, "conv_kernel_size": 1},
     "other mels": {"num_mel_bins": 20},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(variant="factor 4", **others):

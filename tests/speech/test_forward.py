@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import one_thread  # noqa: F401
 from transformers import (
     AutoModelForCTC,
     GraniteSpeech5CTCConfig,
@@ -27,6 +28,8 @@ from thanosql.speech.conditions import spec_augmented
 from thanosql.speech.forward import forward, output_length
 from thanosql.speech.recognizer import Recognizer
 from thanosql.speech.spec_augment import draw_mask, mask_log_mels, spec_augment
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY = 11
 SEEDS = st.integers(0, 2**32)
@@ -119,14 +122,6 @@ CONFIGS = {
 }
 SEE_THE_BATCH = ("parakeet", "parakeet, factor 8", "lasr")  # padded, and a batch norm
 MASKED = ("wavlm", "sew", "sew-d", "conformer", "wav2vec2-bert")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(name, **settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toys import one_thread  # noqa: F401
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioForCTC,
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from thanosql.speech import convolution, positions, ragged
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SAMPLES = (7_000, 400, 16_321, 9_999, 3_200)
 
@@ -78,14 +81,6 @@ VARIANTS = {
     "unispeech-sat, group norm": (UNISPEECH_SAT, {}),
     "unispeech-sat, stable": (UNISPEECH_SAT, STABLE),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(variant="wav2vec2, group norm", **settings):
