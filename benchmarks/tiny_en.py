@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DIGITS = 5  # epochs
-FURTHER = {1: 20, 5: 10, 15: 6}  # minutes of a new kind of speech -> epochs
+FURTHER = {1: 10, 5: 10, 15: 10}  # minutes of a new kind of speech -> epochs
 TESTED = 3  # minutes of it
 CHILD = {"pitch": 1.7, "tract": 1.25}
 COLUMNS = ("rows", "wer", "wer_low", "wer_high", "cer", "words", "audio_seconds")
