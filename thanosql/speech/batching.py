@@ -116,6 +116,7 @@ def preparing_threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _share_nothing_out() -> None:
+    # Asked for first: else it would be taken over from the others after this.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
