@@ -1,8 +1,8 @@
 """The bases that have a name here: name in, where it lies and what it is out.
 
-Ids, sizes, data and licences of what the hub has were written down from memory, where
-no hub could be reached to look them up: check a licence at its source before you depend
-on it. What is said of TinyEn was counted and measured here.
+Ids, sizes, data and licences of what the hub has were held against stored copies of the
+model cards and file lists, where no hub could be reached; docs/models.md says what those
+leave open. What is said of TinyEn was counted and measured here.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ BASES: Mapping[str, Base] = {
         "ko",
         317_000_000,
         "Apache-2.0",
-        "53 languages, 56,000 h, untranscribed; Zeroth-Korean, 52 h",
+        "Zeroth-Korean, 52 h",
     ),
     "HubertEn": Base(
         "facebook/hubert-large-ls960-ft",
@@ -119,7 +119,7 @@ BASES: Mapping[str, Base] = {
     "Wav2Vec2Base": Base(
         "facebook/wav2vec2-base",
         "",
-        94_000_000,
+        95_000_000,
         "Apache-2.0",
         f"{_LIBRISPEECH}, untranscribed",
     ),
@@ -145,7 +145,7 @@ BASES: Mapping[str, Base] = {
         "",
         580_000_000,
         "MIT",
-        "143 languages, 4,500,000 h, untranscribed",
+        "over 143 languages, 4,500,000 h, untranscribed",
     ),
     # Nothing but a shape: all weights are fresh
     "ParakeetTiny": Base(
