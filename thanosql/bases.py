@@ -1,8 +1,8 @@
 """The bases that have a name here: name in, where it lies and what it is out.
 
-Ids, sizes, data and licences of what the hub has were held against stored copies of the
-model cards and file lists, where no hub could be reached; docs/models.md says what those
-leave open. What is said of TinyEn was counted and measured here.
+Ids, sizes, data and licences of what the hub has were held against stored copies of
+the model cards and file lists, where no hub could be reached; docs/models.md says what
+those leave open. What is said of TinyEn was counted and measured here.
 """
 
 from __future__ import annotations
