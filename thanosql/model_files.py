@@ -13,8 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thanosql import errors
-from thanosql.transactions import guarded
+from thanosql import errors, own_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -96,8 +95,9 @@ def read(
     from concurrent.futures import ThreadPoolExecutor  # slow to import
 
     found = hashlib.sha256()
+    own_tables.check(connection)
     # Digesting takes about as long as reading, and lets go of Python's lock.
-    with guarded(connection), ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside:
         stored = _chunks(connection, model)
         files = {name: _room(chunks) for name, chunks in stored.items()}
         for name, chunks in stored.items():

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from thanosql import trainings
-from thanosql.transactions import guarded, transaction
+from thanosql import errors, own_tables, trainings
+from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ _FACTS = {
 }
 "What DESCRIBE tells of a model's training, and where it stands."
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS thanosql_runs (
   id INTEGER PRIMARY KEY,
   training TEXT NOT NULL UNIQUE,  -- names the folder of its checkpoint
@@ -77,8 +77,7 @@ CREATE TABLE IF NOT EXISTS thanosql_runs (
   parent_sha256 TEXT,             -- digest of that model, whatever has the name now
   parent_run_id INTEGER REFERENCES thanosql_runs (id)
 );
-CREATE INDEX IF NOT EXISTS thanosql_runs_under_way
-  ON thanosql_runs (status) WHERE status = 'training';
+{own_tables.UNDER_WAY};
 CREATE TABLE IF NOT EXISTS thanosql_epochs (
   run_id INTEGER NOT NULL REFERENCES thanosql_runs (id),
   epoch INTEGER NOT NULL,
@@ -181,7 +180,8 @@ class Ledger:
             return
         try:
             with closing(_opened(self._database, _PATIENCE)) as connection:
-                with transaction(connection), guarded(connection):
+                with transaction(connection):
+                    own_tables.check(connection, to_write=True)
                     self._put(connection, status, reason)
                 self._written = len(self._epochs)
         except apsw.Error:
@@ -277,11 +277,11 @@ def settle(connection: apsw.Connection) -> None:
     counts, stay as they are; without waiting, since the next statement comes here too.
     """
     try:
-        with guarded(connection):
-            under_way = connection.execute(
-                "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
-            ).fetchall()
-    except apsw.Error:  # no such table, or one of another kind
+        own_tables.check(connection)
+        under_way = connection.execute(
+            "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
+        ).fetchall()
+    except (apsw.Error, errors.DatabaseError):  # no such table, or one of another kind
         return
     database = connection.filename
     for run_id, training in under_way if database else ():
@@ -291,10 +291,11 @@ def settle(connection: apsw.Connection) -> None:
         if outcome is None:
             continue
         with (
-            suppress(apsw.Error),  # busy, or read-only
+            # Busy, read-only, or more than a table.
+            suppress(apsw.Error, errors.DatabaseError),
             closing(_opened(database)) as writer,
-            guarded(writer),
         ):
+            own_tables.check(writer, to_write=True)
             writer.execute(
                 """
                 UPDATE main.thanosql_runs SET status = ?, reason = ?
@@ -321,16 +322,16 @@ def facts(connection: apsw.Connection, run_id: int | None) -> list[tuple[str, An
     """Return a training as (name, value); nothing for None: the model was imported."""
     if run_id is None:
         return []
-    with guarded(connection):
-        rows = connection.execute(
-            f"""
-            SELECT {", ".join(_FACTS.values())}
-            FROM main.thanosql_runs AS r
-            JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
-            WHERE r.id = ?
-            """,
-            (run_id,),
-        ).fetchall()
+    own_tables.check(connection)
+    rows = connection.execute(
+        f"""
+        SELECT {", ".join(_FACTS.values())}
+        FROM main.thanosql_runs AS r
+        JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
+        WHERE r.id = ?
+        """,
+        (run_id,),
+    ).fetchall()
     return [fact for row in rows for fact in zip(_FACTS, row, strict=True)]
 
 
@@ -343,35 +344,34 @@ def trained_on(
     """
     if run_id is None:
         return lambda _value: False
-    with guarded(connection):
-        ids: str = connection.execute(
-            """
-            WITH RECURSIVE run (id) AS (
-              SELECT ?
-              UNION
-              SELECT r.parent_run_id
-              FROM run JOIN main.thanosql_runs AS r USING (id)
-              WHERE r.parent_run_id IS NOT NULL
-            )
-            SELECT json_group_array(id) FROM run
-            """,
-            (run_id,),
-        ).get
+    own_tables.check(connection)
+    ids: str = connection.execute(
+        """
+        WITH RECURSIVE run (id) AS (
+          SELECT ?
+          UNION
+          SELECT r.parent_run_id
+          FROM run JOIN main.thanosql_runs AS r USING (id)
+          WHERE r.parent_run_id IS NOT NULL
+        )
+        SELECT json_group_array(id) FROM run
+        """,
+        (run_id,),
+    ).get
 
     def is_among(value: Any) -> bool:
-        with guarded(connection):
-            return bool(
-                connection.execute(
-                    """
-                    SELECT EXISTS (
-                      SELECT 1
-                      FROM json_each(?) AS run
-                      CROSS JOIN main.thanosql_rows AS r ON r.run_id = run.value
-                      WHERE r.audio = ? AND NOT r.validation
-                    )
-                    """,
-                    (ids, digest(value)),
-                ).get
-            )
+        return bool(
+            connection.execute(
+                """
+                SELECT EXISTS (
+                  SELECT 1
+                  FROM json_each(?) AS run
+                  CROSS JOIN main.thanosql_rows AS r ON r.run_id = run.value
+                  WHERE r.audio = ? AND NOT r.validation
+                )
+                """,
+                (ids, digest(value)),
+            ).get
+        )
 
     return is_among

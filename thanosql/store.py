@@ -13,8 +13,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, model_files, runs
-from thanosql.transactions import guarded, transaction
+from thanosql import errors, model_files, own_tables, runs
+from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +112,7 @@ class ModelStore:
                 "open it with permission to write, or work in another file"
             )
             raise errors.OperationalError(message)
+        own_tables.check(self._connection, to_write=True)
         if not overwrite and self.find(name) is not None:
             message = (
                 f"a model named {name!r} exists already; "
@@ -136,9 +137,9 @@ class ModelStore:
         paths = model_files.listed(directory)
         digest = model_files.digest(paths)
         size = sum(path.stat().st_size for path in paths)
-        with transaction(self._connection, PATIENCE), guarded(self._connection):
-            self._connection.execute(_SCHEMA)
+        with transaction(self._connection, PATIENCE):
             self.check_new(record.name, overwrite=overwrite)
+            self._connection.execute(_SCHEMA)
             self._delete(record.name)
             run_id = None if write_run is None else write_run(self._connection)
             self._connection.execute(
@@ -167,7 +168,8 @@ class ModelStore:
 
     def drop(self, name: str) -> None:
         """Forget the model of that name; its runs stay, as history."""
-        with transaction(self._connection), guarded(self._connection):
+        with transaction(self._connection):
+            own_tables.check(self._connection, to_write=True)
             self._delete(self.get(name).name)
 
     def read(
@@ -187,21 +189,21 @@ class ModelStore:
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
-        with guarded(self._connection):
-            if not self._connection.execute(
-                "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
-            ).get:
-                return []
-            return self._connection.execute(
-                """
-                SELECT name, base, architecture, parameters, versions, query, options,
-                       id, bytes, sha256, run_id, created_at,
-                       (SELECT wer FROM main.thanosql_epochs AS e
-                        WHERE e.run_id = m.run_id AND kept)
-                FROM main.thanosql_models AS m
-                ORDER BY name
-                """
-            ).fetchall()
+        own_tables.check(self._connection)
+        if not self._connection.execute(
+            "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
+        ).get:
+            return []
+        return self._connection.execute(
+            """
+            SELECT name, base, architecture, parameters, versions, query, options,
+                   id, bytes, sha256, run_id, created_at,
+                   (SELECT wer FROM main.thanosql_epochs AS e
+                    WHERE e.run_id = m.run_id AND kept)
+            FROM main.thanosql_models AS m
+            ORDER BY name
+            """
+        ).fetchall()
 
     def _delete(self, name: str) -> None:
         model = self.find(name)

@@ -11,12 +11,6 @@ import apsw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_OF_THE_SCHEMA = (
-    apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER,
-    apsw.SQLITE_DBCONFIG_ENABLE_VIEW,
-    apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA,
-)
-
 
 @contextmanager
 def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[None]:
@@ -49,21 +43,3 @@ def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[
             if begin.startswith("SAVEPOINT"):
                 connection.execute(end)
         raise
-
-
-@contextmanager
-def guarded(connection: apsw.Connection) -> Iterator[None]:
-    """Have statements prepared in the block run nothing that the database brings.
-
-    For our own tables: whoever wrote the file may have put a view in place of a table,
-    a trigger on it, or a function into a constraint. The user's own TEMP triggers still
-    work.
-    """
-    before = [(each, connection.config(each, -1)) for each in _OF_THE_SCHEMA]
-    for each, _ in before:
-        connection.config(each, 0)
-    try:
-        yield
-    finally:
-        for each, value in before:
-            connection.config(each, value)
