@@ -129,6 +129,16 @@ def test_what_is_resumed_is_not_trained_again(calls, base, broken, whole, monkey
     assert runs(calls) == [("stored", 4)]
 
 
+def test_a_time_limit_that_is_over_at_once_leaves_one_step(calls, base, broken, whole):
+    broken(1)
+    with pytest.raises(Broken):
+        built(calls, base, "time_limit=1e-9,")
+    whole.undo()
+    whole.setattr("thanosql.speech.loop.Loop.score", lambda *_: pytest.fail("again"))
+    ((epoch, steps, *_, kept),) = built(calls, base, "time_limit=1e-9, resume=TRUE,")
+    assert (epoch, steps, kept) == (1, 1, 1)
+
+
 def test_resume_begins_at_the_start_where_there_is_nothing_to_go_on_with(calls, base):
     assert len(built(calls, base, "resume=TRUE,")) == 4
     assert not folder(calls).exists()
