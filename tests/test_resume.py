@@ -326,6 +326,28 @@ def test_a_failed_run_says_why(calls, base, broken):
     ]
 
 
+def test_a_run_that_failed_beside_a_writer_says_why(calls, base, monkeypatch):
+    other = apsw.Connection(calls.apsw.filename)
+    error = thanosql.TrainingError("the loss is no number")
+    train = jobs.train
+
+    def failing(*arguments):
+        yield next(train(*arguments))
+        other.execute("BEGIN IMMEDIATE")
+        raise error
+
+    monkeypatch.setattr(jobs, "train", failing)
+    with pytest.raises(thanosql.TrainingError):
+        built(calls, base)
+    other.close()
+    # What could be resumed is gone, and word of how it ended is left.
+    left = [path.name for path in folder(calls).glob("*/*")]
+    assert left == ["outcome.json"]
+    assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
+        ("failed", "the loss is no number")
+    ]
+
+
 def test_another_thread_can_interrupt_a_training(calls, base, monkeypatch):
     show = Progress.__call__
 

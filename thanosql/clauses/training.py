@@ -307,9 +307,10 @@ def _accounted(
         status = "interrupted" if stopped else "failed"
         reason = str(error) or type(error).__name__
         training.note_outcome(status, reason)
-        ledger.end(status, reason)
+        is_accounted = ledger.end(status, reason)
         if isinstance(error, errors.TrainingError):
-            training.discard()  # it would come to the same end again
+            # It would come to the same end again.
+            training.discard(all_but_outcome=not is_accounted)
         elif training.folder is not None:
             epochs = jobs.checkpointed_epochs(training.folder)
             if epochs and "resume=True" not in reason:
