@@ -1,8 +1,10 @@
 """Trainings that break off, in this process: what is kept, and how they go on."""
 
+import contextlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -223,6 +225,70 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
     built(calls, base, "resume=TRUE,")
     assert digest(calls) == expected
     assert not folder(calls).exists()
+
+
+def half_read(connection):
+    """Return a cursor on the calls that has rows left, in WAL mode."""
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    cursor = connection.execute("SELECT id FROM calls")
+    cursor.fetchone()
+    return cursor
+
+
+def test_a_model_is_stored_while_a_cursor_is_half_read(calls, base):
+    cursor = half_read(calls)
+    assert len(built(calls, base)) == 4
+    assert len(cursor.fetchall()) == 7
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_what_reads_an_outdated_snapshot_is_told_before_training(
+    calls, base, monkeypatch
+):
+    cursor = half_read(calls)
+    with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
+        other.execute("CREATE TABLE t (a)")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "train", lambda *_: pytest.fail("trained in vain"))
+        with pytest.raises(thanosql.OperationalError, match="half read"):
+            built(calls, base)
+    cursor.close()
+    assert len(built(calls, base)) == 4
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_write_of_others_while_training_delays_the_storing_only(
+    calls, base, monkeypatch, autocommit
+):
+    cursor = half_read(calls)
+    calls.autocommit = autocommit
+    train = jobs.train
+
+    def with_a_write(*arguments):
+        yield from train(*arguments)
+        with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
+            other.execute("CREATE TABLE t (a)")
+
+    monkeypatch.setattr(jobs, "train", with_a_write)
+    before = time.monotonic()
+    with pytest.raises(
+        thanosql.OperationalError,
+        match=r"rollback\(\), and close.* half read.*with resume=True, which stores",
+    ) as caught:
+        built(calls, base)
+    assert time.monotonic() - before < store.PATIENCE / 2
+    assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
+    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(
+        "thanosql.speech.loop.Loop.run_epoch", lambda _: pytest.fail("trained again")
+    )
+    with pytest.raises(thanosql.OperationalError, match=r"rollback\(\), and close"):
+        built(calls, base, "resume=TRUE,")
+    cursor.close()
+    calls.rollback()
+    assert len(built(calls, base, "resume=TRUE,")) == 4
+    calls.commit()
+    assert runs(calls) == [("stored", 4)]
 
 
 def test_a_full_database_keeps_the_trained_model(calls, base, monkeypatch):

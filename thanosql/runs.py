@@ -140,8 +140,8 @@ class Ledger:
     While the training runs, others are to read of it: what there is to say is written
     in short transactions of a connection of its own, about once a second, and again
     later where the database is busy. With `database` empty (it is in memory, or the
-    user has a transaction open, which the model is to belong to), all is written at
-    the end.
+    user has a transaction open, which the model is to belong to, or a query half read,
+    which could write nothing once another connection has), all is written at the end.
     """
 
     def __init__(self, run: Run, database: str) -> None:
