@@ -1,15 +1,18 @@
 """BUILD MODEL, from rows to a stored model that PREDICT and EVALUATE use."""
 
+import _thread
 import contextlib
 import json
 import math
 import threading
 import warnings
 
+import apsw
 import pytest
 from tones import LETTERS, tones
 
 import thanosql
+from thanosql import store
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
 
@@ -276,6 +279,60 @@ def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path
         committing.join()
     assert len(con.execute("LIST MODELS").fetchall()) == 2
     con.close()
+
+
+@pytest.fixture
+def beside_a_reader(tmp_path, base):
+    """Return a connection without patience of its own, and a cursor of another."""
+    path = tmp_path / "x.db"
+    with (
+        contextlib.closing(thanosql.connect(path, timeout=0)) as con,
+        contextlib.closing(thanosql.connect(path, check_same_thread=False)) as other,
+    ):
+        con.execute("IMPORT MODEL m FROM ?", (str(base),))
+        reading = other.execute("SELECT * FROM thanosql_files")
+        reading.fetchone()
+        yield con, reading
+
+
+def test_a_reader_is_waited_for_when_the_model_is_stored(beside_a_reader, base):
+    con, reading = beside_a_reader
+    closing = threading.Timer(0.5, reading.close)
+    closing.start()
+    con.execute("IMPORT MODEL n FROM ?", (str(base),))
+    closing.join()
+    assert len(con.execute("LIST MODELS").fetchall()) == 2
+
+
+def test_waiting_for_a_reader_can_be_interrupted(beside_a_reader, base):
+    con, _ = beside_a_reader
+    interrupting = threading.Timer(0.2, _thread.interrupt_main)
+
+    def at_commit(told):
+        if told["sql"] == "COMMIT" and interrupting.ident is None:
+            interrupting.start()
+
+    con.apsw.trace_v2(apsw.SQLITE_TRACE_STMT, at_commit)
+    with pytest.raises(KeyboardInterrupt):
+        con.execute("IMPORT MODEL n FROM ?", (str(base),))
+    assert not con.in_transaction
+    assert len(con.execute("LIST MODELS").fetchall()) == 1
+
+
+def test_a_lock_right_behind_the_commit_is_no_failure(tmp_path, base):
+    path = tmp_path / "x.db"
+    with (
+        contextlib.closing(thanosql.connect(path, timeout=0)) as con,
+        contextlib.closing(apsw.Connection(str(path))) as other,
+    ):
+
+        def behind_commit(told):
+            if told["sql"] == "COMMIT":
+                other.execute("BEGIN EXCLUSIVE")
+
+        con.apsw.trace_v2(apsw.SQLITE_TRACE_PROFILE, behind_commit)
+        record = store.ModelRecord("m", str(base), "Wav2Vec2ForCTC", 1, {})
+        assert store.ModelStore(con.apsw).save(record, base).name == "m"
 
 
 def test_the_epochs_of_a_build_can_be_queried(tone_table, base):

@@ -1,8 +1,10 @@
 """Trainings that break off, in this process: what is kept, and how they go on."""
 
+import contextlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -129,6 +131,16 @@ def test_what_is_resumed_is_not_trained_again(calls, base, broken, whole, monkey
     assert runs(calls) == [("stored", 4)]
 
 
+def test_a_time_limit_that_is_over_at_once_leaves_one_step(calls, base, broken, whole):
+    broken(1)
+    with pytest.raises(Broken):
+        built(calls, base, "time_limit=1e-9,")
+    whole.undo()
+    whole.setattr("thanosql.speech.loop.Loop.score", lambda *_: pytest.fail("again"))
+    ((epoch, steps, *_, kept),) = built(calls, base, "time_limit=1e-9, resume=TRUE,")
+    assert (epoch, steps, kept) == (1, 1, 1)
+
+
 def test_resume_begins_at_the_start_where_there_is_nothing_to_go_on_with(calls, base):
     assert len(built(calls, base, "resume=TRUE,")) == 4
     assert not folder(calls).exists()
@@ -213,6 +225,70 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
     built(calls, base, "resume=TRUE,")
     assert digest(calls) == expected
     assert not folder(calls).exists()
+
+
+def half_read(connection):
+    """Return a cursor on the calls that has rows left, in WAL mode."""
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    cursor = connection.execute("SELECT id FROM calls")
+    cursor.fetchone()
+    return cursor
+
+
+def test_a_model_is_stored_while_a_cursor_is_half_read(calls, base):
+    cursor = half_read(calls)
+    assert len(built(calls, base)) == 4
+    assert len(cursor.fetchall()) == 7
+    assert runs(calls) == [("stored", 4)]
+
+
+def test_what_reads_an_outdated_snapshot_is_told_before_training(
+    calls, base, monkeypatch
+):
+    cursor = half_read(calls)
+    with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
+        other.execute("CREATE TABLE t (a)")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "train", lambda *_: pytest.fail("trained in vain"))
+        with pytest.raises(thanosql.OperationalError, match="half read"):
+            built(calls, base)
+    cursor.close()
+    assert len(built(calls, base)) == 4
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_write_of_others_while_training_delays_the_storing_only(
+    calls, base, monkeypatch, autocommit
+):
+    cursor = half_read(calls)
+    calls.autocommit = autocommit
+    train = jobs.train
+
+    def with_a_write(*arguments):
+        yield from train(*arguments)
+        with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
+            other.execute("CREATE TABLE t (a)")
+
+    monkeypatch.setattr(jobs, "train", with_a_write)
+    before = time.monotonic()
+    with pytest.raises(
+        thanosql.OperationalError,
+        match=r"rollback\(\), and close.* half read.*with resume=True, which stores",
+    ) as caught:
+        built(calls, base)
+    assert time.monotonic() - before < store.PATIENCE / 2
+    assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
+    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(
+        "thanosql.speech.loop.Loop.run_epoch", lambda _: pytest.fail("trained again")
+    )
+    with pytest.raises(thanosql.OperationalError, match=r"rollback\(\), and close"):
+        built(calls, base, "resume=TRUE,")
+    cursor.close()
+    calls.rollback()
+    assert len(built(calls, base, "resume=TRUE,")) == 4
+    calls.commit()
+    assert runs(calls) == [("stored", 4)]
 
 
 def test_a_full_database_keeps_the_trained_model(calls, base, monkeypatch):
@@ -313,6 +389,28 @@ def test_a_failed_run_says_why(calls, base, broken):
         built(calls, base)
     assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
         ("failed", "row 3: gone")
+    ]
+
+
+def test_a_run_that_failed_beside_a_writer_says_why(calls, base, monkeypatch):
+    other = apsw.Connection(calls.apsw.filename)
+    error = thanosql.TrainingError("the loss is no number")
+    train = jobs.train
+
+    def failing(*arguments):
+        yield next(train(*arguments))
+        other.execute("BEGIN IMMEDIATE")
+        raise error
+
+    monkeypatch.setattr(jobs, "train", failing)
+    with pytest.raises(thanosql.TrainingError):
+        built(calls, base)
+    other.close()
+    # What could be resumed is gone, and word of how it ended is left.
+    left = [path.name for path in folder(calls).glob("*/*")]
+    assert left == ["outcome.json"]
+    assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
+        ("failed", "the loss is no number")
     ]
 
 

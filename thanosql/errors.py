@@ -220,8 +220,14 @@ def from_apsw(error: apsw.Error) -> Error:
     ``sqlite_errorname`` its name, where SQLite itself raised it.
     """
     mapped = _PEP_249[next(c for c in type(error).__mro__ if c in _PEP_249)]
-    translated = mapped(str(error))
     code = getattr(error, "extendedresult", None)
+    message = str(error)
+    if code == apsw.SQLITE_BUSY_SNAPSHOT:
+        message = (
+            f"{message}: another connection has written since this one began to read; "
+            "rollback(), and close cursors that are half read, before writing"
+        )
+    translated = mapped(message)
     if code is not None:
         names = {**apsw.mapping_result_codes, **apsw.mapping_extended_result_codes}
         translated.sqlite_errorcode = code

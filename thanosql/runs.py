@@ -139,8 +139,8 @@ class Ledger:
     While the training runs, others are to read of it: what there is to say is written
     in short transactions of a connection of its own, about once a second, and again
     later where the database is busy. With `database` empty (it is in memory, or the
-    user has a transaction open, which the model is to belong to), all is written at
-    the end.
+    user has a transaction open, which the model is to belong to, or a query half read,
+    which could write nothing once another connection has), all is written at the end.
     """
 
     def __init__(self, run: Run, database: str) -> None:
@@ -149,6 +149,7 @@ class Ledger:
         self._began = self._written_at = time.monotonic()
         self._epochs: list[Sequence[Any]] = []
         self._written = 0
+        self._is_known = False
         self._write()
 
     def add(self, epoch: Sequence[Any]) -> None:
@@ -171,22 +172,29 @@ class Ledger:
         )
         return run_id
 
-    def end(self, status: str, reason: str) -> None:
-        """Write that the training ended without a model, if the database lets us."""
-        self._write(status, reason)
+    def end(self, status: str, reason: str) -> bool:
+        """Write that the training ended without a model, if the database lets us.
 
-    def _write(self, status: str = "training", reason: str | None = None) -> None:
+        False where the database says that it is under way still.
+        """
+        return self._write(status, reason) or not self._is_known
+
+    def _write(self, status: str = "training", reason: str | None = None) -> bool:
+        """Write what there is to say; return whether that went well."""
         if not self._database:
-            return
+            return False
         try:
             with closing(_opened(self._database, _PATIENCE)) as connection:
                 with transaction(connection):
                     own_tables.check(connection, to_write=True)
                     self._put(connection, status, reason)
                 self._written = len(self._epochs)
-        except apsw.Error:
-            pass  # somebody else writes, or the disk is full: the training goes on
-        self._written_at = time.monotonic()
+        except apsw.Error:  # somebody else writes, or the disk is full
+            return False  # the training goes on
+        finally:
+            self._written_at = time.monotonic()
+        self._is_known = True
+        return True
 
     def _put(self, connection: apsw.Connection, status: str, reason: str | None) -> int:
         connection.execute(SCHEMA)

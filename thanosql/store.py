@@ -164,7 +164,8 @@ class ModelStore:
             )
             model_id = self._connection.last_insert_rowid()
             model_files.write(self._connection, model_id, paths)
-        return self.get(record.name)
+            model = self.get(record.name)  # behind the commit it might be locked
+        return model
 
     def drop(self, name: str) -> None:
         """Forget the model of that name; its runs stay, as history."""

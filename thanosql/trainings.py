@@ -95,16 +95,20 @@ class Training:
             self._lock.release()
             self._lock = None
 
-    def discard(self) -> None:
-        """Remove the folder: the model is stored, or nothing can come of it."""
+    def discard(self, *, all_but_outcome: bool = False) -> None:
+        """Remove the folder: the model is stored, or nothing can come of it.
+
+        all_but_outcome: leaves word of how it ended, until another training begins.
+        """
         folder, self.folder = self.folder, None
         if folder is not None:
             self.release()
             with suppress(OSError):  # another process removes it too
                 # What it is goes last, so that what is half removed is found again.
                 for path in sorted(folder.iterdir(), key=lambda p: p.name == _IDENTITY):
-                    path.unlink(missing_ok=True)
-                folder.rmdir()
+                    if path.name != _OUTCOME or not all_but_outcome:
+                        path.unlink(missing_ok=True)
+                folder.rmdir()  # which leaves a folder that is not empty
                 folder.parent.rmdir()  # if it was the last there
 
 

@@ -16,26 +16,19 @@ if TYPE_CHECKING:
 def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[None]:
     """Write all of the block or nothing; in an open transaction, as part of it.
 
-    A database that another connection writes to is waited for, `patience` seconds
-    beyond the connection's own timeout.
+    A database that others use is waited for, `patience` seconds beyond the connection's
+    own timeout: before the block for who writes and, where there is no WAL, behind it
+    for who reads.
     """
     begin, undo, end = (
         ("SAVEPOINT thanosql", "ROLLBACK TO thanosql", "RELEASE thanosql")
         if connection.in_transaction
         else ("BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
     )
-    tried_until = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute(begin)
-            break
-        except apsw.BusyError:
-            if time.monotonic() >= tried_until:
-                raise
-            time.sleep(0.05)
+    _execute(connection, begin, patience)
     try:
         yield
-        connection.execute(end)
+        _execute(connection, end, patience)
     except BaseException:
         # SQLite may have rolled the whole transaction back by itself (disk full).
         if connection.in_transaction:
@@ -43,3 +36,35 @@ def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[
             if begin.startswith("SAVEPOINT"):
                 connection.execute(end)
         raise
+
+
+def check_snapshot(connection: apsw.Connection) -> None:
+    """Raise if a query that is half read stands against writing, for as long as it is.
+
+    So it does in WAL mode once another connection has written.
+    """
+    try:
+        with transaction(connection):
+            pass
+    except apsw.BusyError as error:
+        if _is_in_vain(error):
+            raise
+
+
+def _execute(connection: apsw.Connection, statement: str, patience: float) -> None:
+    tried_until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute(statement)
+        except apsw.BusyError as error:
+            if _is_in_vain(error) or time.monotonic() >= tried_until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _is_in_vain(error: apsw.BusyError) -> bool:
+    """Whether waiting cannot help: what this connection reads itself is outdated."""
+    code: int | None = getattr(error, "extendedresult", None)
+    return code == apsw.SQLITE_BUSY_SNAPSHOT

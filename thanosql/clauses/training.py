@@ -15,6 +15,7 @@ from thanosql.clauses.columns import Pairs
 from thanosql.clauses.models import model_record, save_model
 from thanosql.relation import Column, Relation
 from thanosql.source import KeptRows
+from thanosql.transactions import check_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,7 +138,12 @@ class _TrainingStatement:
         database = execution.database.filename
         if not Path(database).is_file():  # in memory, under whatever name
             database = ""
-        is_ours_alone = execution.database.in_transaction
+        # In a transaction, or by a cursor that is half read.
+        is_reading = execution.database.txn_state("main") != apsw.SQLITE_TXN_NONE
+        if is_reading:
+            check_snapshot(execution.database)  # rather than after hours
+        # What another connection writes, the ledger's too, would outdate the reading.
+        is_ours_alone = is_reading or execution.database.in_transaction
         parent = execution.store.find(self.origin)
         # Read to their end, and kept aside: no lock is held while training.
         rows = _NotedRows(pairs)
@@ -307,9 +313,10 @@ def _accounted(
         status = "interrupted" if stopped else "failed"
         reason = str(error) or type(error).__name__
         training.note_outcome(status, reason)
-        ledger.end(status, reason)
+        is_accounted = ledger.end(status, reason)
         if isinstance(error, errors.TrainingError):
-            training.discard()  # it would come to the same end again
+            # It would come to the same end again.
+            training.discard(all_but_outcome=not is_accounted)
         elif training.folder is not None:
             epochs = jobs.checkpointed_epochs(training.folder)
             if epochs and "resume=True" not in reason:

@@ -135,7 +135,8 @@ def train(
                 results = [EpochResult(*values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
-            ended = loop.ended
+            # One epoch there is, however short the time: its weights are the model's.
+            ended = bool(results) and loop.ended
             while not ended:
                 began = time.monotonic()
                 with (
