@@ -263,6 +263,26 @@ def test_validation_takes_one_query(tone_table, base, query, error, message):
         build(tone_table, base, validation=query)
 
 
+@pytest.mark.parametrize("check_only", [True, False])
+@pytest.mark.parametrize(
+    "follows",
+    ["; DELETE FROM spoken; --", ";;/* */ DELETE FROM spoken -- ", "; SELECT (1"],
+)
+def test_no_statement_hides_behind_the_validation_query(
+    tone_table, base, follows, check_only
+):
+    query = f"SELECT audio, text FROM spoken LIMIT 2){follows}"
+    with pytest.raises(thanosql.OptionError, match=r"option validation, and another"):
+        build(tone_table, base, validation=query, check_only=check_only)
+    assert tone_table.execute("SELECT count(*) FROM spoken").fetchone() == (40,)
+
+
+def test_a_comment_behind_the_validation_query_is_no_statement(tone_table, base):
+    for comment in ("-- the last", "/* those */", "; "):
+        query = f"SELECT audio, text FROM spoken LIMIT 2 {comment}"
+        assert build(tone_table, base, validation=query, check_only=True)
+
+
 def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path, base):
     path = tmp_path / "x.db"
     con = thanosql.connect(path, timeout=0)

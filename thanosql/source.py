@@ -12,6 +12,7 @@ import apsw
 
 from thanosql import errors
 from thanosql.relation import Column, unambiguous
+from thanosql.routes import past_blanks
 
 
 class Source:
@@ -75,7 +76,15 @@ class Source:
         """Prepare the query, without running it, for its columns."""
         description: list[Column] = []
 
-        def trace(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+        def trace(cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+            # The parser lets nothing follow a query after AS; the text of an option
+            # comes here as it is, and APSW would run whatever follows in it.
+            if follows := past_blanks(self._sql[len(sql) :]):
+                message = (
+                    "a query is one statement, after AS as in the option validation, "
+                    f"and another follows it: {follows!r:.60}"
+                )
+                raise errors.OptionError(message)
             if not cursor.is_readonly:
                 message = "the query after AS may only read"
                 raise errors.ProgrammingError(message)
