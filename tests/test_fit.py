@@ -4,6 +4,7 @@ import pytest
 from tones import tones
 
 import thanosql
+from thanosql import store
 
 FIT = "OPTIONS (epochs=1, batch_size=4, validation=0) AS SELECT * FROM calls"
 
@@ -118,3 +119,40 @@ def test_the_spellings_of_the_original_are_taken(calls, tmp_path):
     assert names == {"Wav2Vec2Ko", "m", "n"}
     calls.execute("DELETE MODEL n")
     assert len(calls.execute("LIST MODEL").fetchall()) == 2
+
+
+@pytest.fixture(params=["AUTOINCREMENT", ""], ids=["new file", "older file"])
+def tidied(request, calls):
+    """Return a connection to a file whose ids are, or are not, given but once."""
+    calls.execute("DROP MODEL m")
+    for table in ("rows", "epochs", "files", "models", "runs"):
+        calls.execute(f"DROP TABLE thanosql_{table}")
+    calls.executescript(store._SCHEMA.replace("AUTOINCREMENT", request.param))
+    return calls
+
+
+def test_after_runs_are_deleted_their_ids_lead_to_no_other_run(tidied, base):
+    build = f"BUILD MODEL {{}} USING '{base}' {FIT}"
+    tidied.execute(build.format("old"))
+    tidied.execute(f"FIT MODEL child USING old {FIT}")
+    tidied.execute("DELETE FROM thanosql_runs")
+    tidied.commit()
+    tidied.execute(f"FIT MODEL other USING old {FIT} WHERE id > 6")
+    tidied.execute(build.format("new"))
+    for name in ("old", "child"):
+        assert "run_id" not in facts(tidied, name)
+    told = facts(tidied, "other")
+    assert told["utterances"] == 2
+    assert told["parent_run_id"] != told["run_id"]
+    assert tidied.execute(
+        "SELECT count(*) FROM thanosql_rows WHERE run_id = ?", (told["run_id"],)
+    ).fetchone() == (2,)
+
+
+def test_a_model_whose_row_was_deleted_is_in_the_way_of_no_other(tidied, base):
+    for name in ("first", "second"):
+        tidied.execute(f"IMPORT MODEL {name} FROM '{base}'")
+        tidied.execute("DELETE FROM thanosql_models")
+        tidied.commit()
+    tidied.execute(f"IMPORT MODEL third FROM '{base}'")
+    assert tidied.execute("PREDICT USING third AS SELECT audio FROM calls").fetchone()

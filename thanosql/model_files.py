@@ -70,7 +70,13 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def write(connection: apsw.Connection, model_id: int, paths: Iterable[Path]) -> None:
-    """Store the files as those of a model, in the caller's transaction."""
+    """Store the files as those of a model, in the caller's transaction.
+
+    What an earlier one of that id left, whose row was deleted and not dropped, goes.
+    """
+    connection.execute(
+        "DELETE FROM main.thanosql_files WHERE model_id = ?", (model_id,)
+    )
     connection.executemany(
         "INSERT INTO main.thanosql_files VALUES (?, ?, ?, ?)",
         (

@@ -58,7 +58,7 @@ _FACTS = {
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS thanosql_runs (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   training TEXT NOT NULL UNIQUE,  -- names the folder of its checkpoint
   status TEXT NOT NULL,           -- training, stored, failed, interrupted, killed
   reason TEXT,                    -- why there is no model of it
@@ -271,11 +271,32 @@ class Ledger:
             ),
         )
         run_id = connection.last_insert_rowid()
+        _forget(connection, run_id)
         connection.executemany(
             "INSERT INTO main.thanosql_rows VALUES (?, ?, ?, ?, ?)",
             ((run_id, *row) for row in run.rows),
         )
         return run_id
+
+
+def _forget(connection: apsw.Connection, run_id: int) -> None:
+    """Delete what is still said of an earlier run with that id.
+
+    Only a table that was made without AUTOINCREMENT gives an id again, once whoever
+    tidied up has deleted its run.
+    """
+    for table in ("epochs", "rows"):
+        connection.execute(
+            f"DELETE FROM main.thanosql_{table} WHERE run_id = ?", (run_id,)
+        )
+    connection.execute(
+        "UPDATE main.thanosql_runs SET parent_run_id = NULL WHERE parent_run_id = ?",
+        (run_id,),
+    )
+    if connection.table_exists("main", "thanosql_models"):
+        connection.execute(
+            "UPDATE main.thanosql_models SET run_id = NULL WHERE run_id = ?", (run_id,)
+        )
 
 
 def settle(connection: apsw.Connection) -> None:

@@ -29,7 +29,7 @@ PATIENCE = 60.0
 _SCHEMA = f"""
 {runs.SCHEMA}
 CREATE TABLE IF NOT EXISTS thanosql_models (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE COLLATE NOCASE,
   base TEXT NOT NULL,
   architecture TEXT NOT NULL,
@@ -179,7 +179,7 @@ class ModelStore:
         begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
     ) -> dict[str, memoryview]:
         """Return the files of a model, name to content, as `model_files.read` does."""
-        # SQLite may give the id of a dropped model to another.
+        # A table made without AUTOINCREMENT gives a dropped model's id to another.
         if self.find(model.name) != model:
             message = (
                 f"model {model.name!r} was dropped or replaced since the statement "
