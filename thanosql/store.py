@@ -167,11 +167,15 @@ class ModelStore:
             model = self.get(record.name)  # behind the commit it might be locked
         return model
 
-    def drop(self, name: str) -> None:
-        """Forget the model of that name; its runs stay, as history."""
+    def drop(self, name: str, *, if_exists: bool = False) -> None:
+        """Forget the model of that name, a damaged one too; its runs stay, as history.
+
+        Raises `ModelNotFoundError` where there is none, unless `if_exists`.
+        """
         with transaction(self._connection):
             own_tables.check(self._connection, to_write=True)
-            self._delete(self.get(name).name)
+            if not self._delete(name) and not if_exists:
+                self.get(name)  # which raises, with the names that there are
 
     def read(
         self,
@@ -191,9 +195,7 @@ class ModelStore:
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
         own_tables.check(self._connection)
-        if not self._connection.execute(
-            "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
-        ).get:
+        if not self._has_tables():
             return []
         return self._connection.execute(
             """
@@ -206,15 +208,32 @@ class ModelStore:
             """
         ).fetchall()
 
-    def _delete(self, name: str) -> None:
-        model = self.find(name)
-        if model is not None:
+    def _delete(self, name: str) -> bool:
+        """Delete the model of that name, if there is one; return whether there was."""
+        if not self._has_tables():
+            return False
+        ids = [
+            id_
+            for id_, found in self._connection.execute(
+                "SELECT id, name FROM main.thanosql_models"
+            ).fetchall()
+            if isinstance(found, str) and found.casefold() == name.casefold()
+        ]
+        for id_ in ids:
             self._connection.execute(
-                "DELETE FROM main.thanosql_files WHERE model_id = ?", (model.id,)
+                "DELETE FROM main.thanosql_files WHERE model_id IS ?", (id_,)
             )
             self._connection.execute(
-                "DELETE FROM main.thanosql_models WHERE id = ?", (model.id,)
+                "DELETE FROM main.thanosql_models WHERE id IS ?", (id_,)
             )
+        return bool(ids)
+
+    def _has_tables(self) -> bool:
+        """Whether the tables are there, which come with the first model."""
+        found: int = self._connection.execute(
+            "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
+        ).get
+        return bool(found)
 
 
 def _model(row: Sequence[Any]) -> StoredModel:
@@ -247,9 +266,13 @@ def _model(row: Sequence[Any]) -> StoredModel:
                 message = f"{column} is {value!r:.50}"
                 raise ValueError(message)
     except (ValueError, RecursionError) as error:
+        way_out = "delete it, and what thanosql_files has of its id"
+        if isinstance(name, str):
+            escaped = name.replace('"', '""')
+            way_out = f'DROP MODEL "{escaped}" removes it'
         message = (
             f"the row of model {name!r:.100} in thanosql_models is damaged: {error}; "
-            f"DELETE FROM thanosql_models WHERE id = {rest[0]!r:.30} removes it"
+            f"{way_out}"
         )
         raise errors.DatabaseError(message) from error
     return model

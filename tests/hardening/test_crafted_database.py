@@ -200,6 +200,30 @@ def test_a_damaged_row_is_shown_or_refused_and_can_be_removed(crafted):
     assert connection.execute("LIST MODELS").fetchall() == []
 
 
+@pytest.mark.parametrize("if_exists", ["", "IF EXISTS "])
+@pytest.mark.parametrize("damage", ["versions = 'nope'", "base = CAST(x'ff' AS TEXT)"])
+def test_a_model_whose_row_is_damaged_is_dropped_with_its_files(
+    crafted, base, damage, if_exists
+):
+    connection = crafted(f"UPDATE thanosql_models SET {damage}")
+    with pytest.raises(thanosql.DatabaseError):
+        connection.execute("LIST MODELS").fetchall()
+    connection.execute(f"DROP MODEL {if_exists}M")
+    assert connection.execute("SELECT * FROM thanosql_files").fetchall() == []
+    connection.execute(f"IMPORT MODEL m FROM '{base}'")
+    assert len(connection.execute(PREDICT).fetchall()) == 8
+
+
+def test_the_way_out_of_a_damaged_row_leads_out(crafted):
+    connection = crafted("UPDATE thanosql_models SET name = 'a \"model', bytes = 'x'")
+    with pytest.raises(thanosql.DatabaseError, match="damaged") as caught:
+        connection.execute("LIST MODELS").fetchall()
+    way_out = str(caught.value).partition("; ")[2].removesuffix(" removes it")
+    connection.execute(way_out)
+    assert connection.execute("LIST MODELS").fetchall() == []
+    assert connection.execute("SELECT * FROM thanosql_files").fetchall() == []
+
+
 def test_text_that_is_not_utf_8_is_an_operational_error(crafted):
     connection = crafted("UPDATE thanosql_models SET base = CAST(x'ff' AS TEXT)")
     with pytest.raises(thanosql.OperationalError, match="not UTF-8"):

@@ -36,12 +36,7 @@ def summary(model: store.StoredModel) -> Sequence[Any]:
 
 def drop(execution: Execution, node: statements.DropModel) -> None:
     """DROP MODEL: yield nothing."""
-
-    def forget() -> None:
-        if not (node.if_exists and execution.store.find(node.name) is None):
-            execution.store.drop(node.name)
-
-    execution.effect(forget)
+    execution.effect(lambda: execution.store.drop(node.name, if_exists=node.if_exists))
 
 
 def import_(execution: Execution, node: statements.ImportModel) -> Relation:
