@@ -457,6 +457,25 @@ def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
     assert calls.total_changes == changes
 
 
+def test_a_reader_that_may_not_write_leaves_a_killed_run_as_it_is(calls, base):
+    built(calls, base)
+    calls.execute("UPDATE thanosql_runs SET status = 'training'")
+    calls.commit()
+    path = Path(calls.apsw.filename)
+    before = path.read_bytes()
+    read_only = thanosql.connect(f"file:{path}?mode=ro", uri=True)
+    only_reading = thanosql.connect(path)
+    only_reading.execute("PRAGMA query_only = ON")
+    for connection in (read_only, only_reading):
+        assert len(connection.execute("LIST MODELS").fetchall()) == 2
+        assert runs(connection) == [("training", 4)]
+        with pytest.raises(thanosql.OperationalError, match="read-only"):
+            built(connection, base, "overwrite=TRUE,")
+        connection.close()
+    assert path.read_bytes() == before
+    assert runs(calls) == [("killed", 4)]
+
+
 def test_a_checkpoint_is_no_pickle(calls, base, broken, whole):
     broken(2)
     with pytest.raises(Broken):

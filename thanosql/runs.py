@@ -304,6 +304,7 @@ def settle(connection: apsw.Connection) -> None:
 
     Through a connection of its own, so that the caller's transaction, and what it
     counts, stay as they are; without waiting, since the next statement comes here too.
+    Not for a connection that only reads.
     """
     try:
         own_tables.check(connection)
@@ -313,7 +314,9 @@ def settle(connection: apsw.Connection) -> None:
     except (apsw.Error, errors.DatabaseError):  # no such table, or one of another kind
         return
     database = connection.filename
-    for run_id, training in under_way if database else ():
+    if not under_way or not database or not writable(connection):
+        return
+    for run_id, training in under_way:
         if not isinstance(training, str) or re.fullmatch(_ID, training) is None:
             continue
         outcome = trainings.outcome(trainings.home(database), training)
@@ -332,6 +335,12 @@ def settle(connection: apsw.Connection) -> None:
                 """,
                 (*outcome, run_id, training),
             )
+
+
+def writable(connection: apsw.Connection) -> bool:
+    """Whether the connection may write: not opened to read, nor told to only read."""
+    query_only = connection.execute("PRAGMA query_only").get
+    return not (connection.readonly("main") or query_only)
 
 
 def _opened(database: str, patience: float = 0.0) -> apsw.Connection:

@@ -106,7 +106,7 @@ class ModelStore:
 
     def check_new(self, name: str, *, overwrite: bool) -> None:
         """Raise if a model of that name cannot be stored: it exists, or nothing can."""
-        if self._connection.readonly("main"):
+        if not runs.writable(self._connection):
             message = (
                 f"model {name!r} cannot be stored: the database is read-only; "
                 "open it with permission to write, or work in another file"
