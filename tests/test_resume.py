@@ -443,6 +443,37 @@ def test_what_a_kill_left_of_a_folder_is_removed_once_it_is_old(calls, base):
     assert [path.name for path in folder(calls).iterdir()] == ["young"]
 
 
+@pytest.mark.parametrize(
+    "identity",
+    ['{"model": "other", "of_a_later_version": 1}', '{"model": "other"}', "{", None],
+    ids=["more", "less", "damaged", "none"],
+)
+def test_a_build_leaves_what_may_be_a_training_of_another_model(calls, base, identity):
+    left = folder(calls) / ("a" * 32)
+    left.mkdir(parents=True)
+    (left / "checkpoint.safetensors").write_bytes(b"twenty hours")
+    if identity is not None:
+        (left / "identity.json").write_text(identity)
+    os.utime(left, (0, 0))
+    built(calls, base)
+    assert (left / "checkpoint.safetensors").read_bytes() == b"twenty hours"
+
+
+def test_a_training_that_another_version_began_is_gone_on_with(
+    calls, base, broken, whole
+):
+    broken(2)
+    with pytest.raises(Broken):
+        built(calls, base)
+    whole.undo()
+    (path,) = folder(calls).glob("*/identity.json")
+    identity = json.loads(path.read_text())
+    path.write_text(json.dumps(identity | {"of_a_later_version": 1}))
+    built(calls, base, "resume=TRUE,")
+    assert runs(calls) == [("stored", 4)]
+    assert not folder(calls).exists()
+
+
 def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
     broken(2)
     with pytest.raises(Broken):

@@ -8,6 +8,7 @@
 
 A folder goes when its model is stored. One that is left and not locked is of a training
 that broke off: `resume=True` goes on with it, any other BUILD of that name removes it.
+One with a checkpoint whose name cannot be read is left alone: it may be anybody's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _JUST_BEGUN = 60.0
 """Seconds in which a folder may be without what it is: its process writes that next."""
 
 _LOCK, _IDENTITY, _OUTCOME = "lock", "identity.json", "outcome.json"
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,14 @@ class Identity:
     """What makes two trainings one and the same: all that their weights hang on."""
 
     model: str
-    base: str
-    base_digest: str
-    options: Mapping[str, Any]
-    rows: Sequence[str]
+    base: str = ""
+    base_digest: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[str] = ()
     "A digest of each row's audio value and text, in order."
-    validation_rows: Sequence[str]
+    validation_rows: Sequence[str] = ()
     "Those of a validation query."
-    recordings: str
+    recordings: str = ""
     "A digest of their lengths and targets."
 
     def difference(self, other: Identity) -> str:
@@ -140,11 +142,12 @@ def opened(
     training: Training | None = None
     for folder in _folders(where):
         found = _identity(folder)
-        if found is None and _age(folder) < _JUST_BEGUN:
-            continue
         if found and found.model.casefold() != identity.model.casefold():
             continue
         try:
+            has_state = folder / _CHECKPOINT in folder.iterdir()
+            if found is None and (has_state or _age(folder) < _JUST_BEGUN):
+                continue
             lock = _locked(folder)
         except OSError:  # just removed by whoever stored it; or another user's
             continue
@@ -157,7 +160,6 @@ def opened(
                 raise errors.OperationalError(message)
             continue
         earlier = Training(folder.name, folder, lock)
-        has_state = (folder / "checkpoint.safetensors").is_file()
         if found is None or not resume or not has_state or training:
             earlier.discard()
             continue
@@ -241,10 +243,15 @@ def _locked(folder: Path) -> FileLock | None:
 
 
 def _identity(folder: Path) -> Identity | None:
-    try:
-        return Identity(**(_read(folder / _IDENTITY) or {}))
-    except TypeError:  # none, or of another version
+    """Return what a folder says it is; None where it does not say of which model.
+
+    Another version may have written more, which is passed over, or less.
+    """
+    content = _read(folder / _IDENTITY) or {}
+    if not isinstance(content.get("model"), str):
         return None
+    known = {each.name for each in fields(Identity)}
+    return Identity(**{name: content[name] for name in known & content.keys()})
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
