@@ -302,6 +302,21 @@ def test_if_exists_says_what_becomes_of_a_table(connection, folder):
     assert rows(connection, "new") == [(1, "x")]
 
 
+def test_what_triggers_write_is_not_counted_as_copied(connection, folder):
+    Path("a.csv").write_text("a\n1\n2\n3\n")
+    connection.executescript(
+        """
+        CREATE TABLE t (a);
+        CREATE TABLE log (a);
+        CREATE TRIGGER noting AFTER INSERT ON t
+          BEGIN INSERT INTO log VALUES (new.a), (-new.a); END;
+        """
+    )
+    copied = connection.execute("COPY t OPTIONS (if_exists='append') FROM 'a.csv'")
+    assert copied.fetchall() == [("t", 3)]
+    assert len(rows(connection, "log")) == 6
+
+
 @pytest.mark.parametrize("if_exists", ["append", "replace"])
 @pytest.mark.parametrize("begin", ["", "BEGIN"])
 def test_an_error_half_way_leaves_the_table_as_it_was(
@@ -398,6 +413,20 @@ def test_malformed_json_lines_are_an_error_that_names_the_line(
     with pytest.raises(thanosql.DataError) as caught:
         connection.execute("COPY t FROM 'a.jsonl'")
     assert message in str(caught.value)
+    assert everything(connection) == []
+
+
+def test_a_parquet_file_that_is_damaged_behind_its_head_is_said_to_be(
+    connection, folder
+):
+    table = pa.table({"a": [str(number) * 5 for number in range(5000)]})
+    pq.write_table(table, "a.parquet")
+    content = bytearray(Path("a.parquet").read_bytes())
+    for place in range(4, len(content) - 3000):
+        content[place] ^= 0x5A
+    Path("a.parquet").write_bytes(content)
+    with pytest.raises(thanosql.Error, match="cannot read what is to be copied: [^N]"):
+        connection.execute("COPY t FROM 'a.parquet'")
     assert everything(connection) == []
 
 

@@ -9,7 +9,7 @@ from thanosql.relation import Column, Relation, definition, quoted
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import apsw
 
@@ -86,6 +86,14 @@ def write(
 
     Appended rows find their columns by name, in any case.
     """
+    count = 0
+
+    def counted() -> Iterator[Sequence[Any]]:  # SQLite counts what triggers write, too
+        nonlocal count
+        for row in rows.scan():
+            yield row
+            count += 1
+
     with transaction(connection):
         kind = check(connection, name, if_exists)
         if kind is not None and if_exists == "replace":
@@ -96,13 +104,12 @@ def write(
             connection.execute(f"CREATE TABLE main.{quoted(name)} ({listed})")
         else:
             _check_columns(connection, name, rows.columns)
-        before = connection.total_changes()
         into = ", ".join(quoted(column) for column, _ in rows.columns)
         marks = ", ".join("?" * len(rows.columns))
         connection.executemany(
-            f"INSERT INTO main.{quoted(name)} ({into}) VALUES ({marks})", rows.scan()
+            f"INSERT INTO main.{quoted(name)} ({into}) VALUES ({marks})", counted()
         )
-        return connection.total_changes() - before
+    return count
 
 
 def _check_columns(

@@ -49,9 +49,10 @@ def copy(execution: Execution, node: statements.Copy) -> Relation:
                 execution.database, node.table, rows, options.if_exists
             )
         except (OSError, ValueError, RuntimeError) as error:
-            # Not there, no permission; a NUL in the name; ~ of an unknown user.
+            # Not there, no permission; a NUL in the name; ~ of an unknown user; what
+            # a library finds damaged, as an OSError that has no more than a text.
             message = f"cannot read what is to be copied: {error}"
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and error.filename is not None:
                 message = f"cannot read {error.filename!r}: {error.strerror}"
             raise errors.OperationalError(message) from error
         copied.append((node.table, count))

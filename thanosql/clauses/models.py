@@ -94,7 +94,7 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
             model_files.export(files, target)
         except (OSError, ValueError, RuntimeError) as error:
             # No permission, a full disk; a NUL in the name; ~ of an unknown user.
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = (isinstance(error, OSError) and error.strerror) or error
             message = f"cannot export to {place!r:.200}: {reason}"
             raise errors.OperationalError(message) from error
         written.append((model.name, str(target), len(files), model.bytes))

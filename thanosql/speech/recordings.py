@@ -52,5 +52,5 @@ def inspect(path: Path) -> Recording:
         )
         raise AudioError(message) from error
     except OSError as error:
-        message = f"cannot read {str(path)!r}: {error.strerror}"
+        message = f"cannot read {str(path)!r}: {error.strerror or error}"
         raise AudioError(message) from error
