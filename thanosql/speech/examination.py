@@ -58,8 +58,6 @@ class Examination:
     bad: tuple[BadRow, ...]
     dropped: Counter[str]
     "Characters of the texts that the vocabulary cannot spell, each with how often."
-    seconds: float
-    "Of audio, in all utterances."
 
 
 class _Candidate(NamedTuple):
@@ -99,9 +97,7 @@ def examine(
         utterances += (f for f in findings if isinstance(f, Utterance))
         bad += (f for f in findings if isinstance(f, BadRow))
         progress("examine", len(utterances) + len(bad), len(rows))
-    return Examination(
-        tuple(utterances), tuple(bad), dropped, sum(u.seconds for u in utterances)
-    )
+    return Examination(tuple(utterances), tuple(bad), dropped)
 
 
 def bad_rows_error(
