@@ -62,6 +62,20 @@ def test_a_bad_row_is_asked_for_once_in_a_join(spoilt):
     assert rows == expected
 
 
+def test_two_rows_with_one_bad_recording_are_told_apart_in_every_scan(calls):
+    calls.execute("UPDATE calls SET audio = 'not_there.wav' WHERE id IN (3, 6)")
+    rows = calls.execute(
+        "SELECT a.id, p.id, p.error FROM (SELECT 1 AS id UNION SELECT 2) AS a "
+        "CROSS JOIN (PREDICT USING m OPTIONS (on_error='null', batch_size=2) "
+        "AS SELECT id, audio FROM calls) AS p WHERE p.error IS NOT NULL"
+    ).fetchall()
+    assert [row[:2] for row in rows] == [(1, 3), (1, 6), (2, 3), (2, 6)]
+    for _, number, error in rows:
+        assert error.startswith(f"row {number}: ")
+        assert "not_there.wav" in error
+        assert error.count("row ") == 1
+
+
 def test_scores_leave_bad_rows_out_and_count_them(spoilt):
     spoilt.execute("UPDATE calls SET text = NULL WHERE id = 2")
     names = "rows, wer, words, audio_seconds"

@@ -100,19 +100,21 @@ def _transcribed(
         rows = iter(source)
         # A scan after the first (the inner side of a join) reads the query again but
         # runs the model only from the first row that no earlier scan has come to.
-        for number, row in enumerate(rows, start=1):  # noqa: B007 - used behind
+        for number, row in enumerate(rows, start=1):
             heard = known.get(runs.digest(row[audio]))
             if heard is None:
                 break
-            yield (row, *heard)
+            text, error = heard
+            yield row, text, _of_row(number, error)
         else:
             return
-        pending: deque[Sequence[Any]] = deque()
+        pending: deque[tuple[int, Sequence[Any]]] = deque()
+        unheard = enumerate(chain((row,), rows), start=number)
 
         def recordings() -> Iterator[Any]:
-            for each in chain((row,), rows):
+            for each in unheard:
                 pending.append(each)
-                yield each[audio]
+                yield each[1][audio]
 
         with closing(
             jobs.transcribe(
@@ -125,13 +127,20 @@ def _transcribed(
             )
         ) as batches:
             for batch in batches:
-                done = [(pending.popleft(), each.text, each.error) for each in batch]
+                done = [(*pending.popleft(), each.text, each.error) for each in batch]
                 known.put(
-                    (runs.digest(row[audio]), text, error) for row, text, error in done
+                    (runs.digest(row[audio]), text, error)
+                    for _, row, text, error in done
                 )
-                yield from done
+                for number, row, text, error in done:
+                    yield row, text, _of_row(number, error)
 
     return scan
+
+
+def _of_row(number: int, error: str | None) -> str | None:
+    """Return why a row is bad with its number, which is not kept with the audio."""
+    return None if error is None else f"row {number}: {error}"
 
 
 def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:

@@ -35,7 +35,7 @@ class Transcription:
     seconds: float
     "How long the recording is."
     error: str | None = None
-    "Why it cannot be heard."
+    "Why it cannot be heard; without its row, since others may hold the same."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,14 @@ def transcribe(
 
     def hear(row: int, value: object) -> Generator[_Heard, None, None]:
         try:
-            with naming(row), closing(blocks(value, root)) as waveform:
+            with closing(blocks(value, root)) as waveform:
                 for window in cut(waveform, plan):
                     features = compute.stage(recognizer.features(window.waveform))
                     yield _Heard(features, window.frames, window.seconds, window.last)
         except AudioError as error:
             if on_error == "raise":
-                raise
+                with naming(row):
+                    raise
             yield _Heard(None, slice(0), 0.0, last=True, error=str(error))
 
     recordings = (hear(row, value) for row, value in enumerate(audio, first_row))
