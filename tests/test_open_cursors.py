@@ -89,3 +89,19 @@ def test_a_table_is_created_of_the_first_statement_of_a_process(
     both.execute(f"CREATE TABLE made AS {statement}")
     made = both.execute("SELECT * FROM made").fetchall()
     assert len(made) == len(expected) > 0
+
+
+def test_a_reader_in_wal_mode_can_still_write_once_a_killed_run_is_to_be_told(both):
+    both.execute("PRAGMA journal_mode = WAL").fetchall()
+    both.execute(
+        "UPDATE thanosql_runs SET status = 'training', training = ?", ("0" * 32,)
+    )
+    both.commit()
+    reader = both.execute(READER)
+    reader.fetchone()
+    both.execute("LIST MODELS").fetchall()
+    both.execute("INSERT INTO more SELECT * FROM calls WHERE id = 1")
+    both.commit()
+    reader.close()
+    status = both.execute("SELECT status FROM thanosql_runs").fetchall()
+    assert status == [("killed",)]
