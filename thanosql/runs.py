@@ -304,8 +304,11 @@ def settle(connection: apsw.Connection) -> None:
 
     Through a connection of its own, so that the caller's transaction, and what it
     counts, stay as they are; without waiting, since the next statement comes here too.
-    Not for a connection that only reads.
+    Not for a connection that only reads, nor for one whose view of the database, in WAL
+    mode, would be outdated by it: it could write no more.
     """
+    if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
+        return
     try:
         own_tables.check(connection)
         under_way = connection.execute(
