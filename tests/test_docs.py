@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import thanosql
 from thanosql.frontends import demo
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +99,30 @@ def test_the_examples_of_the_statements_yield_what_is_shown(
         exec(compile(example, "docs/recipes.md", "exec"), names)
     names["engine"].dispose()
     assert connection.execute("SELECT count(*) FROM transcripts").fetchone() == (6,)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_others_write_between_the_rounds_of_the_recipe(calls, mode):
+    calls.execute(f"PRAGMA journal_mode = {mode}").fetchall()
+    calls.execute("CREATE TABLE transcripts (id INTEGER PRIMARY KEY, text TEXT)")
+    path = calls.execute("PRAGMA database_list").fetchone()[2]
+    other = thanosql.connect(path, timeout=0)
+
+    class Shared(thanosql.Connection):
+        def executemany(self, *arguments):
+            other.execute("INSERT INTO calls SELECT max(id) + 1, '', '' FROM calls")
+            other.commit()
+            return super().executemany(*arguments)
+
+    con = thanosql.connect(path, timeout=0, factory=Shared)
+    recipe = blocks("recipes.md", "python")[0].replace("USING reader", "USING m")
+    # Three rounds; what others insert is not to be heard.
+    recipe = recipe.replace("LIMIT 100", "AND audio <> '' LIMIT 3")
+    exec(compile(recipe, "docs/recipes.md", "exec"), {"con": con})
+    counts = "SELECT (SELECT count(*) FROM transcripts), (SELECT count(*) FROM calls)"
+    assert other.execute(counts).fetchone() == (8, 11)
+    con.close()
+    other.close()
 
 
 def test_the_statements_of_the_tutorial_run_in_both_languages(
