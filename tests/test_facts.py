@@ -87,6 +87,9 @@ def test_print_audio_yields_the_rows_and_says_what_to_play(calls):
         calls.execute("PRINT AUDIO AS SELECT id FROM calls")
 
 
+LISTS = "LIST MODELS, LIST TABLES, LIST BASES or LIST DATASETS"
+
+
 @pytest.mark.parametrize(
     ("sql", "meant"),
     [
@@ -101,6 +104,21 @@ def test_print_audio_yields_the_rows_and_says_what_to_play(calls):
         ("GET DATSET fsdd", "GET DATASET"),
         ("PRNT AUDIO AS SELECT 1", "PRINT AUDIO"),
         ("FITT MODEL m USING m AS SELECT 1", "FIT MODEL"),
+        ("EXPLAIN QUERY PLAN PREDCIT USING m AS SELECT 1", "PREDICT USING"),
+        ("SHOW MODELS", "LIST MODELS"),
+        ("desc table calls", "DESCRIBE TABLE"),
+        ("LIST", LISTS),
+        ("LIST RUNS;", LISTS),
+        ("SHOW RUNS", LISTS),
+        (
+            "DESCRIBE calls",
+            "DESCRIBE MODEL, DESCRIBE TABLE, DESCRIBE BASE or DESCRIBE DATASET",
+        ),
+        ("PREDICT AS SELECT 1", "PREDICT USING"),
+        ("WITH p AS (PREDICT AS SELECT 1) SELECT * FROM p", "PREDICT USING"),
+        ("CREATE TABLE t AS EVALUATE m AS SELECT 1", "EVALUATE USING"),
+        ("BUILD m USING b", "BUILD MODEL or BUILD OR REPLACE MODEL"),
+        ("GET samples", "GET MODEL or GET DATASET"),
     ],
 )
 def test_a_misspelled_verb_is_answered_with_the_one_meant(connection, sql, meant):
@@ -114,7 +132,19 @@ def test_a_misspelled_verb_is_answered_with_the_one_meant(connection, sql, meant
 
 @pytest.mark.parametrize(
     "sql",
-    ["SLECT 1", "SELECT * FORM t", "CREATE TABEL t (a)", "DROP TABEL t", "(", "copy"],
+    [
+        "SLECT 1",
+        "SELECT * FORM t",
+        "CREATE TABEL t (a)",
+        "DROP TABEL t",
+        "DROP list",
+        "DELETE calls",
+        "SELECT count(list FROM t",
+        "SELECT list a b FROM list",
+        "SELECT * FROM list WHERE",
+        "(",
+        "copy",
+    ],
 )
 def test_other_mistakes_are_sqlites_to_name(connection, sql):
     with pytest.raises(thanosql.Error) as caught:

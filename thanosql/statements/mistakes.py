@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from difflib import SequenceMatcher
 
-from thanosql.statements.grammar import STATEMENTS
+from thanosql.statements.grammar import HEADS, STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
 
 _LIKE_ENOUGH = 0.7  # share of letters that a word and the one meant have in common
-_BEFORE = ("(", "AS", ";")  # what stands before a clause, where it is not the first
+# What stands before a clause, where it is not the first.
+_BEFORE = ("(", "AS", ";", "EXPLAIN", "PLAN")
+_ELSEWHERE = {"SHOW": "LIST", "DESC": "DESCRIBE"}  # what other databases say
+_SQLITES_OWN = ("DELETE", "DROP")  # which other words may follow
 
 
 def meant(sql: str, offset: int) -> str:
-    """Return the first words nearly spelled at or before ``sql[offset]``, or ""."""
+    """Return the first words that were meant at or before ``sql[offset]``, or "".
+
+    Those nearly spelled there; else, where SQLite stumbled over one of our verbs, all
+    that begin with it, as "LIST MODELS, ... or LIST DATASETS".
+    """
     tokens = tokenize(sql)
     here = next((i for i, token in enumerate(tokens) if token.end > offset), 0)
     best, likeness = "", 0.0
@@ -27,7 +34,22 @@ def meant(sql: str, offset: int) -> str:
                 like = _likeness(tokens[i:], head)
                 if like > likeness:
                     best, likeness = " ".join(head), like
+    if not best and tokens and (here == 0 or _text(tokens[here - 1]) in _BEFORE):
+        *others, best = _beginnings(tokens[here].keyword) or [""]
+        best = f"{', '.join(others)} or {best}" if others else best
     return best
+
+
+def _beginnings(verb: str) -> list[str]:
+    """Return the first words of all statements with that verb, each in one spelling."""
+    verb = _ELSEWHERE.get(verb, verb)
+    return [
+        " ".join(head)
+        for head in HEADS.get(verb, ())
+        if verb not in _SQLITES_OWN
+        and "THANOSQL" not in head
+        and (*head[:-1], f"{head[-1]}S") not in STATEMENTS  # LIST MODEL
+    ]
 
 
 def _likeness(tokens: tuple[Token, ...], head: tuple[str, ...]) -> float:
@@ -37,11 +59,17 @@ def _likeness(tokens: tuple[Token, ...], head: tuple[str, ...]) -> float:
     if head == ("COPY",) and "FROM" not in {token.keyword for token in tokens}:
         return 0.0
     ratios = [
-        SequenceMatcher(None, token.keyword, word).ratio()
-        for token, word in zip(tokens, head, strict=False)
+        _ratio(token.keyword, word) for token, word in zip(tokens, head, strict=False)
     ]
     # What is spelled right is not what SQLite stumbled over.
     return sum(ratios) / len(ratios) if _LIKE_ENOUGH <= min(ratios) < 1 else 0.0
+
+
+def _ratio(word: str, meant: str) -> float:
+    """Return how like two words are, from 0 to 1, which is the same word."""
+    if _ELSEWHERE.get(word) == meant:
+        return _LIKE_ENOUGH
+    return SequenceMatcher(None, word, meant).ratio()
 
 
 def _text(token: Token) -> str:
