@@ -147,6 +147,11 @@ def test_a_cell_is_a_script_and_shows_its_last_rows(table):
     ) == ["   a  b", "0  1  x", "1  2  y"]
 
 
+@pytest.mark.parametrize("body", ["-- SELECT 1", "/* a; b */;\n", "\n", ";"])
+def test_a_cell_without_a_statement_does_nothing(table, body):
+    assert table.run(f"%%thanosql\n{body}") == []
+
+
 def test_a_write_says_how_many_rows_it_changed(table):
     assert text(table.run("%thanosql UPDATE t SET b = 'z'")) == "2 rows changed\n"
 

@@ -30,6 +30,7 @@ from IPython.core.magic import (
 from thanosql import errors
 from thanosql.frontends import completion, interactive
 from thanosql.statements.tokens import Token, tokenize
+from thanosql.routes import past_blanks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,9 +108,9 @@ class ThanosqlMagics(Magics):
                     self._open(database)
                 # The line of the magic is the first one of its cell.
                 script = f"{'' if database else line}\n{cell or ''}"
-                if script.strip():
+                if past_blanks(script):
                     return self._run(script, variables)
-                if not database:
+                if cell is None and not database:
                     print(_about(self._opened()))
         except (errors.Error, KeyboardInterrupt) as error:
             self._shorten(error)
