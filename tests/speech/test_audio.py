@@ -157,6 +157,27 @@ def test_a_url_that_cannot_be_read_says_why(url, reason):
 
 
 @pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        ("https://host/a.wav", r"; pip install 'fsspec\[http\]'"),
+        ("simplecache::s3://bucket/a.wav", r"; pip install 'fsspec\[s3\]'"),
+        ("gs://bucket/a.wav", r"; pip install 'fsspec\[gs\]'"),
+        ("webhdfs://host/a.wav", "no library"),  # which no extra of fsspec's brings
+    ],
+)
+def test_a_url_whose_library_is_missing_says_how_to_install_it(
+    monkeypatch, url, way_out
+):
+    def opened(*_arguments):  # as fsspec does, wherever these libraries are not
+        message = "no library"
+        raise ImportError(message)
+
+    monkeypatch.setattr(fsspec, "open", opened)
+    with pytest.raises(AudioError, match=rf"{way_out}$"):
+        load(url, None)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (None, "No such file or directory"),

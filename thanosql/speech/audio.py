@@ -17,6 +17,7 @@ import shutil
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import lru_cache
+from importlib import metadata
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, cast
@@ -146,8 +147,19 @@ def _downloaded(url: str) -> Iterator[IO[bytes]]:
             # Each protocol's package raises its own; ImportError says what to install.
             reason = f"{type(error).__name__}: {error}" if str(error) else repr(error)
             message = f"cannot read {url!r}: {reason}"
+            if isinstance(error, ImportError):
+                message += _way_to_read(url)
             raise AudioError(message) from error
         yield cast("IO[bytes]", copy)
+
+
+def _way_to_read(url: str) -> str:
+    """Return the command that installs what fsspec lacks for a URL, if it has one."""
+    protocol = url.partition("://")[0].rpartition("::")[2]
+    extra = {"https": "http", "s3a": "s3"}.get(protocol, protocol)
+    if extra not in (metadata.metadata("fsspec").get_all("Provides-Extra") or ()):
+        return ""
+    return f"; pip install 'fsspec[{extra}]'"
 
 
 class _Onwards(soundfile.SoundFile):  # type: ignore[misc]
