@@ -59,6 +59,15 @@ def test_isolation_level_none_leaves_each_write_to_itself(tmp_path):
     con.close()
 
 
+def test_an_audio_root_that_is_no_directory_is_refused_and_no_database_made(tmp_path):
+    for root in (tmp_path / "clips", "", __file__):
+        with pytest.raises(
+            thanosql.ProgrammingError, match="audio_root is no directory"
+        ):
+            thanosql.connect(tmp_path / "calls.db", audio_root=root)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_isolation_level_is_checked():
     with pytest.raises(thanosql.ProgrammingError, match="isolation_level is"):
         thanosql.connect(":memory:", isolation_level="SERIALIZABLE")

@@ -70,7 +70,7 @@ def connect(
     audio_root
         The folder that relative audio paths start from, and that no path of a row may
         lead out of; URLs are refused too. If None, paths start from the working
-        directory, and any file or URL may be named.
+        directory, and any file or URL may be named. It must be there.
 
     """
     return (factory or Connection)(
@@ -136,7 +136,7 @@ class Connection(SQLiteFeatures):
         self._autocommit = _checked_autocommit(autocommit)
         self.detect_types = detect_types
         self.row_factory: RowFactory | None = None
-        self.audio_root = audio_root
+        self.audio_root = _checked_audio_root(audio_root)
         self.owner = get_ident() if check_same_thread else None
         self.began_implicitly = False  # the open transaction is one a write began
         self.serial = itertools.count(1)  # names this connection's virtual tables
@@ -357,6 +357,16 @@ def _checked_autocommit(autocommit: Any) -> bool | int:
         f"not {autocommit!r}"
     )
     raise errors.ArgumentValueError(message)
+
+
+def _checked_audio_root(
+    root: str | os.PathLike[str] | None,
+) -> str | os.PathLike[str] | None:
+    # Not pathlib: it would be part of what `import thanosql` costs.
+    if root is not None and not os.path.isdir(root):  # noqa: PTH112
+        message = f"audio_root is no directory: {os.fspath(root)!r}"
+        raise errors.ArgumentValueError(message)
+    return root
 
 
 _IN_PARENT = -1

@@ -293,21 +293,42 @@ def test_a_database_is_a_path_or_a_url(table, folder, url):
     (folder / "other.db").unlink(missing_ok=True)
 
 
+def test_a_url_may_name_an_audio_root(table, folder):
+    (folder / "clips 1").mkdir()
+    (folder / "clips 1" / "here.wav").write_bytes(tones("face"))
+    assert "Wav2Vec2En" in text(
+        table.run("%thanosql thanosql:///thanosql.db?audio_root=clips%201")
+    )
+    heard = "%thanosql PREDICT USING Wav2Vec2En AS SELECT 'here.wav' AS audio"
+    assert "predicted" in text(table.run(heard))
+    table.run("%thanosql thanosql.db")
+    assert "unless audio_root names another folder" in text(table.run(heard))
+
+
 def test_a_cell_may_name_its_database(table, folder):
-    assert "1" in text(table.run("%%thanosql sqlite:////:memory:\nSELECT 1 AS one"))
+    assert "1" in text(table.run("%%thanosql sqlite:///:memory:\nSELECT 1 AS one"))
 
 
 @pytest.mark.parametrize(
     ("database", "why"),
     [
         ("postgresql://host/db", "is no database here"),
+        ("thanosql://host/calls.db", "is no database here"),
+        ("thanosql:/calls.db", "is no database here"),
+        ("thanosql:calls.db", "is no database here"),
+        ("sqlite:///thanosql.db?mode=ro", "may end with ?audio_root=DIR"),
+        ("thanosql:///new.db?audio_root=nowhere", "no directory: 'nowhere'"),
         ("nowhere/at/all.db", "unable to open database file"),
         ("train0.wav", "file is not a database"),
     ],
 )
-def test_a_database_that_cannot_be_opened_leaves_the_one_before(table, database, why):
+def test_a_database_that_cannot_be_opened_leaves_the_one_before(
+    table, folder, database, why
+):
+    files = set(folder.iterdir())
     assert why in text(table.run(f"%thanosql {database}"))
     assert text(table.run("%thanosql")) == "in memory: tables t\n"
+    assert set(folder.iterdir()) == files
 
 
 # What BUILD and PRINT AUDIO show

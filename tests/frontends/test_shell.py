@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tones import tones
 
 import thanosql
 from thanosql.frontends import shell
@@ -130,6 +131,21 @@ def test_dot_commands_change_the_connection_that_statements_use(path, tmp_path, 
     assert capsys.readouterr().out == "3\n"
     assert shell.main([str(other), "SELECT name FROM sqlite_schema"]) == 0
     assert capsys.readouterr().out == "o\n"
+
+
+def test_audio_paths_start_where_the_argument_says(path, tmp_path, capsys):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "here.wav").write_bytes(tones("face"))
+    heard = "SELECT count(predicted) FROM (PREDICT USING m AS SELECT '{}' AS audio)"
+    # Also in a database that is opened later.
+    statements = [heard.format("here.wav"), f".open {path}", heard.format("here.wav")]
+    assert shell.main(["--audio-root", str(clips), path, *statements]) == 0
+    assert capsys.readouterr().out == "1\n1\n"
+    assert shell.main(["--audio-root", str(clips), path, heard.format("../a.wav")]) == 1
+    assert "leads out of audio_root" in capsys.readouterr().err
+    assert shell.main(["--audio-root", str(clips / "no"), path]) == 1
+    assert "audio_root is no directory" in capsys.readouterr().err
 
 
 def test_transactions_are_the_scripts(path, capsys):

@@ -193,14 +193,14 @@ def test_a_hidden_table_can_be_named(engine):
 # URLs and pools
 
 
-def test_a_url_gives_connect_its_arguments(thanosql_trained, thanosql_path):
+def test_a_url_gives_connect_its_arguments(thanosql_trained, thanosql_path, tmp_path):
     engine = sqlalchemy.create_engine(
         f"thanosql:///{thanosql_path}?timeout=0.25&isolation_level=IMMEDIATE"
-        "&cached_statements=5&audio_root=/srv/audio"
+        f"&cached_statements=5&audio_root={tmp_path}"
     )
     with engine.connect() as connection:
         ours = connection.connection.dbapi_connection
-        assert (ours.isolation_level, ours.audio_root) == ("IMMEDIATE", "/srv/audio")
+        assert (ours.isolation_level, ours.audio_root) == ("IMMEDIATE", str(tmp_path))
     engine.dispose()
 
 

@@ -213,8 +213,17 @@ def test_a_bad_file_is_named_with_the_reason(content, reason, tmp_path):
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(AudioError, match=rf"'a\.wav' .*\(in .*{tmp_path.name}\)"):
+    with pytest.raises(
+        AudioError,
+        match=rf"'a\.wav' .*\(in .*{tmp_path.name}\).* start in audio_root$",
+    ):
         load("a.wav", tmp_path)
+    with pytest.raises(
+        AudioError, match="start in the working directory, unless audio_root names an"
+    ):
+        load("a.wav", None)
+    with pytest.raises(AudioError, match=r"No such file or directory$"):
+        load(str(tmp_path / "a.wav"), None)
 
 
 def test_a_directory_is_no_recording(tmp_path):

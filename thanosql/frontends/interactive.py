@@ -36,14 +36,18 @@ def blanked(sql: str, end: int) -> str:
     return re.sub(r"[^\n]", " ", sql[:end]) + sql[end:]
 
 
-def connect(database: str | apsw.Connection) -> thanosql.Connection:
+def connect(
+    database: str | apsw.Connection, audio_root: str | None = None
+) -> thanosql.Connection:
     """Open a database for a person: what a statement did stays, unless they said BEGIN.
 
     A ``file:`` URI is read as one.
     """
     is_uri = isinstance(database, str) and database.startswith("file:")
     try:
-        connection = thanosql.connect(database, autocommit=True, uri=is_uri)
+        connection = thanosql.connect(
+            database, autocommit=True, uri=is_uri, audio_root=audio_root
+        )
         connection.execute("PRAGMA schema_version").fetchall()
     except errors.Error as error:  # no such folder, no database
         error.args = (f"cannot open {database!r}: {error}",)

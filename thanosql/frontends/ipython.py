@@ -17,6 +17,7 @@ import warnings
 from collections import ChainMap, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from IPython.core.completer import SimpleCompletion, context_matcher
 from IPython.core.magic import (
@@ -29,8 +30,8 @@ from IPython.core.magic import (
 
 from thanosql import errors
 from thanosql.frontends import completion, interactive
-from thanosql.statements.tokens import Token, tokenize
 from thanosql.routes import past_blanks
+from thanosql.statements.tokens import Token, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ class ThanosqlMagics(Magics):
         """Open a database, or run statements and return the last one's rows.
 
             %thanosql                 say which database is open
-            %thanosql calls.db        open it: a path, :memory: or a sqlite:/// URL
+            %thanosql calls.db        open it: a path, :memory: or a thanosql:/// URL
             %thanosql SELECT 1        run statements
             %%thanosql                run those of the cell
 
@@ -105,7 +106,7 @@ class ThanosqlMagics(Magics):
                 warnings.filterwarnings("ignore", "IProgress not found")
                 database = _database(line.strip())
                 if database:
-                    self._open(database)
+                    self._open(*database)
                 # The line of the magic is the first one of its cell.
                 script = f"{'' if database else line}\n{cell or ''}"
                 if past_blanks(script):
@@ -137,8 +138,8 @@ class ThanosqlMagics(Magics):
     def _opened(self) -> Connection:
         return self._connection or self._open(_DEFAULT)
 
-    def _open(self, database: str) -> Connection:
-        opened = interactive.connect(database)
+    def _open(self, database: str, audio_root: str | None = None) -> Connection:
+        opened = interactive.connect(database, audio_root)
         if self._connection is not None:
             self._connection.close()
         self._connection = opened
@@ -183,22 +184,33 @@ class ThanosqlMagics(Magics):
         vars(error)["_render_traceback_"] = lambda: lines
 
 
-def _database(line: str) -> str | None:
-    """Return the database that the line of a magic names; None for a statement."""
+def _database(line: str) -> tuple[str, str | None] | None:
+    """Return the database that the line of a magic names, and its audio_root.
+
+    None for a statement.
+    """
     if line[:1] in ("'", '"') and line.find(line[0], 1) == len(line) - 1:
         line = line[1:-1]
     elif not line or len(line.split()) > 1 or line.rstrip(";").upper() in _STATEMENTS:
         return None
-    scheme, separator, path = line.partition("://")
-    if not separator or scheme == "file":
-        return line
-    if scheme not in _SCHEMES or (path and not path.startswith("/")):
+    scheme, _, rest = line.partition(":")
+    if scheme == "file" or not (scheme in _SCHEMES or rest.startswith("//")):
+        return line, None
+    path, _, query = rest.partition("?")
+    arguments = dict(parse_qsl(query, keep_blank_values=True))
+    audio_root = arguments.pop("audio_root", None)
+    if (
+        scheme not in _SCHEMES
+        or not (path == "//" or path.startswith("///"))
+        or arguments
+    ):
         message = (
-            f"{line!r} is no database here; write sqlite:///relative/path.db, "
-            "sqlite:////absolute/path.db or a path"
+            f"{line!r} is no database here; write thanosql:///relative/path.db, "
+            "thanosql:////absolute/path.db or a path; a URL may end with "
+            "?audio_root=DIR"
         )
         raise errors.ProgrammingError(message)
-    return path[1:] or ":memory:"
+    return path[3:] or ":memory:", audio_root
 
 
 def _about(connection: Connection) -> str:

@@ -109,6 +109,11 @@ def _parser() -> argparse.ArgumentParser:
         "--header", action="store_true", help="print the columns' names in any mode"
     )
     parser.add_argument(
+        "--audio-root",
+        metavar="DIR",
+        help="where relative audio paths start, and what no path may lead out of",
+    )
+    parser.add_argument(
         "database", nargs="?", default="", help="a SQLite file; none: in memory"
     )
     parser.add_argument(
@@ -118,8 +123,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    connection = interactive.connect(chosen.database or ":memory:")
+    connection = interactive.connect(chosen.database or ":memory:", chosen.audio_root)
     shell = Shell(db=connection.apsw)
+    shell.audio_root = chosen.audio_root
     with closing(connection):
         commands = [*chosen.commands, *chosen.statements]
         if commands:
@@ -149,6 +155,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         self.moreprompt = "     ...> "
         if os.environ.get("NO_COLOR"):
             self.command_colour(["off"])
+        self.audio_root: str | None = None
         self._connection: thanosql.Connection | None = None
         self._lines: list[str] = []  # of the statement that is being entered
 
@@ -156,7 +163,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
     def connection(self) -> thanosql.Connection:
         """The connection over APSW's own one, which dot commands may change."""
         if self._connection is None or self._connection.apsw is not self.db:
-            self._connection = interactive.connect(self.db)
+            self._connection = interactive.connect(self.db, self.audio_root)
         return self._connection
 
     # Statements

@@ -144,7 +144,7 @@ def _downloaded(url: str) -> Iterator[IO[bytes]]:
             with fsspec.open(url, "rb") as file:
                 shutil.copyfileobj(file, copy, 2**20)
         except Exception as error:
-            # Each protocol's package raises its own; ImportError says what to install.
+            # Each protocol's package raises its own.
             reason = f"{type(error).__name__}: {error}" if str(error) else repr(error)
             message = f"cannot read {url!r}: {reason}"
             if isinstance(error, ImportError):

@@ -41,6 +41,13 @@ def open_file(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
         cause = None
     where = "" if Path(name).is_absolute() else f" (in {Path(root or '').resolve()})"
     message = f"cannot read {name!r:.300}{where}: {reason}"
+    if where and isinstance(cause, FileNotFoundError):
+        message += (
+            "; relative paths start in audio_root"
+            if root is not None
+            else "; relative paths start in the working directory, unless audio_root "
+            "names another folder"
+        )
     raise AudioError(message) from cause
 
 
