@@ -181,6 +181,25 @@ def test_packing_halves_the_matrices_and_leaves_the_rest(tmp_path):
             assert torch.equal(other, tensor)
 
 
+def test_what_is_packed_is_the_average_of_what_was_exported(tmp_path):
+    folders = [tmp_path / name for name in ("one", "other", "average")]
+    states = []
+    for folder in folders[:2]:
+        recognizer = open_base("ParakeetTiny", lambda: ["abc"])
+        recognizer.save(folder)
+        states.append(recognizer.model.state_dict())
+    folders[2].mkdir()
+    pack.average(folders[:2], folders[2])
+    average = open_base(str(folders[2]), no_texts).model.state_dict()
+    one, other = states
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    for name, tensor in average.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
+        else:
+            assert torch.equal(tensor, one[name])
+
+
 def test_packing_refuses_what_16_bits_cannot_hold(tmp_path):
     recognizer = open_base("ParakeetTiny", lambda: ["abc"])
     recognizer.model.state_dict()["ctc_head.weight"][0] = 1e6

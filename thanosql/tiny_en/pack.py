@@ -1,11 +1,13 @@
-"""An exported model in, the directory that ships out: weights in 16 bits, checked.
+"""Exported models in, the directory that ships out: weights in 16 bits, checked.
 
-    python -m thanosql.tiny_en.pack exported speech.db --rows "SELECT audio FROM ..."
+    python -m thanosql.tiny_en.pack one other speech.db --rows "SELECT audio FROM ..."
 
-`exported` is what EXPORT MODEL wrote. Matrices and kernels are rounded to float16; what
-is a vector (norms, biases) stays float32, since it is small and its range is not known.
-config.json says float32 still, so that AutoModelForCTC computes in it, as `open_base`
-does. Ends with status 1 if it is too large, or if a row is transcribed otherwise.
+`one` and `other` are what EXPORT MODEL wrote of trainings from the same weights: their
+average is what ships (Wortsman et al. 2022, "Model soups"). Matrices and kernels are
+rounded to float16; what is a vector (norms, biases) stays float32, since it is small
+and its range is not known. config.json says float32 still, so that AutoModelForCTC
+computes in it, as `open_base` does. Ends with status 1 if it is too large, or if a row
+is transcribed otherwise than by the average in 32 bits.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import thanosql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MODEL = Path(__file__).with_name("model")
 MOST_BYTES = 12_000_000
@@ -33,20 +40,39 @@ _KEPT = (
 
 
 def main() -> None:
-    """Write `model/` beside this file, and say how it differs from the exported one."""
+    """Write `model/` beside this file, and say how it differs from the average."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("exported", type=Path)
+    parser.add_argument("exported", type=Path, nargs="+")
     parser.add_argument("database", type=Path, help="with rows to transcribe")
     parser.add_argument("--rows", required=True, help="a query with a column audio")
     chosen = parser.parse_args()
-    size = pack(chosen.exported, MODEL)
-    texts = transcripts(chosen.database, chosen.rows, chosen.exported, MODEL)
+    with TemporaryDirectory() as folder:
+        average(chosen.exported, Path(folder))
+        size = pack(Path(folder), MODEL)
+        texts = transcripts(chosen.database, chosen.rows, Path(folder), MODEL)
     other = [(before, after) for before, after in texts if before != after]
     for before, after in other[:5]:
         print(f"  {before}\n  {after}\n")
     print(f"{size:,} bytes; {len(other)} of {len(texts)} transcripts are others")
     if size > MOST_BYTES or other:
         sys.exit(1)
+
+
+def average(exported: Sequence[Path], target: Path) -> None:
+    """Write the directory whose weights are the mean of those of `exported`.
+
+    What else it holds, and numbers that are counts, are the first one's.
+    """
+    for name in _KEPT:
+        shutil.copyfile(exported[0] / name, target / name)
+    first, *others = (load_file(directory / _WEIGHTS) for directory in exported)
+    state = {
+        name: torch.stack([tensor, *(other[name] for other in others)]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in first.items()
+    }
+    save_file(state, target / _WEIGHTS, metadata={"format": "pt"})
 
 
 def pack(exported: Path, target: Path) -> int:

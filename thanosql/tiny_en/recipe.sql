@@ -61,7 +61,7 @@ AS SELECT audio, text FROM s.mixed;
 
 -- The voices of hibari were learned, people were not: fewer of those, more of these:
 -- 54 minutes of two cores.
-FIT MODEL tiny USING tiny_5
+FIT MODEL tiny_6 USING tiny_5
 OPTIONS (epochs=20, batch_size=10, learning_rate=1e-3, warmup=0.03, time_limit=3240,
          speed_perturbation=TRUE, noise_perturbation=TRUE,
          feature_cache=0, validation='SELECT audio, text FROM s.validation')
@@ -69,4 +69,19 @@ AS SELECT audio, text FROM s.learned, (VALUES (1), (2), (3), (4), (5), (6)) AS a
 WHERE again.column1 <= CASE family WHEN 'people' THEN 6 WHEN 'kokoro' THEN 4 ELSE 1 END
   AND (family <> 'hibari' OR number % 3 = 0);
 
-EXPORT MODEL tiny TO 'exported';
+-- By now sentences are known by heart (of people learned from CER 0.065, of other sentences
+-- of theirs 0.24): masks, 45 minutes of one core.
+FIT MODEL tiny_7 USING tiny_6
+OPTIONS (epochs=20, batch_size=10, learning_rate=1e-3, warmup=0.03, time_limit=2700,
+         speed_perturbation=TRUE, noise_perturbation=TRUE, spec_augment=TRUE,
+         feature_cache=0, validation='SELECT audio, text FROM s.validation')
+AS SELECT audio, text FROM s.learned, (VALUES (1), (2), (3), (4), (5), (6)) AS again
+WHERE again.column1 <= CASE family WHEN 'people' THEN 6 WHEN 'kokoro' THEN 4 ELSE 1 END
+  AND (family <> 'hibari' OR number % 3 = 1);
+
+-- For splice.py, which tells by tiny_6 where words are.
+CREATE VIEW s.people AS
+SELECT audio, text, speaker FROM real
+WHERE split = 'train' AND length(text) < 21 * seconds
+  AND NOT (source = 'librispeech' AND rowid % 14 = 0);
+EXPORT MODEL tiny_6 TO 'aligned';
