@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql import store
-    from thanosql.speech.text import Spelling
+    from thanosql.speech.text import Normalized, Spelling
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import EvaluateOptions, PredictOptions
 
@@ -65,20 +65,21 @@ def evaluate(
     rows: Iterator[tuple[Any, Any]],
     options: EvaluateOptions,
     root: Path | None,
+    dropped: Counter[str],
 ) -> Sequence[Any]:
     """Return how the model reads rows of (audio, text).
 
     Row count, WER, the ends of its 95 % confidence interval, CER, words,
     substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
     The reference is normalized to what the model can spell, as the texts it was
-    trained on were. With on_error='null' bad rows are left out, and their number comes
-    last.
+    trained on were; what of it is not scored is counted in `dropped`. With
+    on_error='null' bad rows are left out, and their number comes last.
     """
     from thanosql.speech import metrics
 
     began = time.monotonic()
     spelling = loaded(models, model).spelling
-    references: deque[str | None] = deque()  # None of a bad row
+    references: deque[Normalized | None] = deque()  # None of a bad row
     lenient = options.on_error == "null"
 
     def recordings() -> Iterator[Any]:
@@ -101,10 +102,11 @@ def evaluate(
                 if reference is None or each.text is None:
                     left_out += 1
                     continue
-                edits = metrics.word_errors([reference], [each.text])
+                dropped.update(reference.dropped)
+                edits = metrics.word_errors([reference.text], [each.text])
                 utterances[edits.errors, edits.reference_length] += 1
                 words += edits
-                characters += metrics.character_errors([reference], [each.text])
+                characters += metrics.character_errors([reference.text], [each.text])
                 count += 1
                 audio_seconds += each.seconds
     return (
@@ -123,12 +125,12 @@ def evaluate(
 
 
 def scorer(
-    models: store.ModelStore, model: store.StoredModel
+    models: store.ModelStore, model: store.StoredModel, dropped: Counter[str]
 ) -> Callable[[int, Any, str], Sequence[Any]]:
     """Return a function that scores a transcript: row number, reference, transcript.
 
     It returns WER, CER, words, substitutions, deletions, insertions (of words),
-    characters, errors in characters.
+    characters, errors in characters; what is not scored it counts in `dropped`.
     """
     from thanosql.speech import metrics
 
@@ -136,8 +138,9 @@ def scorer(
 
     def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
         reference = _reference(spelling, row, text)
-        words = metrics.word_errors([reference], [transcript])
-        characters = metrics.character_errors([reference], [transcript])
+        dropped.update(reference.dropped)
+        words = metrics.word_errors([reference.text], [transcript])
+        characters = metrics.character_errors([reference.text], [transcript])
         return (
             words.rate,
             characters.rate,
@@ -152,7 +155,7 @@ def scorer(
     return score
 
 
-def _reference(spelling: Spelling, row: int, text: Any) -> str:
+def _reference(spelling: Spelling, row: int, text: Any) -> Normalized:
     """Return a true transcript as the model would spell it; else name the row."""
     if not isinstance(text, str):
         kind = "NULL" if text is None else type(text).__name__
@@ -161,4 +164,4 @@ def _reference(spelling: Spelling, row: int, text: Any) -> str:
             "query's WHERE"
         )
         raise errors.DataError(message)
-    return spelling.normalize(text).text
+    return spelling.normalize(text)

@@ -12,13 +12,14 @@ from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.jobs.spelling import warn_of_dropped
 from thanosql.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql.speech.checkup import Checkup
-    from thanosql.speech.examination import BadRow, Examination, Utterance
+    from thanosql.speech.examination import BadRow, Utterance
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.training import TrainingConfig
     from thanosql.statements import BuildOptions
@@ -89,7 +90,7 @@ def prepare(
         if checkup is None:
             if examined.bad:
                 raise examination.bad_rows_error(examined.bad, len(rows))
-            _warn_of_dropped(examined)
+            warn_of_dropped(examined.dropped)
         learned: Sequence[Utterance] = examined.utterances
         validation: Sequence[Utterance] = ()
         bad_held_out: Sequence[BadRow] = ()
@@ -225,15 +226,3 @@ def _stopping(
         progress(stage, done, total, **facts)
 
     return tell
-
-
-def _warn_of_dropped(examined: Examination) -> None:
-    """Tell which characters of the texts the model will never write."""
-    letters = {c: n for c, n in examined.dropped.items() if c.isalnum()}
-    if letters:
-        listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])
-        errors.warn(
-            f"the model's vocabulary cannot spell {listed}"
-            f"{' and others' if len(letters) > 10 else ''}: left out of the texts; "
-            "spell them out in the query, or start from a base that has them"
-        )
