@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, model_files, own_tables, runs
+from thanosql import bases, errors, model_files, own_tables, runs
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
@@ -92,15 +92,7 @@ class ModelStore:
         """Return the model of that name or raise `ModelNotFoundError`."""
         model = self.find(name)
         if model is None:
-            names = [row[0] for row in self._rows() if isinstance(row[0], str)]
-            hint = errors.nearest(name, names)
-            if not hint:
-                hint = (
-                    f"; stored are {', '.join(map(repr, names[:10]))}"
-                    if names
-                    else "; none is stored yet: BUILD MODEL or IMPORT MODEL makes one"
-                )
-            message = f"no model named {name!r}{hint}"
+            message = f"no model named {name!r}{self._way_to(name)}"
             raise errors.ModelNotFoundError(message)
         return model
 
@@ -191,6 +183,26 @@ class ModelStore:
             )
             raise errors.OperationalError(message)
         return model_files.read(self._connection, model, begun)
+
+    def _way_to(self, name: str) -> str:
+        """Return what helps whoever names a model that is not stored."""
+        base = bases.find(name)
+        if base is not None and base.language:
+            return (
+                f"; {name!r} is a base: GET MODEL {name} stores it as it is, "
+                "BUILD MODEL trains from it"
+            )
+        if base is not None:
+            return (
+                f"; {name!r} is a base that cannot transcribe yet: "
+                "BUILD MODEL trains from it"
+            )
+        names = [row[0] for row in self._rows() if isinstance(row[0], str)]
+        return errors.nearest(name, names) or (
+            f"; stored are {', '.join(map(repr, names[:10]))}"
+            if names
+            else "; none is stored yet: BUILD MODEL or IMPORT MODEL makes one"
+        )
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""

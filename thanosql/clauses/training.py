@@ -76,13 +76,6 @@ def build(execution: Execution, node: statements.BuildModel) -> Relation:
 def fit(execution: Execution, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
     options = execution.options(statements.FitOptions, node.options)
-    is_base = bases.find(node.model_name) is not None
-    if execution.store.find(node.model_name) is None and is_base:
-        message = (
-            f"{node.model_name!r} is a base, and FIT MODEL trains a stored model "
-            f"further; BUILD MODEL {node.name} USING {node.model_name} starts from it"
-        )
-        raise errors.ModelNotFoundError(message)
     parent = execution.store.get(node.model_name)
     # Who names one model twice means to replace it.
     in_place = node.name.casefold() == parent.name.casefold()
