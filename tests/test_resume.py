@@ -11,7 +11,8 @@ import apsw
 import pytest
 
 import thanosql
-from thanosql import jobs, store
+from thanosql import jobs
+from thanosql.clauses import training
 from thanosql.progress import Progress
 from thanosql.speech import checkpoint
 
@@ -196,7 +197,7 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
     built(calls, base)
     expected = digest(calls)
     calls.execute("DROP MODEL new")
-    monkeypatch.setattr(store, "PATIENCE", 0)
+    monkeypatch.setattr(training, "PATIENCE", 0)
     calls.apsw.set_busy_timeout(0)
     other = apsw.Connection(calls.apsw.filename)
     train = jobs.train
@@ -276,7 +277,7 @@ def test_a_write_of_others_while_training_delays_the_storing_only(
         match=r"rollback\(\), and close.* half read.*with resume=True, which stores",
     ) as caught:
         built(calls, base)
-    assert time.monotonic() - before < store.PATIENCE / 2
+    assert time.monotonic() - before < training.PATIENCE / 2
     assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
     import apsw
 
-
-PATIENCE = 60.0
-"""Seconds to wait for a lock before hours of training are given up for it."""
-
 _SCHEMA = f"""
 {runs.SCHEMA}
 CREATE TABLE IF NOT EXISTS thanosql_models (
@@ -119,17 +115,19 @@ class ModelStore:
         *,
         write_run: Callable[[apsw.Connection], int] | None = None,
         overwrite: bool = False,
+        patience: float = 0.0,
     ) -> StoredModel:
         """Store the files of `directory` as a model, in one short transaction.
 
         Within an open transaction it becomes part of that one. Until it ends, and if
         it fails, an earlier model of the name stays as it is. write_run: writes in the
-        same transaction the run that the model came from, and returns its id.
+        same transaction the run that the model came from, and returns its id. patience:
+        seconds to wait for others, beyond the connection's own timeout.
         """
         paths = model_files.listed(directory)
         digest = model_files.digest(paths)
         size = sum(path.stat().st_size for path in paths)
-        with transaction(self._connection, PATIENCE):
+        with transaction(self._connection, patience):
             self.check_new(record.name, overwrite=overwrite)
             self._connection.execute(_SCHEMA)
             self._delete(record.name)

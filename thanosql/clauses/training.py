@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizer import Recognizer
     from thanosql.store import ModelStore, StoredModel
 
+PATIENCE = 60.0
+"""Seconds to wait for a lock before hours of training are given up for it."""
+
 EPOCH_COLUMNS: tuple[Column, ...] = (
     ("epoch", "INTEGER"),
     ("steps", "INTEGER"),
@@ -174,6 +177,7 @@ class _TrainingStatement:
                         ),
                         overwrite=self.overwrite,
                         write_run=lambda connection: ledger.store(connection, best),
+                        patience=PATIENCE,
                     )
             training.discard()
         yield from ((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
