@@ -454,6 +454,11 @@ def test_what_the_vocabulary_cannot_spell_is_counted_and_reported(tone_table, ba
         ("SELECT * FROM spoken WHERE 0", thanosql.TrainingError, "no rows"),
         ("SELECT text FROM spoken", thanosql.OptionError, "no column 'audio'"),
         ("SELECT audio FROM spoken", thanosql.OptionError, "no column 'text'"),
+        (
+            "SELECT audio, length(text) AS text FROM spoken",
+            thanosql.TrainingError,
+            r"write CAST\(text AS TEXT\) AS text in it\n  row 1: text is a number, not",
+        ),
         ("SELECT * FROM spokn", thanosql.OperationalError, "no such table: spokn"),
     ],
 )

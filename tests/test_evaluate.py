@@ -153,7 +153,7 @@ def test_the_rows_of_a_run_are_kept_as_digests(trained):
             "EVALUATE USING m OPTIONS (per_row=1) AS "
             "SELECT audio, 1 AS text FROM calls",
             thanosql.DataError,
-            "row 1: the reference text is int",
+            r"row 1: the reference text is a number; write CAST\(text AS TEXT\) AS",
         ),
         (
             "EVALUATE USING m OPTIONS (per_row=1) "

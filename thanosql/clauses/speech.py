@@ -184,7 +184,7 @@ def _evaluate_rows(
 
     def scan() -> Iterator[Sequence[Any]]:
         dropped: Counter[str] = Counter()
-        score = jobs.scorer(execution.store, model, dropped)
+        score = jobs.scorer(execution.store, model, options.text_col, dropped)
         for number, (row, text, error) in enumerate(transcribed(), start=1):
             heard.noted(row[pairs.audio])
             scores: Sequence[Any] = (None,) * len(_ROW_SCORE_COLUMNS)

@@ -85,7 +85,7 @@ def evaluate(
     def recordings() -> Iterator[Any]:
         for row, (audio, text) in enumerate(rows, start=1):
             try:
-                references.append(_reference(spelling, row, text))
+                references.append(_reference(spelling, row, text, options.text_col))
             except errors.DataError:
                 if not lenient:
                     raise
@@ -125,7 +125,10 @@ def evaluate(
 
 
 def scorer(
-    models: store.ModelStore, model: store.StoredModel, dropped: Counter[str]
+    models: store.ModelStore,
+    model: store.StoredModel,
+    text_col: str,
+    dropped: Counter[str],
 ) -> Callable[[int, Any, str], Sequence[Any]]:
     """Return a function that scores a transcript: row number, reference, transcript.
 
@@ -137,7 +140,7 @@ def scorer(
     spelling = loaded(models, model).spelling
 
     def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
-        reference = _reference(spelling, row, text)
+        reference = _reference(spelling, row, text, text_col)
         dropped.update(reference.dropped)
         words = metrics.word_errors([reference.text], [transcript])
         characters = metrics.character_errors([reference.text], [transcript])
@@ -155,13 +158,14 @@ def scorer(
     return score
 
 
-def _reference(spelling: Spelling, row: int, text: Any) -> Normalized:
+def _reference(spelling: Spelling, row: int, text: Any, text_col: str) -> Normalized:
     """Return a true transcript as the model would spell it; else name the row."""
     if not isinstance(text, str):
         kind = "NULL" if text is None else type(text).__name__
-        message = (
-            f"row {row}: the reference text is {kind}; leave such rows out in the "
-            "query's WHERE"
-        )
+        way_out = "leave such rows out in the query's WHERE"
+        if isinstance(text, int | float):
+            kind = "a number"
+            way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in the query"
+        message = f"row {row}: the reference text is {kind}; {way_out}"
         raise errors.DataError(message)
     return spelling.normalize(text)

@@ -89,7 +89,9 @@ def prepare(
         examined = examination.examine(recognizer, rows, root, progress, checkup)
         if checkup is None:
             if examined.bad:
-                raise examination.bad_rows_error(examined.bad, len(rows))
+                raise examination.bad_rows_error(
+                    examined.bad, len(rows), options.text_col
+                )
             warn_of_dropped(examined.dropped)
         learned: Sequence[Utterance] = examined.utterances
         validation: Sequence[Utterance] = ()
@@ -99,7 +101,10 @@ def prepare(
             bad_held_out = checked.bad
             if checked.bad and checkup is None:
                 raise examination.bad_rows_error(
-                    checked.bad, len(held_out), "the validation query"
+                    checked.bad,
+                    len(held_out),
+                    options.text_col,
+                    "the validation query",
                 )
             validation = checked.utterances
         elif isinstance(options.validation, float) and learned:
