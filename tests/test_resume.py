@@ -99,10 +99,10 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     epochs = built(calls, base, more)
     expected = digest(calls)
     calls.execute("DROP MODEL new")
-    for after in (1, 2):
+    for after, resume in ((1, ""), (2, "resume=TRUE,")):
         broken(after)
         with pytest.raises(Broken) as caught:
-            built(calls, base, more + "resume=TRUE,")
+            built(calls, base, more + resume)
         assert "resume=True" in caught.value.__notes__[0]
         whole.undo()
     resumed = built(calls, base, more + "resume=TRUE,")
@@ -143,7 +143,8 @@ def test_a_time_limit_that_is_over_at_once_leaves_one_step(calls, base, broken, 
 
 
 def test_resume_begins_at_the_start_where_there_is_nothing_to_go_on_with(calls, base):
-    assert len(built(calls, base, "resume=TRUE,")) == 4
+    with pytest.warns(thanosql.Warning, match="nothing to resume for 'new': it is tr"):
+        assert len(built(calls, base, "resume=TRUE,")) == 4
     assert not folder(calls).exists()
 
 
