@@ -258,6 +258,21 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
         ("DROP MODEL m", thanosql.StatementSyntaxError, "yields no rows"),
         ("SELECT * FROM spoken; SELECT 1", thanosql.OperationalError, 'near ";"'),
         ("DELETE FROM spoken", thanosql.OperationalError, "syntax error"),
+        (
+            "SELECT * FROM nope",
+            thanosql.OperationalError,
+            "in the validation query: no such table: nope",
+        ),
+        (
+            "SELECT audio FROM spoken",
+            thanosql.OptionError,
+            "the validation query has no column 'text' for text_col; it has audio",
+        ),
+        (
+            "SELECT text FROM spoken",
+            thanosql.OptionError,
+            "the validation query has no column 'audio' for audio_col",
+        ),
     ],
 )
 def test_validation_takes_one_query(tone_table, base, query, error, message):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from thanosql.execution import Execution
+    from thanosql.source import Source
     from thanosql.speech.checkup import Checkup
     from thanosql.speech.recognizer import Recognizer
     from thanosql.store import ModelStore, StoredModel
@@ -116,8 +117,11 @@ class _TrainingStatement:
         source = execution.source(self.node.query, for_effect=True)
         pairs, held_out = Pairs(source, options), None
         if isinstance(options.validation, str):
-            query = _validation_query(options.validation)
-            held_out = Pairs(execution.source(query, for_effect=True), options)
+            held_out = Pairs(
+                _validation_source(execution, options.validation),
+                options,
+                "the validation query",
+            )
         if options.check_only:
             return Relation(_FINDING_COLUMNS, lambda: self._findings(pairs, held_out))
         epochs: list[Sequence[Any]] = []
@@ -370,6 +374,15 @@ class _NotedRows:
         for audio, text in pairs:
             self._digests.append((runs.digest(audio), runs.digest(text)))
             yield audio, text
+
+
+def _validation_source(execution: Execution, text: str) -> Source:
+    """Return the validation rows, by a query that is all of a statement of its own."""
+    try:
+        return execution.source(_validation_query(text), for_effect=True)
+    except (errors.OperationalError, errors.StatementSyntaxError) as error:
+        error.args = (f"in the validation query: {error}",)
+        raise
 
 
 def _validation_query(text: str) -> statements.Query:
