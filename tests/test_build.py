@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import threading
+import time
 import warnings
 
 import apsw
@@ -13,6 +14,7 @@ from tones import LETTERS, tones
 
 import thanosql
 from thanosql import store
+from thanosql.clauses import training
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
 
@@ -256,6 +258,21 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
         ("DROP MODEL m", thanosql.StatementSyntaxError, "yields no rows"),
         ("SELECT * FROM spoken; SELECT 1", thanosql.OperationalError, 'near ";"'),
         ("DELETE FROM spoken", thanosql.OperationalError, "syntax error"),
+        (
+            "SELECT * FROM nope",
+            thanosql.OperationalError,
+            "in the validation query: no such table: nope",
+        ),
+        (
+            "SELECT audio FROM spoken",
+            thanosql.OptionError,
+            "the validation query has no column 'text' for text_col; it has audio",
+        ),
+        (
+            "SELECT text FROM spoken",
+            thanosql.OptionError,
+            "the validation query has no column 'audio' for audio_col",
+        ),
     ],
 )
 def test_validation_takes_one_query(tone_table, base, query, error, message):
@@ -283,6 +300,23 @@ def test_a_comment_behind_the_validation_query_is_no_statement(tone_table, base)
         assert build(tone_table, base, validation=query, check_only=True)
 
 
+TRAIN = (
+    "BUILD MODEL n USING m OPTIONS (epochs=1, validation=0) "
+    "AS SELECT ? AS audio, 'abc' AS text"
+)
+
+
+def when_told(connection, sql, do):
+    """Have `do` called once, as the connection comes to a statement."""
+
+    def told(facts):
+        if facts["sql"] == sql:
+            connection.apsw.trace_v2(0, None)
+            do()
+
+    connection.apsw.trace_v2(apsw.SQLITE_TRACE_STMT, told)
+
+
 def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path, base):
     path = tmp_path / "x.db"
     con = thanosql.connect(path, timeout=0)
@@ -294,8 +328,8 @@ def test_a_database_that_is_busy_when_the_model_is_stored_is_waited_for(tmp_path
         with pytest.raises(thanosql.OperationalError, match="locked"):
             con.execute("DROP MODEL m")
         committing = threading.Timer(0.5, other.commit)
-        committing.start()
-        con.execute("IMPORT MODEL n FROM ?", (str(base),))
+        when_told(con, "BEGIN IMMEDIATE", committing.start)
+        con.execute(TRAIN, (tones("abc"),))
         committing.join()
     assert len(con.execute("LIST MODELS").fetchall()) == 2
     con.close()
@@ -315,26 +349,35 @@ def beside_a_reader(tmp_path, base):
         yield con, reading
 
 
-def test_a_reader_is_waited_for_when_the_model_is_stored(beside_a_reader, base):
+def test_a_reader_is_waited_for_when_the_model_is_stored(beside_a_reader):
     con, reading = beside_a_reader
     closing = threading.Timer(0.5, reading.close)
-    closing.start()
-    con.execute("IMPORT MODEL n FROM ?", (str(base),))
+    when_told(con, "COMMIT", closing.start)
+    con.execute(TRAIN, (tones("abc"),))
     closing.join()
     assert len(con.execute("LIST MODELS").fetchall()) == 2
 
 
-def test_waiting_for_a_reader_can_be_interrupted(beside_a_reader, base):
+@pytest.mark.parametrize(
+    "statement", ["IMPORT MODEL n FROM '{base}'", "GET MODEL TinyEn"]
+)
+def test_what_is_stored_as_it_is_waits_no_longer_than_the_connection(
+    beside_a_reader, base, statement
+):
+    con, _ = beside_a_reader
+    before = time.monotonic()
+    with pytest.raises(thanosql.OperationalError, match="locked"):
+        con.execute(statement.format(base=base))
+    assert time.monotonic() - before < training.PATIENCE / 2
+    assert len(con.execute("LIST MODELS").fetchall()) == 1
+
+
+def test_waiting_for_a_reader_can_be_interrupted(beside_a_reader):
     con, _ = beside_a_reader
     interrupting = threading.Timer(0.2, _thread.interrupt_main)
-
-    def at_commit(told):
-        if told["sql"] == "COMMIT" and interrupting.ident is None:
-            interrupting.start()
-
-    con.apsw.trace_v2(apsw.SQLITE_TRACE_STMT, at_commit)
+    when_told(con, "COMMIT", interrupting.start)
     with pytest.raises(KeyboardInterrupt):
-        con.execute("IMPORT MODEL n FROM ?", (str(base),))
+        con.execute(TRAIN, (tones("abc"),))
     assert not con.in_transaction
     assert len(con.execute("LIST MODELS").fetchall()) == 1
 
@@ -426,6 +469,11 @@ def test_what_the_vocabulary_cannot_spell_is_counted_and_reported(tone_table, ba
         ("SELECT * FROM spoken WHERE 0", thanosql.TrainingError, "no rows"),
         ("SELECT text FROM spoken", thanosql.OptionError, "no column 'audio'"),
         ("SELECT audio FROM spoken", thanosql.OptionError, "no column 'text'"),
+        (
+            "SELECT audio, length(text) AS text FROM spoken",
+            thanosql.TrainingError,
+            r"write CAST\(text AS TEXT\) AS text in it\n  row 1: text is a number, not",
+        ),
         ("SELECT * FROM spokn", thanosql.OperationalError, "no such table: spokn"),
     ],
 )

@@ -385,6 +385,16 @@ def transformers_model(directory):
             "no model named 'em'; did you mean 'm'",
         ),
         (
+            "PREDICT USING TinyEn AS SELECT * FROM calls",
+            thanosql.ModelNotFoundError,
+            "'TinyEn' is a base: GET MODEL TinyEn stores it as it is, BUILD MODEL",
+        ),
+        (
+            "DESCRIBE MODEL XLSRBase",
+            thanosql.ModelNotFoundError,
+            "'XLSRBase' is a base that cannot transcribe yet: BUILD MODEL trains from",
+        ),
+        (
             "PREDICT USING m OPTIONS (bacth_size=2) AS SELECT * FROM calls",
             thanosql.OptionError,
             "did you mean 'batch_size'",

@@ -282,6 +282,22 @@ def test_a_folder_without_audio_and_a_broken_file_are_errors(connection, clips):
     assert everything(connection) == []
 
 
+def test_all_broken_files_of_a_folder_are_named_at_once(connection, clips):
+    for number in range(12):
+        (clips / f"a{number:02}.wav").write_text("this is only a note")
+    with pytest.raises(thanosql.AudioError) as caught:
+        connection.execute("COPY t FROM 'clips'")
+    head, *lines, rest = str(caught.value).splitlines()
+    assert head == (
+        "12 of 15 recordings in the folder 'clips' cannot be read; move or delete them"
+    )
+    assert [line.split("'")[1] for line in lines] == [
+        f"clips/a{number:02}.wav" for number in range(10)
+    ]
+    assert rest == "  and 2 more"
+    assert everything(connection) == []
+
+
 # Tables that are there already
 
 

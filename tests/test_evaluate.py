@@ -100,6 +100,21 @@ def test_recordings_that_were_trained_on_are_announced(trained):
         trained.execute("EVALUATE USING m AS SELECT * FROM calls")
 
 
+def test_what_of_the_references_is_not_scored_is_announced_once(calls):
+    calls.execute("UPDATE calls SET text = '12 ' || text || ' 7' WHERE id < 4")
+    calls.execute("UPDATE calls SET text = '12!' WHERE id = 4")
+    calls.commit()
+    announced = r"cannot spell '1' \(4\), '2' \(4\), '7' \(3\): left out of the texts"
+    statements = (
+        "EVALUATE USING m AS SELECT * FROM calls",
+        f"SELECT count(*) FROM calls CROSS JOIN ({PER_ROW})",
+    )
+    for sql in statements:
+        with pytest.warns(thanosql.Warning, match=announced) as warned:
+            calls.execute(sql).fetchall()
+        assert [warning.filename for warning in warned] == [__file__]
+
+
 def test_a_fitted_model_was_trained_on_what_its_parents_were(trained):
     trained.execute("INSERT INTO calls VALUES (20, ?, 'cab')", (tones("cab", seed=20),))
     trained.commit()
@@ -138,7 +153,7 @@ def test_the_rows_of_a_run_are_kept_as_digests(trained):
             "EVALUATE USING m OPTIONS (per_row=1) AS "
             "SELECT audio, 1 AS text FROM calls",
             thanosql.DataError,
-            "row 1: the reference text is int",
+            r"row 1: the reference text is a number; write CAST\(text AS TEXT\) AS",
         ),
         (
             "EVALUATE USING m OPTIONS (per_row=1) "

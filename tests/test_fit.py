@@ -85,8 +85,8 @@ def test_a_fit_that_is_rolled_back_leaves_the_model_it_was(calls):
         ("FIT MODEL n USING mm", "no model named 'mm'; did you mean 'm'"),
         (
             "FIT MODEL n USING wav2vec2en",
-            "'wav2vec2en' is a base, and FIT MODEL trains a stored model further; "
-            "BUILD MODEL n USING wav2vec2en starts from it",
+            "'wav2vec2en' is a base: GET MODEL wav2vec2en stores it as it is, "
+            "BUILD MODEL trains from it",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, model_files, own_tables, runs
+from thanosql import bases, errors, model_files, own_tables, runs
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import apsw
-
-
-PATIENCE = 60.0
-"""Seconds to wait for a lock before hours of training are given up for it."""
 
 _SCHEMA = f"""
 {runs.SCHEMA}
@@ -92,15 +88,7 @@ class ModelStore:
         """Return the model of that name or raise `ModelNotFoundError`."""
         model = self.find(name)
         if model is None:
-            names = [row[0] for row in self._rows() if isinstance(row[0], str)]
-            hint = errors.nearest(name, names)
-            if not hint:
-                hint = (
-                    f"; stored are {', '.join(map(repr, names[:10]))}"
-                    if names
-                    else "; none is stored yet: BUILD MODEL or IMPORT MODEL makes one"
-                )
-            message = f"no model named {name!r}{hint}"
+            message = f"no model named {name!r}{self._way_to(name)}"
             raise errors.ModelNotFoundError(message)
         return model
 
@@ -127,17 +115,19 @@ class ModelStore:
         *,
         write_run: Callable[[apsw.Connection], int] | None = None,
         overwrite: bool = False,
+        patience: float = 0.0,
     ) -> StoredModel:
         """Store the files of `directory` as a model, in one short transaction.
 
         Within an open transaction it becomes part of that one. Until it ends, and if
         it fails, an earlier model of the name stays as it is. write_run: writes in the
-        same transaction the run that the model came from, and returns its id.
+        same transaction the run that the model came from, and returns its id. patience:
+        seconds to wait for others, beyond the connection's own timeout.
         """
         paths = model_files.listed(directory)
         digest = model_files.digest(paths)
         size = sum(path.stat().st_size for path in paths)
-        with transaction(self._connection, PATIENCE):
+        with transaction(self._connection, patience):
             self.check_new(record.name, overwrite=overwrite)
             self._connection.execute(_SCHEMA)
             self._delete(record.name)
@@ -191,6 +181,26 @@ class ModelStore:
             )
             raise errors.OperationalError(message)
         return model_files.read(self._connection, model, begun)
+
+    def _way_to(self, name: str) -> str:
+        """Return what helps whoever names a model that is not stored."""
+        base = bases.find(name)
+        if base is not None and base.language:
+            return (
+                f"; {name!r} is a base: GET MODEL {name} stores it as it is, "
+                "BUILD MODEL trains from it"
+            )
+        if base is not None:
+            return (
+                f"; {name!r} is a base that cannot transcribe yet: "
+                "BUILD MODEL trains from it"
+            )
+        names = [row[0] for row in self._rows() if isinstance(row[0], str)]
+        return errors.nearest(name, names) or (
+            f"; stored are {', '.join(map(repr, names[:10]))}"
+            if names
+            else "; none is stored yet: BUILD MODEL or IMPORT MODEL makes one"
+        )
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""

@@ -137,7 +137,8 @@ def opened(
     """Return the training of that identity, in a folder that no other process uses.
 
     resume: with what an earlier one left there; it is an OperationalError if that is
-    another's, or still at work. Else what was left of that model name is removed.
+    another's, or still at work, and a warning if there is none. Else what was left of
+    that model name is removed.
     """
     training: Training | None = None
     for folder in _folders(where):
@@ -175,6 +176,11 @@ def opened(
         (folder / _OUTCOME).unlink(missing_ok=True)
         training = earlier
     if training is None:
+        if resume:
+            errors.warn(
+                f"nothing to resume for {identity.model!r}: "
+                "it is trained from the start"
+            )
         training = _new(where, identity)
     try:
         yield training

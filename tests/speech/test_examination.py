@@ -62,7 +62,7 @@ def test_every_bad_row_is_returned_with_its_reason(recognizer, tmp_path):
         9: "text is NULL",
         10: "text is empty",
         11: "can spell nothing of '!\\?'",
-        12: "text is int",
+        12: "text is a number",
         13: "text too long for its audio",
     }
     assert sorted(bad) == sorted(reasons)
@@ -123,14 +123,14 @@ def test_progress_is_told_to_the_last_row(recognizer):
 
 def test_the_error_lists_the_first_ten_bad_rows_and_counts_the_rest():
     bad = [BadRow(row, "text is NULL") for row in range(3, 28, 2)]
-    error = bad_rows_error(bad, 50)
+    error = bad_rows_error(bad, 50, "text")
     assert isinstance(error, TrainingError)
     lines = str(error).splitlines()
     assert lines[0].startswith("13 of 50 rows of the query cannot be used")
     assert lines[1] == "  row 3: text is NULL"
     assert lines[-1] == "  and 3 more"
     assert len(lines) == 12
-    assert "more" not in str(bad_rows_error(bad[:10], 50))
+    assert "more" not in str(bad_rows_error(bad[:10], 50, "text"))
 
 
 @pytest.mark.parametrize(("share", "held"), [(0, 0), (0.1, 2), (0.001, 1), (1, 19)])

@@ -116,12 +116,17 @@ def save_model(
     *,
     overwrite: bool,
     write_run: Callable[[apsw.Connection], int] | None = None,
+    patience: float = 0.0,
 ) -> store.StoredModel:
-    """Store a recognizer; write_run: as `ModelStore.save` takes it."""
+    """Store a recognizer; write_run, patience: as `ModelStore.save` takes them."""
     with tempfile.TemporaryDirectory(prefix="thanosql-") as directory:
         recognizer.save(Path(directory))
         return execution.store.save(
-            record, Path(directory), write_run=write_run, overwrite=overwrite
+            record,
+            Path(directory),
+            write_run=write_run,
+            overwrite=overwrite,
+            patience=patience,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from thanosql.relation import Column, Relation
 from thanosql.source import KeptTexts, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from thanosql.execution import Execution
     from thanosql.store import StoredModel
@@ -157,12 +157,13 @@ def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:
     def scan() -> Iterator[Sequence[Any]]:
         if not scores:
             rows = ((heard.noted(audio), text) for audio, text in pairs)
+            dropped: Counter[str] = Counter()
             scores.append(
                 jobs.evaluate(
-                    execution.store, model, rows, options, execution.audio_root
+                    execution.store, model, rows, options, execution.audio_root, dropped
                 )
             )
-            heard.warn()
+            heard.warn(dropped)
         return iter(scores)
 
     left_out = (("left_out", "INTEGER"),) if _error_column(options) else ()
@@ -182,7 +183,8 @@ def _evaluate_rows(
     transcribed = _transcribed(execution, model, source, pairs.audio, options)
 
     def scan() -> Iterator[Sequence[Any]]:
-        score = jobs.scorer(execution.store, model)
+        dropped: Counter[str] = Counter()
+        score = jobs.scorer(execution.store, model, options.text_col, dropped)
         for number, (row, text, error) in enumerate(transcribed(), start=1):
             heard.noted(row[pairs.audio])
             scores: Sequence[Any] = (None,) * len(_ROW_SCORE_COLUMNS)
@@ -194,14 +196,17 @@ def _evaluate_rows(
                         raise
                     error = str(bad)
             yield (*row, text, *scores, *((error,) if _error_column(options) else ()))
-        heard.warn()
+        heard.warn(dropped)
 
     columns = (*source.columns, (options.result_col, "TEXT"), *added)
     return Relation(columns, scan)
 
 
 class _Heard:
-    """Counts the recordings that are scored and were trained on, to warn of them."""
+    """Counts the recordings that are scored and were trained on.
+
+    At the end it warns of them, and of what of the references is not scored.
+    """
 
     def __init__(self, execution: Execution, model: StoredModel) -> None:
         self._was_trained_on = runs.trained_on(execution.database, model.run_id)
@@ -215,14 +220,17 @@ class _Heard:
             self._trained += self._was_trained_on(audio)
         return audio
 
-    def warn(self) -> None:
-        """Warn, once, if there were any."""
-        if self._trained and not self._warned:
+    def warn(self, dropped: Mapping[str, int]) -> None:
+        """Warn, once a statement, if there were any."""
+        if self._warned:
+            return
+        self._warned = True
+        if self._trained:
             errors.warn(
                 f"{self._trained} of the {self._rows} recordings scored were trained "
                 "on, so the error rates say little about new ones; score others"
             )
-        self._warned = True
+        jobs.warn_of_dropped(dropped)
 
 
 def print_audio(execution: Execution, node: statements.PrintAudio) -> Relation:

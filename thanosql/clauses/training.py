@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from thanosql.execution import Execution
+    from thanosql.source import Source
     from thanosql.speech.checkup import Checkup
     from thanosql.speech.recognizer import Recognizer
     from thanosql.store import ModelStore, StoredModel
+
+PATIENCE = 60.0
+"""Seconds to wait for a lock before hours of training are given up for it."""
 
 EPOCH_COLUMNS: tuple[Column, ...] = (
     ("epoch", "INTEGER"),
@@ -76,13 +80,6 @@ def build(execution: Execution, node: statements.BuildModel) -> Relation:
 def fit(execution: Execution, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
     options = execution.options(statements.FitOptions, node.options)
-    is_base = bases.find(node.model_name) is not None
-    if execution.store.find(node.model_name) is None and is_base:
-        message = (
-            f"{node.model_name!r} is a base, and FIT MODEL trains a stored model "
-            f"further; BUILD MODEL {node.name} USING {node.model_name} starts from it"
-        )
-        raise errors.ModelNotFoundError(message)
     parent = execution.store.get(node.model_name)
     # Who names one model twice means to replace it.
     in_place = node.name.casefold() == parent.name.casefold()
@@ -120,8 +117,11 @@ class _TrainingStatement:
         source = execution.source(self.node.query, for_effect=True)
         pairs, held_out = Pairs(source, options), None
         if isinstance(options.validation, str):
-            query = _validation_query(options.validation)
-            held_out = Pairs(execution.source(query, for_effect=True), options)
+            held_out = Pairs(
+                _validation_source(execution, options.validation),
+                options,
+                "the validation query",
+            )
         if options.check_only:
             return Relation(_FINDING_COLUMNS, lambda: self._findings(pairs, held_out))
         epochs: list[Sequence[Any]] = []
@@ -181,6 +181,7 @@ class _TrainingStatement:
                         ),
                         overwrite=self.overwrite,
                         write_run=lambda connection: ledger.store(connection, best),
+                        patience=PATIENCE,
                     )
             training.discard()
         yield from ((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
@@ -373,6 +374,15 @@ class _NotedRows:
         for audio, text in pairs:
             self._digests.append((runs.digest(audio), runs.digest(text)))
             yield audio, text
+
+
+def _validation_source(execution: Execution, text: str) -> Source:
+    """Return the validation rows, by a query that is all of a statement of its own."""
+    try:
+        return execution.source(_validation_query(text), for_effect=True)
+    except (errors.OperationalError, errors.StatementSyntaxError) as error:
+        error.args = (f"in the validation query: {error}",)
+        raise
 
 
 def _validation_query(text: str) -> statements.Query:

@@ -6,6 +6,7 @@ Rows and options in, a trained model, transcripts or scores out. Nothing here kn
 from thanosql.jobs.listening import evaluate, scorer, transcribe
 from thanosql.jobs.loading import import_base, open_base, open_stored
 from thanosql.jobs.recordings import inspect, inspect_folder, open_recording
+from thanosql.jobs.spelling import warn_of_dropped
 from thanosql.jobs.training import (
     Material,
     checkpointed_epochs,
@@ -24,6 +25,7 @@ __all__ = [
     "transcribe",
     "evaluate",
     "scorer",
+    "warn_of_dropped",
     # rows to a trained model
     "Material",
     "prepare",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql import store
-    from thanosql.speech.text import Spelling
+    from thanosql.speech.text import Normalized, Spelling
     from thanosql.speech.transcription import Transcription
     from thanosql.statements import EvaluateOptions, PredictOptions
 
@@ -65,26 +65,27 @@ def evaluate(
     rows: Iterator[tuple[Any, Any]],
     options: EvaluateOptions,
     root: Path | None,
+    dropped: Counter[str],
 ) -> Sequence[Any]:
     """Return how the model reads rows of (audio, text).
 
     Row count, WER, the ends of its 95 % confidence interval, CER, words,
     substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
     The reference is normalized to what the model can spell, as the texts it was
-    trained on were. With on_error='null' bad rows are left out, and their number comes
-    last.
+    trained on were; what of it is not scored is counted in `dropped`. With
+    on_error='null' bad rows are left out, and their number comes last.
     """
     from thanosql.speech import metrics
 
     began = time.monotonic()
     spelling = loaded(models, model).spelling
-    references: deque[str | None] = deque()  # None of a bad row
+    references: deque[Normalized | None] = deque()  # None of a bad row
     lenient = options.on_error == "null"
 
     def recordings() -> Iterator[Any]:
         for row, (audio, text) in enumerate(rows, start=1):
             try:
-                references.append(_reference(spelling, row, text))
+                references.append(_reference(spelling, row, text, options.text_col))
             except errors.DataError:
                 if not lenient:
                     raise
@@ -101,10 +102,11 @@ def evaluate(
                 if reference is None or each.text is None:
                     left_out += 1
                     continue
-                edits = metrics.word_errors([reference], [each.text])
+                dropped.update(reference.dropped)
+                edits = metrics.word_errors([reference.text], [each.text])
                 utterances[edits.errors, edits.reference_length] += 1
                 words += edits
-                characters += metrics.character_errors([reference], [each.text])
+                characters += metrics.character_errors([reference.text], [each.text])
                 count += 1
                 audio_seconds += each.seconds
     return (
@@ -123,21 +125,25 @@ def evaluate(
 
 
 def scorer(
-    models: store.ModelStore, model: store.StoredModel
+    models: store.ModelStore,
+    model: store.StoredModel,
+    text_col: str,
+    dropped: Counter[str],
 ) -> Callable[[int, Any, str], Sequence[Any]]:
     """Return a function that scores a transcript: row number, reference, transcript.
 
     It returns WER, CER, words, substitutions, deletions, insertions (of words),
-    characters, errors in characters.
+    characters, errors in characters; what is not scored it counts in `dropped`.
     """
     from thanosql.speech import metrics
 
     spelling = loaded(models, model).spelling
 
     def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
-        reference = _reference(spelling, row, text)
-        words = metrics.word_errors([reference], [transcript])
-        characters = metrics.character_errors([reference], [transcript])
+        reference = _reference(spelling, row, text, text_col)
+        dropped.update(reference.dropped)
+        words = metrics.word_errors([reference.text], [transcript])
+        characters = metrics.character_errors([reference.text], [transcript])
         return (
             words.rate,
             characters.rate,
@@ -152,13 +158,14 @@ def scorer(
     return score
 
 
-def _reference(spelling: Spelling, row: int, text: Any) -> str:
+def _reference(spelling: Spelling, row: int, text: Any, text_col: str) -> Normalized:
     """Return a true transcript as the model would spell it; else name the row."""
     if not isinstance(text, str):
         kind = "NULL" if text is None else type(text).__name__
-        message = (
-            f"row {row}: the reference text is {kind}; leave such rows out in the "
-            "query's WHERE"
-        )
+        way_out = "leave such rows out in the query's WHERE"
+        if isinstance(text, int | float):
+            kind = "a number"
+            way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in the query"
+        message = f"row {row}: the reference text is {kind}; {way_out}"
         raise errors.DataError(message)
-    return spelling.normalize(text).text
+    return spelling.normalize(text)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recordings import Recording
 
+_LISTED = 10  # bad files that an error shows
+
 
 def open_recording(path: str, root: Path | None) -> IO[bytes]:
     """Return the file that an audio value names, open; AudioError if it must not be."""
@@ -31,7 +33,7 @@ def inspect(path: Path) -> Recording:
 def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
     """Yield every audio file below a folder, by name, and what its header says.
 
-    Raises AudioError for the first that cannot be read.
+    Raises AudioError at the end if any cannot be read, with the first of those.
     """
     from thanosql.speech import recordings
 
@@ -48,7 +50,23 @@ def inspect_folder(folder: Path) -> Iterator[tuple[Path, Recording]]:
         known = ", ".join(sorted(recordings.SUFFIXES))
         message = f"no audio in the folder {str(folder)!r}: no file ends in {known}"
         raise errors.DataError(message)
+    bad: list[str] = []
     with Progress() as progress:
         for done, path in enumerate(paths, start=1):
             progress("inspect", done, len(paths))
-            yield path, recordings.inspect(path)
+            try:
+                found = recordings.inspect(path)
+            except errors.AudioError as error:
+                bad.append(str(error))
+            else:
+                yield path, found
+    if bad:
+        lines = bad[:_LISTED]
+        if len(bad) > _LISTED:
+            lines.append(f"and {len(bad) - _LISTED} more")
+        listed = "\n  ".join(lines)
+        message = (
+            f"{len(bad)} of {len(paths)} recordings in the folder {str(folder)!r} "
+            f"cannot be read; move or delete them\n  {listed}"
+        )
+        raise errors.AudioError(message)

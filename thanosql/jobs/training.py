@@ -12,13 +12,14 @@ from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.jobs.spelling import warn_of_dropped
 from thanosql.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql.speech.checkup import Checkup
-    from thanosql.speech.examination import BadRow, Examination, Utterance
+    from thanosql.speech.examination import BadRow, Utterance
     from thanosql.speech.recognizer import Recognizer
     from thanosql.speech.training import TrainingConfig
     from thanosql.statements import BuildOptions
@@ -88,8 +89,10 @@ def prepare(
         examined = examination.examine(recognizer, rows, root, progress, checkup)
         if checkup is None:
             if examined.bad:
-                raise examination.bad_rows_error(examined.bad, len(rows))
-            _warn_of_dropped(examined)
+                raise examination.bad_rows_error(
+                    examined.bad, len(rows), options.text_col
+                )
+            warn_of_dropped(examined.dropped)
         learned: Sequence[Utterance] = examined.utterances
         validation: Sequence[Utterance] = ()
         bad_held_out: Sequence[BadRow] = ()
@@ -98,7 +101,10 @@ def prepare(
             bad_held_out = checked.bad
             if checked.bad and checkup is None:
                 raise examination.bad_rows_error(
-                    checked.bad, len(held_out), "the validation query"
+                    checked.bad,
+                    len(held_out),
+                    options.text_col,
+                    "the validation query",
                 )
             validation = checked.utterances
         elif isinstance(options.validation, float) and learned:
@@ -225,15 +231,3 @@ def _stopping(
         progress(stage, done, total, **facts)
 
     return tell
-
-
-def _warn_of_dropped(examined: Examination) -> None:
-    """Tell which characters of the texts the model will never write."""
-    letters = {c: n for c, n in examined.dropped.items() if c.isalnum()}
-    if letters:
-        listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])
-        errors.warn(
-            f"the model's vocabulary cannot spell {listed}"
-            f"{' and others' if len(letters) > 10 else ''}: left out of the texts; "
-            "spell them out in the query, or start from a base that has them"
-        )

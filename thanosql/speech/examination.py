@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 16  # so many recordings are in memory at a time, twice
 LISTED = 10  # bad rows that an error shows
+_IS_NUMBER = "text is a number, not text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +102,22 @@ def examine(
 
 
 def bad_rows_error(
-    bad: Sequence[BadRow], row_count: int, source: str = "the query"
+    bad: Sequence[BadRow], row_count: int, text_col: str, source: str = "the query"
 ) -> TrainingError:
-    """Return the error that lists the first bad rows of `source` and counts all."""
+    """Return the error that lists the first bad rows of `source` and counts all.
+
+    text_col: the name of the texts' column in it.
+    """
     lines = [f"row {b.row}: {b.reason}" for b in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"and {len(bad) - LISTED} more")
     listed = "\n  ".join(lines)
+    way_out = "correct them, or leave them out in its WHERE"
+    if all(b.reason == _IS_NUMBER for b in bad):
+        way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in it"
     message = (
-        f"{len(bad)} of {row_count} rows of {source} cannot be used; correct them, or "
-        f"leave them out in its WHERE\n  {listed}"
+        f"{len(bad)} of {row_count} rows of {source} cannot be used; {way_out}"
+        f"\n  {listed}"
     )
     return TrainingError(message)
 
@@ -138,6 +145,8 @@ def _targets(
     """Return the ids of a row's text, or why there are none; count what it drops."""
     if text is None:
         return (), "text is NULL"
+    if isinstance(text, int | float):
+        return (), _IS_NUMBER
     if not isinstance(text, str):
         return (), f"text is {type(text).__name__}, not text"
     if not text.strip():
