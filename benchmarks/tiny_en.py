@@ -67,7 +67,7 @@ def main() -> None:
             "digits": built(connection, DIGITS, _digits("train"), _digits("test")),
         }
         for minutes, epochs in FEWER.items():
-            found[f"digits, {minutes} minutes"] = built(
+            found[f"digits, {_said(minutes)}"] = built(
                 connection, epochs, _few_digits(minutes), _digits("test")
             )
         speakers = ("george", "jackson", "lucas", "nicolas", "yweweler")
@@ -151,11 +151,15 @@ def further(
     for minutes, count in epochs.items():
         train = f"SELECT audio, text FROM kind WHERE before < {min(60 * minutes, last)}"
         options = ", batch_size=4, validation=0"
-        found[f"{name}, {minutes} minutes"] = built(
+        found[f"{name}, {_said(minutes)}"] = built(
             connection, count, train, test, options
         )
     connection.execute("DROP TABLE kind")
     return found
+
+
+def _said(minutes: int) -> str:
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def _digest() -> str:
