@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.relation import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,12 +79,8 @@ def _besides(connection: apsw.Connection, *, to_write: bool) -> Iterator[str]:
         elif kind == "trigger" and to_write:
             yield f"table {table!r} has a trigger, {name!r}"
         elif kind == "index" and sql is not None and to_write:
-            columns = connection.execute(f"PRAGMA main.index_xinfo({_quoted(name)})")
+            columns = connection.execute(f"PRAGMA main.index_xinfo({quoted(name)})")
             computed = any(place == _EXPRESSION for _, place, *_ in columns)
             where = re.search(r"\bwhere\b", sql, re.IGNORECASE)
             if computed or (where and sql.split() != _UNDER_WAY_AS_STORED):
                 yield f"table {table!r} has an index that computes, {name!r}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thanosql import bases, errors, model_files, own_tables, runs
+from thanosql.relation import quoted
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
@@ -278,8 +279,7 @@ def _model(row: Sequence[Any]) -> StoredModel:
     except (ValueError, RecursionError) as error:
         way_out = "delete it, and what thanosql_files has of its id"
         if isinstance(name, str):
-            escaped = name.replace('"', '""')
-            way_out = f'DROP MODEL "{escaped}" removes it'
+            way_out = f"DROP MODEL {quoted(name)} removes it"
         message = (
             f"the row of model {name!r:.100} in thanosql_models is damaged: {error}; "
             f"{way_out}"
