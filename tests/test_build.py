@@ -374,7 +374,8 @@ def test_what_is_stored_as_it_is_waits_no_longer_than_the_connection(
 
 def test_waiting_for_a_reader_can_be_interrupted(beside_a_reader):
     con, _ = beside_a_reader
-    interrupting = threading.Timer(0.2, _thread.interrupt_main)
+    # Well after the callback that starts it, which would swallow it.
+    interrupting = threading.Timer(1, _thread.interrupt_main)
     when_told(con, "COMMIT", interrupting.start)
     with pytest.raises(KeyboardInterrupt):
         con.execute(TRAIN, (tones("abc"),))
