@@ -189,8 +189,10 @@ class Ledger:
                     own_tables.check(connection, to_write=True)
                     self._put(connection, status, reason)
                 self._written = len(self._epochs)
-        except apsw.Error:  # somebody else writes, or the disk is full
-            return False  # the training goes on
+        except (apsw.Error, errors.DatabaseError):
+            # Somebody else writes, the disk is full, our tables have got a trigger: the
+            # training goes on, and storing it says what is wrong.
+            return False
         finally:
             self._written_at = time.monotonic()
         self._is_known = True

@@ -10,6 +10,7 @@ import pytest
 from damage import content
 
 import thanosql
+from thanosql import runs
 
 PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 
@@ -342,6 +343,19 @@ def test_what_the_file_would_run_is_refused_before_anything_is_written(
             connection.execute(statement)
     assert content(connection) == before
     assert called == []
+
+
+def test_a_trigger_that_comes_while_a_model_trains_does_not_end_the_training(crafted):
+    connection = crafted(
+        "CREATE TRIGGER t AFTER INSERT ON thanosql_runs BEGIN SELECT 1; END"
+    )
+    run = runs.Run("0" * 32, "n", "m", "SELECT 1", {}, "cpu", 1, 0, 1.0, {})
+    ledger = runs.Ledger(run, connection.apsw.filename)
+    query = "SELECT status FROM thanosql_runs"
+    assert connection.execute(query).fetchall() == []
+    crafted("DROP TRIGGER t")
+    ledger.end("failed", "for the test")
+    assert connection.execute(query).fetchall() == [("failed",)]
 
 
 def test_models_can_be_read_where_the_file_has_triggers(crafted):
