@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
-from thanosql.relation import quoted
+from thanosql.statements import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thanosql.statements import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -58,11 +60,6 @@ def unambiguous(columns: Sequence[Column]) -> tuple[Column, ...]:
         seen.add(candidate.casefold())
         distinct.append((candidate, declared))
     return tuple(distinct)
-
-
-def quoted(name: str) -> str:
-    """Return `name` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def definition(column: Column) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thanosql import bases, errors, model_files, own_tables, runs
-from thanosql.relation import quoted
+from thanosql.statements import quoted
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:

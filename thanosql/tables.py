@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from thanosql import errors
-from thanosql.relation import Column, Relation, definition, quoted
+from thanosql.relation import Column, Relation, definition
+from thanosql.statements import quoted
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:

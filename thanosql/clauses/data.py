@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from thanosql import datasets, errors, jobs, sample, statements, tables, tabular
 from thanosql.datasets import download
 from thanosql.progress import Progress
-from thanosql.relation import Column, Relation, quoted
+from thanosql.relation import Column, Relation
 from thanosql.source import KeptRows
+from thanosql.statements import quoted
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import apsw
 
 from thanosql import errors
 from thanosql import statements as speech
-from thanosql.relation import quoted
+from thanosql.statements import quoted
 from thanosql.statements.grammar import STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
 

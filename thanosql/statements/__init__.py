@@ -42,11 +42,13 @@ from thanosql.statements.options import (
     bind,
 )
 from thanosql.statements.parser import parse
+from thanosql.statements.tokens import quoted
 
 __all__ = [
     # text to nodes
     "parse",
     "meant",
+    "quoted",
     "Query",
     "Clause",
     "Parameter",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thanosql.errors import NotSupportedError, ProgrammingError
+from thanosql.statements.tokens import quoted
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 Part = tuple[str, int, int]
@@ -132,9 +133,8 @@ class Query:
         for glue, at, end in self.parts:
             yield glue, at, at
             while clause is not None and at <= clause.start < end:
-                quoted = name.replace('"', '""')
                 yield self.sql[at : clause.start], at, clause.start
-                yield f'SELECT * FROM "{quoted}"', clause.start, clause.start
+                yield f"SELECT * FROM {quoted(name)}", clause.start, clause.start
                 at = clause.end
                 clause, name = next(replaced, (None, ""))
             yield self.sql[at:end], at, end

@@ -87,6 +87,11 @@ class Token(NamedTuple):
             return float(self.text)
 
 
+def quoted(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def tokenize(sql: str) -> tuple[Token, ...]:
     """Return the tokens of `sql`, without white space and comments."""
     return tuple(
