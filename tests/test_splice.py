@@ -1,8 +1,11 @@
 """Recordings cut between words for TinyEn: what is written is what is to be heard."""
 
+from io import BytesIO
+
 import apsw
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,7 +102,11 @@ def test_a_table_is_filled_up_to_the_hours_and_is_the_same_in_two_goes(
     assert filled(tmp_path / "twice.db", "0.005", "0.01") == once
     seconds = sum(row[4] for row in once)
     assert 36 <= seconds < 36 + 16
+    rates = [soundfile.info(BytesIO(row[1])).samplerate for row in once]
+    assert len(set(rates)) > 1
+    slow, fast = splice.TAPE
+    assert all(slow * SAMPLE_RATE <= rate <= fast * SAMPLE_RATE for rate in rates)
     for _, audio, text, speaker, length in once:
-        assert len(load(audio, None)) == round(length * SAMPLE_RATE)
+        assert len(load(audio, None)) == pytest.approx(length * SAMPLE_RATE, abs=1)
         assert set(text.split()) <= set(TEXT.split())
         assert speaker in {"voice 3", "voice 4"}

@@ -5,9 +5,10 @@
 A model that has heard a person say eight hundred sentences knows the sentences by heart
 before it knows the person. Here each person says others: runs of words of their own,
 cut where it is quiet, in an order drawn at random (after Lam et al. 2021, "On-the-fly
-aligned data augmentation for sequence-to-sequence ASR", who mix people). Where words
-are comes from a model, exported, that reads the recordings about right: the most
-likely way through its logits that spells the transcript.
+aligned data augmentation for sequence-to-sequence ASR", who mix people), on a tape that
+runs slower or faster. Where words are comes from a model, exported, that reads the
+recordings about right: the most likely way through its logits that spells the
+transcript.
 
 Fills a table `spliced` beside the view `people` (audio, text, speaker) of recipe.sql.
 """
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizer import Recognizer
 
 SEED = 9
-QUIET = 0.1  # of a recording's root mean square: cut where it is below
+QUIET = 0.2  # of a recording's root mean square: cut where it is below
 SURE = 0.3  # mean probability of a word's letters, below which it is not used
 LOUDNESS = 0.07  # root mean square of what is put together
 LONGEST = 6  # words in a row that stay together, about
 SECONDS = (2.5, 10.0)  # of what is put together, from and to
+TAPE = (0.85, 1.18)  # how much faster it plays: pitch and vocal tract of somebody else
 _WINDOW = SAMPLE_RATE // 50  # samples over which it is told how quiet it is
 _FADE = SAMPLE_RATE // 100  # samples
 _TABLE = """
@@ -180,8 +182,10 @@ def rows(
         waveform, text, speaker = spliced(people, number)
         audio = BytesIO()
         quieter = waveform / max(1.0, float(np.abs(waveform).max()) / 0.99)
-        soundfile.write(audio, quieter, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        yield number, audio.getvalue(), text, speaker, len(waveform) / SAMPLE_RATE
+        tape = np.random.default_rng((SEED, number, 1)).uniform(*TAPE)
+        rate = round(SAMPLE_RATE * tape / 40) * 40
+        soundfile.write(audio, quieter, rate, format="FLAC", subtype="PCM_16")
+        yield number, audio.getvalue(), text, speaker, len(waveform) / rate
         number += 1
 
 
