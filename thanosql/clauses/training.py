@@ -233,7 +233,7 @@ class _TrainingStatement:
             base=parent.base if parent is not None and of_parent else self.origin,
             query=self.node.query.source,
             options=statements.as_dict(self.options),
-            device=str(material.recognizer.device),
+            device=material.device,
             utterances=len(material.learned),
             validation_utterances=len(material.held_out),
             audio_seconds=material.seconds,
