@@ -145,12 +145,14 @@ def estimated_seconds(
     forwards only, for a third of it. The recognizer is of no use after this. None
     where there are no three steps.
     """
-    from thanosql.speech import training
+    from thanosql.speech import precision, training
 
     steps: list[tuple[float, float]] = []
 
     def tell(stage: str, done: float, total: float, **facts: float) -> None:
         if stage == "train":
+            # A step ends, for Python, when a GPU has been told of it.
+            precision.wait_for(material.recognizer.device)
             steps.append((time.monotonic(), facts["audio_seconds"]))
 
     config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)

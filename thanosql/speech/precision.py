@@ -85,6 +85,12 @@ def within_memory(recordings: int) -> Iterator[None]:
         raise OperationalError(message) from error
 
 
+def wait_for(device: torch.device) -> None:
+    """Return once a GPU has computed what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a CPU tensor on the device; pinned, so that nothing waits for a GPU."""
     if device.type == "cuda":
