@@ -10,6 +10,7 @@ import warnings
 
 import apsw
 import pytest
+import torch
 from tones import LETTERS, tones
 
 import thanosql
@@ -278,6 +279,23 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
 def test_validation_takes_one_query(tone_table, base, query, error, message):
     with pytest.raises(error, match=message):
         build(tone_table, base, validation=query)
+
+
+def test_a_device_that_is_not_there_is_told_before_the_rows_are_looked_at(
+    tone_table, base
+):
+    tone_table.execute("INSERT INTO spoken (audio, text) VALUES (x'00', 'a')")
+    tone_table.commit()
+    with pytest.raises(thanosql.OptionError, match="device='cuda:99'"):
+        build(tone_table, base, device="cuda:99")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_tells_on_which_gpu_it_was(tone_table, base):
+    build(tone_table, base, device="cuda:0")
+    devices = tone_table.execute("SELECT device FROM thanosql_runs").fetchall()
+    assert devices == [("cuda:0",)]
 
 
 @pytest.mark.parametrize("check_only", [True, False])

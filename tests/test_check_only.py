@@ -1,6 +1,7 @@
 """BUILD MODEL with check_only: what it would meet, told without training."""
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +62,12 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_trained(mixed, base):
     assert ("same recording", 15, "as row 14") in found
     assert mixed.total_changes == before
     assert mixed.execute("SELECT * FROM (LIST MODELS)").fetchall()[0][0] == "m"
+
+
+def test_the_estimate_counts_what_a_gpu_has_still_to_do(calls, base, monkeypatch):
+    monkeypatch.setattr("thanosql.speech.precision.wait_for", lambda _: time.sleep(0.5))
+    estimated = {name: value for name, _, value in findings(calls, base, ", epochs=1")}
+    assert estimated["estimated seconds of training"] > 1
 
 
 def test_a_check_is_a_query_like_any_other(mixed, base):

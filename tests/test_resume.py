@@ -12,6 +12,7 @@ import pytest
 
 import thanosql
 from thanosql import jobs
+from thanosql import runs as ledgers
 from thanosql.clauses import training
 from thanosql.progress import Progress
 from thanosql.speech import checkpoint
@@ -218,7 +219,7 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
     def untrained(*arguments):
         epochs = list(train(*arguments))
         assert len(epochs) == 4
-        return iter(epochs)
+        yield from epochs
 
     monkeypatch.setattr(jobs, "train", untrained)
     monkeypatch.setattr(
@@ -383,6 +384,29 @@ def test_an_interrupt_from_the_keyboard_tells_how_to_go_on(calls, base, broken, 
     (note,) = caught.value.__notes__
     assert "after epoch 2: run the statement again with resume=True" in note
     assert runs(calls) == [("interrupted", 2)]
+
+
+def test_an_interrupt_between_two_epochs_waits_for_the_checkpoint(
+    calls, base, monkeypatch
+):
+    write, add = checkpoint.save_file, ledgers.Ledger.add
+
+    def slowly(*arguments, **named):
+        time.sleep(0.5)
+        write(*arguments, **named)
+
+    def interrupted(ledger, epoch):
+        add(ledger, epoch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", slowly)
+    monkeypatch.setattr(ledgers.Ledger, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        built(calls, base)
+    (note,) = caught.value.__notes__
+    assert "after epoch 1: run the statement again with resume=True" in note
+    names = {thread.name.partition("_")[0] for thread in threading.enumerate()}
+    assert "thanosql-checkpoint" not in names
 
 
 def test_a_failed_run_says_why(calls, base, broken):

@@ -26,7 +26,7 @@ from thanosql import errors, own_tables, trainings
 from thanosql.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 LIVE_EVERY = 1.0
 """Seconds between two writings of epochs: a commit waits for the disk."""
@@ -35,26 +35,6 @@ _PATIENCE = 0.1
 """Seconds that the training waits for a lock, so that others can read of it."""
 
 _ID = "[0-9a-f]{32}"
-
-_FACTS = {
-    "run_id": "r.id",
-    "parent": "r.parent",
-    "parent_sha256": "r.parent_sha256",
-    "parent_run_id": "r.parent_run_id",
-    "device": "r.device",
-    "utterances": "r.utterances",
-    "validation_utterances": "r.validation_utterances",
-    "audio_seconds": "r.audio_seconds",
-    "dropped": "r.dropped",
-    "started_at": "r.started_at",
-    "training_seconds": "r.seconds",
-    "kept_epoch": "e.epoch",
-    "steps": "e.steps",
-    "train_loss": "e.train_loss",
-    "validation_loss": "e.validation_loss",
-    "cer": "e.cer",
-}
-"What DESCRIBE tells of a model's training, and where it stands."
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS thanosql_runs (
@@ -359,62 +339,3 @@ def digest(value: Any) -> bytes:
     """Return what stands for a value of a row (a path, a BLOB, a text): 16 bytes."""
     content = value if isinstance(value, bytes) else repr(value).encode()
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def facts(connection: apsw.Connection, run_id: int | None) -> list[tuple[str, Any]]:
-    """Return a training as (name, value); nothing for None: the model was imported."""
-    if run_id is None:
-        return []
-    own_tables.check(connection)
-    rows = connection.execute(
-        f"""
-        SELECT {", ".join(_FACTS.values())}
-        FROM main.thanosql_runs AS r
-        JOIN main.thanosql_epochs AS e ON e.run_id = r.id AND e.kept
-        WHERE r.id = ?
-        """,
-        (run_id,),
-    ).fetchall()
-    return [fact for row in rows for fact in zip(_FACTS, row, strict=True)]
-
-
-def trained_on(
-    connection: apsw.Connection, run_id: int | None
-) -> Callable[[Any], bool]:
-    """Return a function that says whether a model was trained on an audio value.
-
-    `run_id` is the training that made the model; those it went on from count too.
-    """
-    if run_id is None:
-        return lambda _value: False
-    own_tables.check(connection)
-    ids: str = connection.execute(
-        """
-        WITH RECURSIVE run (id) AS (
-          SELECT ?
-          UNION
-          SELECT r.parent_run_id
-          FROM run JOIN main.thanosql_runs AS r USING (id)
-          WHERE r.parent_run_id IS NOT NULL
-        )
-        SELECT json_group_array(id) FROM run
-        """,
-        (run_id,),
-    ).get
-
-    def is_among(value: Any) -> bool:
-        return bool(
-            connection.execute(
-                """
-                SELECT EXISTS (
-                  SELECT 1
-                  FROM json_each(?) AS run
-                  CROSS JOIN main.thanosql_rows AS r ON r.run_id = run.value
-                  WHERE r.audio = ? AND NOT r.validation
-                )
-                """,
-                (ids, digest(value)),
-            ).get
-        )
-
-    return is_among

@@ -80,6 +80,15 @@ def test_a_training_in_four_goes_ends_as_in_one(tmp_path, model):
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "bf16")])
+def test_a_training_goes_on_where_auto_means_another_precision(tmp_path, precisions):
+    rows = spoken(8)
+    for precision in precisions:
+        recognizer = parakeet(tmp_path)
+        _, results = trained(recognizer, rows, tmp_path, 2, precision=precision)
+    assert [epoch for epoch, *_ in results] == [1, 2, 3, 4]
+
+
 def test_a_state_that_is_still_written_is_not_the_one_that_is_found(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(State({"model.x": torch.ones(3)}, facts(1)), {})

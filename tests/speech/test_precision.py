@@ -88,6 +88,15 @@ def test_a_batch_beyond_memory_is_answered_with_the_way_out(allocate):
         allocate(10**15)
 
 
+def test_memory_is_told_to_be_short_on_windows_too():
+    reason = "data. DefaultCPUAllocator: not enough memory: you tried to allocate 9"
+    with (
+        pytest.raises(OperationalError, match="smaller batch_size"),
+        precision.within_memory(16),
+    ):
+        raise RuntimeError(reason)
+
+
 def test_other_errors_of_torch_stay_what_they_are():
     with pytest.raises(RuntimeError, match="shape"), precision.within_memory(16):
         torch.ones(2) @ torch.ones(3, 3)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_forward import CONFIGS, build, inputs
+from torch._subclasses import FakeTensorMode
 from toys import config, one_thread, parakeet, spoken  # noqa: F401
 
 from thanosql.errors import OptionError
 from thanosql.speech import precision, quantization
 from thanosql.speech.examination import examine
 from thanosql.speech.forward import forward
+from thanosql.speech.positions import keep_transform
 from thanosql.speech.progress import silent
 from thanosql.speech.quantization import Int8Linear, quantized
 from thanosql.speech.training import train
@@ -106,6 +110,14 @@ def test_int8_is_for_inference_on_a_cpu():
     assert precision.resolve("cpu", "int8", inference=True).precision == "int8"
     with pytest.raises(OptionError, match="'auto', 'fp32', 'bf16' or 'fp16'"):
         precision.resolve("cpu", "int8")
+
+
+def test_positions_are_prepared_of_a_model_that_is_on_a_gpu():
+    with FakeTensorMode(), torch.no_grad():  # a GPU of which only the shapes are there
+        conv = torch.nn.Conv1d(32, 32, 8, groups=2, device="cuda")
+        embedding = SimpleNamespace(conv=conv)
+        keep_transform(embedding)
+    assert embedding.transformed.device.type == "cpu"
 
 
 @pytest.mark.gpu

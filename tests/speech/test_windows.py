@@ -196,6 +196,11 @@ def test_a_recording_that_fits_is_heard_whole(reader):
     assert exact[0].frames == slice(0, None)
 
 
+def test_windows_of_any_length_are_never_too_long(reader):
+    audio = [recording("abcd")]
+    assert texts(reader, audio, chunk_seconds=1e308) == texts(reader, audio)
+
+
 def test_windows_too_small_for_the_model_are_refused(reader):
     with pytest.raises(OptionError, match=r"chunk_seconds=0.1 .* 0.64 is the least"):
         texts(reader, [recording("ab")], chunk_seconds=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thanosql import bases, datasets, errors, runs, statements, tables
+from thanosql import bases, datasets, errors, history, statements, tables
 from thanosql.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.datasets import download
 from thanosql.relation import Column, Relation
@@ -53,7 +53,7 @@ def _describe_model(execution: Execution, name: str) -> list[Fact]:
         for (column, _), value in zip(SUMMARY_COLUMNS, summary(model), strict=True)
     ]
     facts += [("sha256", model.sha256), ("query", model.query)]
-    facts += runs.facts(execution.database, model.run_id)
+    facts += history.facts(execution.database, model.run_id)
     facts += [
         (f"option {option}", value) for option, value in (model.options or {}).items()
     ]

@@ -7,7 +7,7 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, jobs, runs, statements
+from thanosql import errors, history, jobs, runs, statements
 from thanosql.clauses.columns import Pairs, audio_column
 from thanosql.relation import Column, Relation
 from thanosql.source import KeptTexts, Source
@@ -209,7 +209,7 @@ class _Heard:
     """
 
     def __init__(self, execution: Execution, model: StoredModel) -> None:
-        self._was_trained_on = runs.trained_on(execution.database, model.run_id)
+        self._was_trained_on = history.trained_on(execution.database, model.run_id)
         self._rows = self._trained = 0
         self._warned = False
 

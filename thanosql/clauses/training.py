@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,14 +158,15 @@ class _TrainingStatement:
             # Without a folder there is no lock that says whether it is still alive.
             live = training.folder is not None and not is_ours_alone
             ledger = runs.Ledger(run, database if live else "")
-            with _accounted(execution, training, ledger):
-                trained = jobs.train(
-                    material,
-                    self.options,
-                    execution.audio_root,
-                    training.folder,
-                    execution.interrupted,
-                )
+            trained = jobs.train(
+                material,
+                self.options,
+                execution.audio_root,
+                training.folder,
+                execution.interrupted,
+            )
+            # Its checkpoint is whole before what is kept is told and unlocked.
+            with _accounted(execution, training, ledger), closing(trained):
                 epochs = list(_noted(ledger, trained))
                 best = max(number for number, *_, is_best in epochs if is_best)
                 with _storing(training):
@@ -233,7 +234,7 @@ class _TrainingStatement:
             base=parent.base if parent is not None and of_parent else self.origin,
             query=self.node.query.source,
             options=statements.as_dict(self.options),
-            device=str(material.recognizer.device),
+            device=material.device,
             utterances=len(material.learned),
             validation_utterances=len(material.held_out),
             audio_seconds=material.seconds,

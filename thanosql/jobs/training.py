@@ -36,6 +36,8 @@ class Material:
     rows: Rows
     validation_rows: Rows
     "Those that `held_out` belong to."
+    device: str
+    "What the options mean here: where it will be trained."
     learned: Sequence[Utterance]
     held_out: Sequence[Utterance]
     dropped: Mapping[str, int]
@@ -76,10 +78,13 @@ def prepare(
     """
     from thanosql.speech import examination
     from thanosql.speech.conditions import seeded
+    from thanosql.speech.precision import resolve
 
     if not rows:
         message = "the query gives no rows to train on"
         raise errors.TrainingError(message)
+    # First of all, since hours of recordings may have to be looked at.
+    device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_base(
             lambda: (text for _, text in rows if isinstance(text, str))
@@ -115,6 +120,7 @@ def prepare(
         recognizer,
         rows,
         rows if held_out is None else held_out,
+        str(device),
         learned,
         validation,
         dict(examined.dropped),
@@ -139,12 +145,14 @@ def estimated_seconds(
     forwards only, for a third of it. The recognizer is of no use after this. None
     where there are no three steps.
     """
-    from thanosql.speech import training
+    from thanosql.speech import precision, training
 
     steps: list[tuple[float, float]] = []
 
     def tell(stage: str, done: float, total: float, **facts: float) -> None:
         if stage == "train":
+            # A step ends, for Python, when a GPU has been told of it.
+            precision.wait_for(material.recognizer.device)
             steps.append((time.monotonic(), facts["audio_seconds"]))
 
     config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)

@@ -130,7 +130,8 @@ class Loop:
                 moments.setdefault(int(number), {})[key] = tensor
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self._scaler.load_state_dict(facts["scaler"])
+        if facts["scaler"]:  # empty where it was idle, on a device of another precision
+            self._scaler.load_state_dict(facts["scaler"])
         self._log.restore(facts["log"])
         self.epoch, self.step = facts["epoch"], facts["step"]
         self.learning_rate = facts["learning_rate"]

@@ -51,10 +51,11 @@ def positions(embedding: Module, hidden: Tensor, counts: Sequence[int]) -> Tenso
 
 
 def keep_transform(embedding: Module) -> None:
-    """Have `positions` transform no kernel again, for as long as it does not change."""
+    """Have `positions` on a CPU transform no kernel again; it must not change."""
     if hasattr(embedding, "conv"):
         conv = embedding.conv
-        embedding.transformed = _transform(conv.weight, conv.groups)
+        # From where a PREDICT on a GPU may have left it.
+        embedding.transformed = _transform(conv.weight.cpu(), conv.groups)
 
 
 def _convolution(embedding: Module, hidden: Tensor) -> Callable[[Tensor], Tensor]:

@@ -73,9 +73,10 @@ def within_memory(recordings: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On a CPU torch raises a RuntimeError like any other.
+        # On a CPU torch raises a RuntimeError like any other, in words that are not the
+        # same on Windows.
         out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not out_of_memory and "can't allocate memory" not in str(error):
+        if not out_of_memory and "DefaultCPUAllocator: " not in str(error):
             raise
         message = (
             f"a batch of {recordings} takes more memory than there is; set a smaller "
@@ -83,6 +84,12 @@ def within_memory(recordings: int) -> Iterator[None]:
             "gradient_checkpointing=True"
         )
         raise OperationalError(message) from error
+
+
+def wait_for(device: torch.device) -> None:
+    """Return once a GPU has computed what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

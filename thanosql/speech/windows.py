@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thanosql.errors import OptionError
-from thanosql.speech.audio import SAMPLE_RATE
+from thanosql.speech.audio import LONGEST, SAMPLE_RATE
 from thanosql.speech.forward import output_length
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def layout(recognizer: Recognizer, chunk_seconds: float) -> Layout:
             f"{1000 * stride / SAMPLE_RATE:.0f} ms at a time; {least:g} is the least"
         )
         raise OptionError(message)
-    length = int(chunk_seconds * SAMPLE_RATE)
+    length = int(min(chunk_seconds, LONGEST) * SAMPLE_RATE)
     context = int(min(CONTEXT_SECONDS * SAMPLE_RATE, length * _CONTEXT_SHARE))
     context = max(1, context // group) * group
     step = (length - 2 * context) // group * group
