@@ -111,6 +111,8 @@ def column_names(
             reason = f"two columns are named {text!r}; rename one (case does not count)"
             fail(where, line, reason)
         seen[text.casefold()] = text
+    if not seen:
+        fail(where, line, "no column, and a table has one or more")
     return tuple(seen.values())
 
 
