@@ -133,6 +133,25 @@ def test_a_cancelled_query_stops_and_the_connection_goes_on():
     assert run(work) == [(1,)]
 
 
+def test_a_cancelled_task_that_waits_its_turn_leaves_the_others_statement_alone():
+    async def work():
+        con = await aio.connect(":memory:")
+        counting = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+            "WHERE i < 1000000) SELECT count(*) FROM n"
+        )
+        first = asyncio.create_task(con.execute(counting))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(con.execute("SELECT 1"), 0.01)
+        try:
+            return await (await first).fetchall()
+        finally:
+            await con.close()
+
+    assert run(work) == [(1000000,)]
+
+
 def test_an_abandoned_cursor_is_closed_in_its_thread(path):
     async def work():
         con = await aio.connect(path)

@@ -446,6 +446,18 @@ def test_a_parquet_file_that_is_damaged_behind_its_head_is_said_to_be(
     assert everything(connection) == []
 
 
+def test_columns_that_only_differ_in_letters_beyond_ascii_are_two(connection):
+    connection.execute("COPY t FROM ?", (pd.DataFrame({"ä": [1], "Ä": [2]}),))
+    frame = pd.DataFrame({"Ä": [4], "ä": [3]})
+    connection.execute("COPY t OPTIONS (if_exists='append') FROM ?", (frame,))
+    assert connection.execute("SELECT ä, Ä FROM t").fetchall() == [(1, 2), (3, 4)]
+
+
+def test_a_dataframe_without_columns_is_told_to_have_none(connection):
+    with pytest.raises(thanosql.DataError, match="the DataFrame: no column"):
+        connection.execute("COPY t FROM ?", (pd.DataFrame(),))
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.xlsx"])
 def test_a_file_that_is_not_what_its_name_says_is_an_error(connection, folder, name):
     Path(name).write_text("a,b\n1,2\n")
@@ -466,6 +478,11 @@ def test_a_file_that_is_not_what_its_name_says_is_an_error(connection, folder, n
             "COPY t OPTIONS (encoding='utf9') FROM 'a.csv'",
             thanosql.OptionError,
             "no text encoding 'utf9'",
+        ),
+        (
+            "COPY t OPTIONS (encoding='base64') FROM 'a.csv'",
+            thanosql.OptionError,
+            "no text encoding 'base64'",
         ),
         (
             "COPY t OPTIONS (if_exist='fail') FROM 'a.csv'",

@@ -28,6 +28,18 @@ def test_tables_are_listed_without_our_own(calls):
     )
 
 
+def test_a_view_of_a_table_that_is_gone_hides_no_other_table(calls):
+    calls.execute("CREATE TABLE gone (a)")
+    calls.execute("CREATE VIEW broken AS SELECT a FROM gone")
+    calls.execute("DROP TABLE gone")
+    assert calls.execute("LIST TABLES").fetchall() == [
+        ("broken", "view", None, None),
+        ("calls", "table", 8, "id, audio, text"),
+    ]
+    with pytest.raises(thanosql.OperationalError, match=r"no such table: main\.gone"):
+        calls.execute("DESCRIBE TABLE broken")
+
+
 def test_a_table_is_described_a_row_a_column(calls):
     assert calls.execute("DESCRIBE TABLE Calls").fetchall() == [
         ("id", "INTEGER", 0, 1),

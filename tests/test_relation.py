@@ -85,7 +85,7 @@ def test_a_type_that_sqlite_would_read_as_a_hidden_column_is_left_out(database):
 
 
 def test_repeated_names_become_distinct_as_in_sqlite(database):
-    sql = "SELECT 1 AS a, 2 AS A, 3 AS b, 4 AS a"
+    sql = "SELECT 1 AS a, 2 AS A, 3 AS b, 4 AS a, 5 AS ä, 6 AS Ä, 7 AS ß, 8 AS SS"
     database.execute(f"CREATE TABLE t AS {sql}")
     theirs = [row[1] for row in database.execute("PRAGMA table_info(t)")]
     given = [(name, None) for name, _ in database.execute(sql).get_description()]

@@ -13,6 +13,8 @@ and raises, is what the method of the same name of `thanosql.Connection` does.
 
 from __future__ import annotations
 
+from _thread import allocate_lock
+
 import apsw
 
 from thanosql import connection as blocking
@@ -66,32 +68,43 @@ class Connection:
         self._opened = opened
         self._closed = False
         self._abandoned: list[BlockingCursor] = []
+        self._running: object = None  # the call that is in the worker now
+        self._switching = allocate_lock()  # it does not end while it is interrupted
 
     async def run(
         self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Call a function in the connection's thread and return what it returns.
 
-        When the waiting task is cancelled, what SQLite runs is interrupted; the batch
-        that is being transcribed is finished first.
+        When the waiting task is cancelled, what SQLite runs for it is interrupted; the
+        batch that is being transcribed is finished first.
         """
+
+        def bound() -> R:
+            return call(*args, **kwargs)
+
         try:
-            result: R = await self._opened.async_run(
-                self._in_worker, lambda: call(*args, **kwargs)
-            )
+            result: R = await self._opened.async_run(self._in_worker, bound)
         except apsw.Error as error:  # of the closed connection
             raise errors.from_apsw(error) from error
         except Exception:
             raise
         except BaseException:  # cancelled
-            self._opened.interrupt()
+            with self._switching:
+                if self._running is bound:  # else it waits, and APSW leaves it out
+                    self._opened.interrupt()
             raise
         return result
 
     def _in_worker(self, call: Callable[[], R]) -> R:
         while self._abandoned:
             self._abandoned.pop().close()
-        return call()
+        self._running = call
+        try:
+            return call()
+        finally:
+            with self._switching:
+                self._running = None
 
     async def cursor(self) -> Cursor:
         """Return a new cursor."""

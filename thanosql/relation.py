@@ -50,16 +50,24 @@ def unregister(connection: apsw.Connection, name: str) -> None:
 
 def unambiguous(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return the columns with ":1", ":2"... after a repeated name, as SQLite does."""
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     distinct: list[Column] = []
     for name, declared in columns:
         candidate, count = name, 0
-        while candidate.casefold() in seen:
+        while folded(candidate) in seen:
             count += 1
             candidate = f"{name}:{count}"
-        seen.add(candidate.casefold())
+        seen.add(folded(candidate))
         distinct.append((candidate, declared))
     return tuple(distinct)
+
+
+def folded(name: str) -> bytes:
+    """Return what two names of columns share that are one to SQLite.
+
+    To it only ASCII letters have a case: ä and Ä are two columns, as are ß and SS.
+    """
+    return name.encode(errors="surrogatepass").lower()
 
 
 def definition(column: Column) -> str:

@@ -11,7 +11,7 @@ from typing import Any, overload
 import apsw
 
 from thanosql import errors
-from thanosql.relation import Column, unambiguous
+from thanosql.relation import Column, folded, unambiguous
 from thanosql.routes import past_blanks
 
 
@@ -68,9 +68,9 @@ class Source:
 
     def position(self, column: str) -> int | None:
         """Return the place of the column of that name, in any case, or None."""
-        names = [name.casefold() for name, _ in self.columns]
-        folded = column.casefold()
-        return names.index(folded) if folded in names else None
+        names = [folded(name) for name, _ in self.columns]
+        wanted = folded(column)
+        return names.index(wanted) if wanted in names else None
 
     def _describe(self) -> tuple[Column, ...]:
         """Prepare the query, without running it, for its columns."""

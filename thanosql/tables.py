@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from thanosql import errors
-from thanosql.relation import Column, Relation, definition
+from thanosql.relation import Column, Relation, definition, folded
 from thanosql.statements import quoted
 from thanosql.transactions import transaction
 
@@ -117,9 +117,9 @@ def _check_columns(
     connection: apsw.Connection, name: str, wanted: tuple[Column, ...]
 ) -> None:
     known = [column for column, *_ in columns(connection, name)]
-    folded = {column.casefold() for column in known}
+    known_folded = {folded(column) for column in known}
     for column, _ in wanted:
-        if column.casefold() not in folded:
+        if folded(column) not in known_folded:
             hint = errors.nearest(column, known) or f"; it has {', '.join(known)}"
             message = f"the table {name!r} has no column {column!r}{hint}"
             raise errors.ProgrammingError(message)

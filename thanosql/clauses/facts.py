@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from thanosql import bases, datasets, errors, history, statements, tables
 from thanosql.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.datasets import download
@@ -70,8 +72,12 @@ def _tables(execution: Execution) -> Iterator[Sequence[Any]]:
     for name, kind in tables.names(execution.database):
         # To count the rows of a view is to run it, however long that takes.
         rows = tables.count(execution.database, name) if kind == "table" else None
-        names = [column for column, *_ in tables.columns(execution.database, name)]
-        yield name, kind, rows, ", ".join(names)
+        try:
+            columns = tables.columns(execution.database, name)
+        except apsw.SQLError:  # a view whose table is gone, or that never was right
+            yield name, kind, rows, None
+        else:
+            yield name, kind, rows, ", ".join(column for column, *_ in columns)
 
 
 def _describe_table(execution: Execution, name: str) -> Relation:

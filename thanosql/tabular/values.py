@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from thanosql import errors
-from thanosql.relation import Relation
+from thanosql.relation import Relation, folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,7 +98,7 @@ def column_names(
     names: Iterable[Any], where: Path | str, line: int | None
 ) -> tuple[str, ...]:
     """Return the columns' names as text, each once; else raise DataError."""
-    seen: dict[str, str] = {}
+    seen: dict[bytes, str] = {}
     for number, name in enumerate(names, start=1):
         text = "" if name is None else str(name)
         if not text.strip():
@@ -107,10 +107,12 @@ def column_names(
                 "index: to_csv(index=False))"
             )
             fail(where, line, reason)
-        if text.casefold() in seen:
+        if folded(text) in seen:
             reason = f"two columns are named {text!r}; rename one (case does not count)"
             fail(where, line, reason)
-        seen[text.casefold()] = text
+        seen[folded(text)] = text
+    if not seen:
+        fail(where, line, "no column, and a table has one or more")
     return tuple(seen.values())
 
 
