@@ -293,6 +293,13 @@ def test_a_row_is_named_by_its_number_in_later_scans_too(calls):
         ).fetchall()
 
 
+def test_a_column_without_a_name_is_called_what_was_written(calls):
+    written = f"(SELECT predicted FROM ({PREDICT} WHERE id = 1))"
+    cursor = calls.execute(f"SELECT {written}, upper({written}) AS loud, 1 + 1")
+    assert [c[0] for c in cursor.description] == [written, "loud", "1 + 1"]
+    assert len(cursor.fetchall()) == 1
+
+
 def test_an_empty_query_predicts_nothing_and_keeps_its_columns(calls):
     cursor = calls.execute(f"{PREDICT} WHERE 0")
     assert [column[0] for column in cursor.description] == ["id", "audio", "predicted"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from thanosql.connection import Connection
     from thanosql.cursor import Parameters
+    from thanosql.run import Columns
 
 _Options = TypeVar("_Options", bound=statements.Options)
 
@@ -65,6 +66,16 @@ class Execution:
         is_left = len(self._names) == len(query.clauses)
         self.sql = query.text(self._names) if is_left else ""
         self.bindings = query.bindings(parameters) if is_left else []
+
+    def as_written(self, columns: Columns) -> Columns:
+        """Return columns as SQLite would call them if it read the clauses itself.
+
+        Where a column has no AS, its name is its text.
+        """
+        return tuple(
+            (self._query.as_written(name, self._names), declared)
+            for name, declared in columns
+        )
 
     def take_effect(self) -> None:
         """Do what the clauses do to the database."""

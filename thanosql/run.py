@@ -64,6 +64,8 @@ class Run:
                 raise errors.ProgrammingError(message)
             self.must_renew = True  # else APSW insists on running the comment first
         self.columns = cursor.get_description()
+        if self.execution is not None:
+            self.columns = self.execution.as_written(self.columns)
         if cursor.is_explain:
             return True
         # Before a transaction begins, which would be held while a model trains.

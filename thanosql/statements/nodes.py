@@ -99,6 +99,12 @@ class Query:
             offset -= len(run)
         return self.end
 
+    def as_written(self, text: str, names: Sequence[str]) -> str:
+        """Return a stretch of ``text(names)`` with the clauses as they are in `sql`."""
+        for clause, name in zip(self.clauses, names, strict=False):
+            text = text.replace(_stand_in(name), self.sql[clause.start : clause.end])
+        return text
+
     def bindings(self, parameters: Parameters) -> list[Any]:
         """Return the values to bind to ``text(names)``, by SQLite's numbers there.
 
@@ -134,10 +140,15 @@ class Query:
             yield glue, at, at
             while clause is not None and at <= clause.start < end:
                 yield self.sql[at : clause.start], at, clause.start
-                yield f"SELECT * FROM {quoted(name)}", clause.start, clause.start
+                yield _stand_in(name), clause.start, clause.start
                 at = clause.end
                 clause, name = next(replaced, (None, ""))
             yield self.sql[at:end], at, end
+
+
+def _stand_in(name: str) -> str:
+    """Return what SQLite reads in place of a clause."""
+    return f"SELECT * FROM {quoted(name)}"
 
 
 @dataclass(frozen=True, slots=True)
