@@ -66,7 +66,7 @@ BASES: Mapping[str, Base] = {
         5_760_000,
         "Apache-2.0",
         "synthesized English; LibriSpeech and LJ Speech, 1.6 h",
-        wer=0.612,
+        wer=0.574,
         learning_rate=5e-4,
     ),
     # Ready to transcribe, and to be trained further
