@@ -45,7 +45,6 @@ SAID = """
     thanks please help red green blue white black morning evening today tomorrow
     monday friday january december dog cat house car happy sad true false
 """
-FAMILIES = ("hibari", "kokoro", "flite", "espeak", "unheard")  # in turn
 _TABLE = """
 CREATE TABLE IF NOT EXISTS speech (
   number INTEGER PRIMARY KEY, audio BLOB, text TEXT, voice TEXT, family TEXT,
@@ -136,7 +135,9 @@ def rows(
 ) -> Iterator[tuple[int, bytes, str, str, str, float, int]]:
     """Yield the rows of a family that `have` lacks, without end."""
     speakers = families(books)
-    for number in _numbers(family, len(texts)):
+    place = list(speakers).index(family)
+    for serial in range(len(texts)):
+        number = serial * len(speakers) + place
         if number in have:
             continue
         source = np.random.default_rng((SEED, number))
@@ -158,13 +159,6 @@ def rows(
         yield number, blob, transcript, voice, family, seconds, held_out
 
 
-def _numbers(family: str, texts: int) -> Iterable[int]:
-    """Return the numbers of a family's rows: each reads sentences of its own."""
-    if family == "vocoded":  # by far the most, from the other end
-        return range(texts - 1, -1, -1)
-    return range(FAMILIES.index(family), texts, len(FAMILIES))
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
     """Add recordings until a family of voices has as many hours as asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -182,11 +176,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
         connection.execute(_TABLE)
         known = list(
             connection.execute(
-                "SELECT number, seconds, family = ? FROM speech", [chosen.voices]
+                "SELECT number, seconds FROM speech WHERE family = ?", [chosen.voices]
             )
         )
-        hours = sum(seconds for _, seconds, of_these in known if of_these) / 3600
-        have = {number for number, _, _ in known}
+        hours = sum(seconds for _, seconds in known) / 3600
+        have = {number for number, _ in known}
         for row in rows(chosen.voices, chosen.books, texts, have):
             if hours >= chosen.hours:
                 break

@@ -204,7 +204,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         for audio, text, speaker in connection.execute(
             "SELECT audio, text, speaker FROM people"
         ):
-            people.setdefault(str(speaker), []).extend(parts(recognizer, audio, text))
+            people.setdefault(speaker, []).extend(parts(recognizer, audio, text))
         for speaker, theirs in sorted(people.items()):
             seconds = sum(len(part.waveform) for part in theirs) / SAMPLE_RATE
             print(f"{speaker}: {len(theirs)} parts, {seconds / 60:.1f} minutes")

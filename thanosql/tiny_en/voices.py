@@ -19,15 +19,11 @@ import soundfile
 import torch
 import torchaudio
 
-from thanosql.tiny_en.vocoder import opened, speak
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from thanosql.tiny_en.vocoder import Vocoder
 
 SAMPLE_RATE = 16_000
 UNHEARD = ("af_nova", "am_liam", "bf_lily", "bm_lewis")
@@ -61,7 +57,6 @@ def families(
         "flite": _any_flite,
         "espeak": _any_espeak,
         "unheard": partial(_unheard, voices),
-        "vocoded": partial(_vocoded, books),
     }
 
 
@@ -169,25 +164,7 @@ def kokoro(
     folder: `kokoro_folder`; shares: of each voice, 1 in all. A voice is a vector for
     each length of text. Phonemes are hibari's, in the accent of the first voice.
     """
-    inputs = _kokoro_inputs(text, folder, voices, shares, speed)
-    session, _ = _kokoro()
-    waveform = np.asarray(session.run(None, inputs)[0], np.float32).ravel()
-    return Spoken(waveform, 24_000, _blend(voices))
-
-
-def _blend(voices: Sequence[str]) -> str:
-    return "kokoro " + "+".join(voices)
-
-
-def _kokoro_inputs(
-    text: str,
-    folder: Path,
-    voices: Sequence[str],
-    shares: Sequence[float],
-    speed: float,
-) -> dict[str, NDArray[Any]]:
-    """Return what Kokoro's network takes."""
-    _, vocabulary = _kokoro()
+    session, vocabulary = _kokoro()
     known = _kokoro_voices(folder)
     phonemes = _g2p(voices[0][0] == "b")(text)
     ids = [vocabulary[p] for p in phonemes if p in vocabulary][:500]
@@ -195,28 +172,19 @@ def _kokoro_inputs(
         np.float32(share) * known[voice][len(ids) - 1]
         for share, voice in zip(shares, voices, strict=True)
     )
-    return {
+    inputs = {
         "tokens": np.asarray([[0, *ids, 0]], np.int64),
         "style": np.asarray(style, np.float32).reshape(1, -1),
         "speed": np.asarray([speed], np.float32),
     }
+    waveform = np.asarray(session.run(None, inputs)[0], np.float32).ravel()
+    return Spoken(waveform, 24_000, "kokoro " + "+".join(voices))
 
 
-def _any_kokoro(folder: Path, text: str, source: np.random.Generator) -> Spoken:
+def _any_kokoro(
+    folder: Path, text: str, source: np.random.Generator, voices: Sequence[str] = ()
+) -> Spoken:
     """Speak in one of the voices or, mostly, in a convex blend of three."""
-    return kokoro(text, folder, *_any_voice(folder, source))
-
-
-def _unheard(folder: Path, text: str, source: np.random.Generator) -> Spoken:
-    """Speak by a voice that no other recording holds."""
-    names = [str(source.choice(UNHEARD))]
-    return kokoro(text, folder, *_any_voice(folder, source, names))
-
-
-def _any_voice(
-    folder: Path, source: np.random.Generator, voices: Sequence[str] = ()
-) -> tuple[list[str], list[float], float]:
-    """Return voices, their shares and a speed, of `voices` or of all but `UNHEARD`."""
     names = voices or [v for v in _kokoro_voices(folder) if v not in UNHEARD]
     english = [v for v in names if v[0] in "ab"]
     others = [v for v in names if v[0] not in "ab"]
@@ -228,35 +196,12 @@ def _any_voice(
     if chosen[-1] in others:
         shares = shares * np.asarray([1, 1, 0.5], np.float32)
         shares /= shares.sum()
-    return chosen, shares.tolist(), source.uniform(0.85, 1.25)
+    return kokoro(text, folder, chosen, shares.tolist(), source.uniform(0.85, 1.25))
 
 
-def any_kokoro_inputs(
-    books: Path, text: str, source: np.random.Generator
-) -> tuple[dict[str, NDArray[Any]], str]:
-    """Return what Kokoro's network takes to speak as any speaker, and whose voice."""
-    folder = kokoro_folder(books)
-    voices, shares, speed = _any_voice(folder, source)
-    return _kokoro_inputs(text, folder, voices, shares, speed), _blend(voices)
-
-
-def _vocoded(books: Path, text: str, source: np.random.Generator) -> Spoken:
-    """Speak as Kokoro, with a vocoder of ours; every other time as somebody else."""
-    frames, vocoder = _vocoder(books)
-    inputs, voice = any_kokoro_inputs(books, text, source)
-    x, f0 = frames.run(None, inputs)
-    higher = tract = 1.0
-    if source.random() < 0.5:
-        higher = float(np.exp(source.uniform(np.log(0.8), np.log(1.25))))
-        # Formants go along with the pitch, as in `_any_hibari`.
-        tract = float(np.clip(higher**0.22 * source.normal(1.0, 0.045), 0.86, 1.14))
-    waveform = speak(vocoder, x, f0, inputs["style"], source, higher, tract)
-    return Spoken(waveform, SAMPLE_RATE, f"{voice} {higher:.2f}")
-
-
-@cache
-def _vocoder(books: Path) -> tuple[Any, Vocoder]:
-    return opened(books)
+def _unheard(folder: Path, text: str, source: np.random.Generator) -> Spoken:
+    """Speak by a voice that no other recording holds."""
+    return _any_kokoro(folder, text, source, [str(source.choice(UNHEARD))])
 
 
 @cache
