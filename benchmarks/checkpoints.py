@@ -46,7 +46,8 @@ def main() -> None:
 def small_model(rounds: int) -> dict[str, object]:
     from transformers import ParakeetCTCConfig, ParakeetEncoderConfig
 
-    from thanosql import jobs
+    from thanosql import speech
+    from thanosql.speech.progress import silent
     from thanosql.statements import BuildOptions
 
     folder = common.RECORDINGS / "digits"
@@ -72,17 +73,19 @@ def small_model(rounds: int) -> dict[str, object]:
             tempfile.TemporaryDirectory() as aside,
         ):
             ParakeetCTCConfig(encoder_config=encoder.to_dict()).save_pretrained(base)
-            material = jobs.prepare(
-                lambda texts: jobs.open_base(base, texts),
+            material = speech.prepare(
+                lambda texts: speech.open_base(base, texts),
                 rows,
                 None,
                 options,
                 None,
-                lambda: False,
+                silent,
             )
             began = time.perf_counter()
             epochs = list(
-                jobs.train(material, options, None, Path(aside) if kept else None, bool)
+                speech.train(
+                    material, options, None, Path(aside) if kept else None, silent
+                )
             )
             seconds[name].append(time.perf_counter() - began)
             losses[name] = [epoch[2] for epoch in epochs]
@@ -99,8 +102,8 @@ def large_model(seconds: int) -> dict[str, object]:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-    from thanosql.speech.checkpoint import Checkpoints, State
-    from thanosql.speech.loop import trained_state
+    from thanosql.speech.training.checkpoint import Checkpoints, State
+    from thanosql.speech.training.loop import trained_state
 
     model = Wav2Vec2ForCTC(Wav2Vec2Config(mask_time_prob=0.0))
     model.freeze_feature_encoder()

@@ -86,7 +86,7 @@ def prepare(directory: str) -> None:
     from transformers import Wav2Vec2Config
 
     import thanosql
-    from thanosql.speech.bases import open_base
+    from thanosql.speech.opening.opening import open_base
 
     torch.manual_seed(0)
     Wav2Vec2Config().save_pretrained(Path(directory, "config"))
@@ -103,13 +103,15 @@ def prepare(directory: str) -> None:
 def load(directory: str) -> dict[str, Any]:
     import apsw
 
-    from thanosql import jobs, store
-    from thanosql.speech import bases, transcription  # noqa: F401 - not measured
+    from thanosql import speech
+    from thanosql.speech import transcription
+    from thanosql.speech.opening import opening  # noqa: F401 - not measured
+    from thanosql.store import models as store
 
     def work() -> Any:
         connection = apsw.Connection(str(Path(directory, "models.db")))
         models = store.ModelStore(connection)
-        return jobs.open_stored(models, models.get("m"))
+        return speech.open_stored(models, models.get("m"))
 
     def first_text(recognizer: Any) -> str:
         clips = [str(Path(directory, "noise.wav"))]
@@ -143,7 +145,7 @@ def from_pretrained(directory: str) -> dict[str, Any]:
 def store(directory: str) -> dict[str, Any]:
     import apsw
 
-    from thanosql import store
+    from thanosql.store import models as store
 
     record = store.ModelRecord("m", "", "", 0, {})
     with tempfile.TemporaryDirectory(dir=directory) as aside:

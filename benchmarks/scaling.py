@@ -98,7 +98,7 @@ def prepare(directory: str) -> None:
     import torch
     from transformers import Wav2Vec2Config
 
-    from thanosql.speech.bases import open_base
+    from thanosql.speech.opening.opening import open_base
 
     torch.manual_seed(0)
     Wav2Vec2Config(

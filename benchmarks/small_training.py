@@ -89,9 +89,9 @@ def contestants(
     import torch
     from transformers import ParakeetCTCConfig, ParakeetForCTC
 
-    from thanosql.speech.ctc import ctc_loss
-    from thanosql.speech.forward import forward
-    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.recognizers.ctc import ctc_loss
+    from thanosql.speech.recognizers.padded import forward
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
     torch.manual_seed(0)
     features = [torch.randn(count, MELS) for count in frames]

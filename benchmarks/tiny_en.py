@@ -3,7 +3,7 @@
     python benchmarks/tiny_en.py speech.db           eight minutes on two cores
     python benchmarks/tiny_en.py speech.db --full    each speaker in turn, half an hour
 
-`speech.db` is what thanosql/tiny_en/make_speech.py made: the rows with `held_out` are
+`speech.db` is what recipes/make_speech.py made: the rows with `held_out` are
 spoken by voices that TinyEn never heard. Real recordings are those of ../shared/speech:
 of `librispeech` and `librispeech_mp3` the test rows of speakers that are not in train;
 `digits`, which is no part of what TinyEn learned from. For the table of minutes against
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import common
 
 import thanosql
-from thanosql.bases import BASES
+from thanosql.catalog.bases import BASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,8 +197,7 @@ def _make_child(connection: Any) -> None:
     """Fill the table `child`: sentences that TinyEn never learned from, so spoken."""
     import numpy as np
     import soundfile
-
-    from thanosql.tiny_en.voices import SAMPLE_RATE, hibari, trimmed
+    from recipes.voices import SAMPLE_RATE, hibari, trimmed
 
     connection.execute("CREATE TABLE child (audio BLOB, text TEXT, seconds REAL)")
     wanted = 60 * (max(FURTHER) + TESTED)

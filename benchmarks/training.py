@@ -180,7 +180,7 @@ def with_trainer(
     import torch
     import transformers
 
-    from thanosql.speech.optimization import rate_factor
+    from thanosql.speech.training.optimization import rate_factor
 
     processor = transformers.Wav2Vec2Processor.from_pretrained(base)
     model = transformers.Wav2Vec2ForCTC.from_pretrained(base)

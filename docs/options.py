@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from thanosql import statements
-from thanosql.bases import BASES
-from thanosql.datasets import DATASETS
+from thanosql.catalog.bases import BASES
+from thanosql.catalog.datasets import DATASETS
 
 DOCS = Path(__file__).parent
 PAGES = (

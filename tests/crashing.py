@@ -22,9 +22,12 @@ import torch
 torch.set_num_threads(1)  # before a fork there must be no pool of threads
 
 import thanosql  # noqa: E402
-from thanosql import source, store  # noqa: E402
-from thanosql.progress import Progress  # noqa: E402
-from thanosql.speech import bases, checkpoint, training, transcription  # noqa: E402, F401
+from thanosql.execution import source  # noqa: E402
+from thanosql.execution.progress import Progress  # noqa: E402
+from thanosql.speech import transcription  # noqa: E402, F401
+from thanosql.speech.opening import opening  # noqa: E402, F401
+from thanosql.speech.training import checkpoint, train  # noqa: E402, F401
+from thanosql.store import models as store  # noqa: E402
 
 STAGES = ("reading", "examine", "train", "validate", "checkpoint", "storing")
 BUILD = (

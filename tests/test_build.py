@@ -14,8 +14,8 @@ import torch
 from tones import LETTERS, tones
 
 import thanosql
-from thanosql import store
-from thanosql.clauses import training
+from thanosql.execution.clauses import training
+from thanosql.store import models as store
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
 
@@ -214,7 +214,7 @@ def test_no_lock_is_held_while_training(tmp_path, base):
         other.commit()
         wrote.append(True)
 
-    from thanosql.progress import Progress
+    from thanosql.execution.progress import Progress
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "__call__", lambda *_, **__: write())
@@ -237,7 +237,7 @@ def test_a_build_that_feeds_an_insert_holds_no_lock_either(tmp_path, base):
         other.execute("INSERT INTO spoken VALUES (NULL, NULL)")
         other.commit()
 
-    from thanosql.progress import Progress
+    from thanosql.execution.progress import Progress
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "__call__", write)

@@ -65,7 +65,9 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_trained(mixed, base):
 
 
 def test_the_estimate_counts_what_a_gpu_has_still_to_do(calls, base, monkeypatch):
-    monkeypatch.setattr("thanosql.speech.precision.wait_for", lambda _: time.sleep(0.5))
+    monkeypatch.setattr(
+        "thanosql.speech.recognizers.precision.wait_for", lambda _: time.sleep(0.5)
+    )
     estimated = {name: value for name, _, value in findings(calls, base, ", epochs=1")}
     assert estimated["estimated seconds of training"] > 1
 

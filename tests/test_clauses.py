@@ -551,7 +551,7 @@ def test_a_column_added_between_two_scans_does_not_pass_for_the_transcript(calls
 def test_a_model_replaced_before_it_is_read_is_not_mistaken_for_the_new_one(
     calls, base, monkeypatch
 ):
-    from thanosql.jobs import loading
+    from thanosql.speech import loading
 
     monkeypatch.setattr(loading, "_loaded", loading._LoadedModels())
     calls.execute("IMPORT MODEL n FROM ?", (str(base),))

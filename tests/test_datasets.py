@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import thanosql
-from thanosql.datasets import DATASETS
+from thanosql.catalog.datasets import DATASETS
 
 
 def sound(seconds=0.5, kind="FLAC"):

@@ -4,7 +4,7 @@ import pytest
 from tones import tones
 
 import thanosql
-from thanosql import store
+from thanosql.store import models as store
 
 FIT = "OPTIONS (epochs=1, batch_size=4, validation=0) AS SELECT * FROM calls"
 

@@ -8,7 +8,7 @@ import pytest
 _SCRIPT = """
 import os, signal, sys, threading
 import thanosql
-from thanosql.progress import Progress
+from thanosql.execution.progress import Progress
 
 statement, stage = sys.argv[2:]
 con = thanosql.connect(sys.argv[1])

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from thanosql import jobs, model_files, store
-from thanosql.jobs import loading
+from thanosql import speech
+from thanosql.speech import loading
+from thanosql.store import files as model_files
+from thanosql.store import models as store
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_model_of_many_chunks_is_read_whole(connection, base, monkeypatch):
     (chunks,) = connection.execute("SELECT count(*) FROM thanosql_files").fetchone()
     assert chunks > 10
     models = store.ModelStore(connection.apsw)
-    opened = jobs.open_stored(models, models.get("m"))
+    opened = speech.open_stored(models, models.get("m"))
     expected = load_file(Path(base, "model.safetensors"))
     found = opened.model.state_dict()
     assert expected.keys() == found.keys()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from thanosql.jobs import loading
+from thanosql.speech import loading
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*were trained on:thanosql.Warning")
 

@@ -1,8 +1,8 @@
 import apsw
 import pytest
 
-from thanosql.relation import Relation, register, unambiguous, unregister
-from thanosql.source import KeptRows, KeptTexts, Source
+from thanosql.execution.relation import Relation, register, unambiguous, unregister
+from thanosql.execution.source import KeptRows, KeptTexts, Source
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import apsw
 import pytest
 
 import thanosql
-from thanosql import jobs
-from thanosql import runs as ledgers
-from thanosql.clauses import training
-from thanosql.progress import Progress
-from thanosql.speech import checkpoint
+from thanosql import speech
+from thanosql.execution.clauses import training
+from thanosql.execution.progress import Progress
+from thanosql.speech.training import checkpoint
+from thanosql.store import runs as ledgers
 
 BUILD = (
     "BUILD MODEL new USING '{base}' "
@@ -30,8 +30,8 @@ class Broken(Exception):
 
 @pytest.fixture
 def broken(monkeypatch):
-    """Return a function: what `jobs.train` is told to raise after so many epochs."""
-    train = jobs.train
+    """Return a function: what `speech.train` is told to raise after so many epochs."""
+    train = speech.train
 
     def breaking(after, error=Broken):
         def broken_off(*arguments):
@@ -40,7 +40,7 @@ def broken(monkeypatch):
                 if number == after:
                     raise error
 
-        monkeypatch.setattr(jobs, "train", broken_off)
+        monkeypatch.setattr(speech, "train", broken_off)
 
     return breaking
 
@@ -138,7 +138,9 @@ def test_a_time_limit_that_is_over_at_once_leaves_one_step(calls, base, broken, 
     with pytest.raises(Broken):
         built(calls, base, "time_limit=1e-9,")
     whole.undo()
-    whole.setattr("thanosql.speech.loop.Loop.score", lambda *_: pytest.fail("again"))
+    whole.setattr(
+        "thanosql.speech.training.loop.Loop.score", lambda *_: pytest.fail("again")
+    )
     ((epoch, steps, *_, kept),) = built(calls, base, "time_limit=1e-9, resume=TRUE,")
     assert (epoch, steps, kept) == (1, 1, 1)
 
@@ -202,13 +204,13 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
     monkeypatch.setattr(training, "PATIENCE", 0)
     calls.apsw.set_busy_timeout(0)
     other = apsw.Connection(calls.apsw.filename)
-    train = jobs.train
+    train = speech.train
 
     def locked_at_the_end(*arguments):
         yield from train(*arguments)
         other.execute("BEGIN IMMEDIATE")
 
-    monkeypatch.setattr(jobs, "train", locked_at_the_end)
+    monkeypatch.setattr(speech, "train", locked_at_the_end)
     with pytest.raises(thanosql.OperationalError, match="resume=True, which stores it"):
         built(calls, base)
     other.execute("ROLLBACK")
@@ -221,9 +223,10 @@ def test_a_trained_model_that_cannot_be_stored_is_kept(calls, base, monkeypatch)
         assert len(epochs) == 4
         yield from epochs
 
-    monkeypatch.setattr(jobs, "train", untrained)
+    monkeypatch.setattr(speech, "train", untrained)
     monkeypatch.setattr(
-        "thanosql.speech.loop.Loop.run_epoch", lambda _: pytest.fail("trained again")
+        "thanosql.speech.training.loop.Loop.run_epoch",
+        lambda _: pytest.fail("trained again"),
     )
     built(calls, base, "resume=TRUE,")
     assert digest(calls) == expected
@@ -252,7 +255,7 @@ def test_what_reads_an_outdated_snapshot_is_told_before_training(
     with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
         other.execute("CREATE TABLE t (a)")
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "train", lambda *_: pytest.fail("trained in vain"))
+        patch.setattr(speech, "train", lambda *_: pytest.fail("trained in vain"))
         with pytest.raises(thanosql.OperationalError, match="half read"):
             built(calls, base)
     cursor.close()
@@ -265,14 +268,14 @@ def test_a_write_of_others_while_training_delays_the_storing_only(
 ):
     cursor = half_read(calls)
     calls.autocommit = autocommit
-    train = jobs.train
+    train = speech.train
 
     def with_a_write(*arguments):
         yield from train(*arguments)
         with contextlib.closing(apsw.Connection(calls.apsw.filename)) as other:
             other.execute("CREATE TABLE t (a)")
 
-    monkeypatch.setattr(jobs, "train", with_a_write)
+    monkeypatch.setattr(speech, "train", with_a_write)
     before = time.monotonic()
     with pytest.raises(
         thanosql.OperationalError,
@@ -281,9 +284,10 @@ def test_a_write_of_others_while_training_delays_the_storing_only(
         built(calls, base)
     assert time.monotonic() - before < training.PATIENCE / 2
     assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
-    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(speech, "train", train)
     monkeypatch.setattr(
-        "thanosql.speech.loop.Loop.run_epoch", lambda _: pytest.fail("trained again")
+        "thanosql.speech.training.loop.Loop.run_epoch",
+        lambda _: pytest.fail("trained again"),
     )
     with pytest.raises(thanosql.OperationalError, match=r"rollback\(\), and close"):
         built(calls, base, "resume=TRUE,")
@@ -309,7 +313,7 @@ def test_a_full_temporary_folder_keeps_the_trained_model(calls, base, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("thanosql.speech.recognizer.Recognizer.save", full)
+    monkeypatch.setattr("thanosql.speech.recognizers.recognizer.Recognizer.save", full)
     with pytest.raises(thanosql.OperationalError, match=r"No space left.*resume=True"):
         built(calls, base)
     monkeypatch.undo()
@@ -349,9 +353,9 @@ def test_a_damaged_checkpoint_is_said_to_be_one(calls, base, broken, whole):
 
 
 def test_a_run_is_read_by_another_connection_while_it_trains(calls, base, monkeypatch):
-    monkeypatch.setattr("thanosql.runs.LIVE_EVERY", 0)
+    monkeypatch.setattr("thanosql.store.runs.LIVE_EVERY", 0)
     seen = []
-    train = jobs.train
+    train = speech.train
 
     def looking(*arguments):
         for epoch in train(*arguments):
@@ -362,7 +366,7 @@ def test_a_run_is_read_by_another_connection_while_it_trains(calls, base, monkey
             assert rows == 8
             yield epoch
 
-    monkeypatch.setattr(jobs, "train", looking)
+    monkeypatch.setattr(speech, "train", looking)
     built(calls, base)
     assert seen == [("training", n) for n in range(4)]
     assert runs(calls) == [("stored", 4)]
@@ -421,14 +425,14 @@ def test_a_failed_run_says_why(calls, base, broken):
 def test_a_run_that_failed_beside_a_writer_says_why(calls, base, monkeypatch):
     other = apsw.Connection(calls.apsw.filename)
     error = thanosql.TrainingError("the loss is no number")
-    train = jobs.train
+    train = speech.train
 
     def failing(*arguments):
         yield next(train(*arguments))
         other.execute("BEGIN IMMEDIATE")
         raise error
 
-    monkeypatch.setattr(jobs, "train", failing)
+    monkeypatch.setattr(speech, "train", failing)
     with pytest.raises(thanosql.TrainingError):
         built(calls, base)
     other.close()

@@ -8,13 +8,12 @@ from importlib import resources
 from pathlib import Path
 
 import apsw
+import make_sample
 import pytest
 import soundfile
+from voices import UNHEARD
 
-from thanosql.sample import make_sample
-from thanosql.tiny_en.voices import UNHEARD
-
-SAMPLE = Path(str(resources.files("thanosql"))) / "sample"
+SAMPLE = Path(str(resources.files("thanosql"))) / "catalog/sample"
 COUNTS = {"commands_train": 216, "commands_test": 56}
 
 
@@ -90,9 +89,9 @@ def test_the_plan_is_what_the_tables_hold(sample):
 
 
 def test_the_tiny_base_is_a_shape_without_weights():
-    from thanosql.speech.bases import open_base
+    from thanosql.speech.opening.opening import open_base
 
-    folder = SAMPLE / "parakeet_tiny"
+    folder = SAMPLE.with_name("parakeet_tiny")
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["model_type"] == "parakeet_ctc"

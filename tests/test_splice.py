@@ -6,14 +6,14 @@ import apsw
 import numpy as np
 import pytest
 import soundfile
+import splice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanosql.bases import BASES
-from thanosql.sample.words import say
-from thanosql.speech.audio import SAMPLE_RATE, load
-from thanosql.speech.bases import open_base
-from thanosql.tiny_en import splice
+from thanosql.catalog.bases import BASES
+from thanosql.catalog.sample.words import say
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.sound.audio import SAMPLE_RATE, load
 
 TEXT = "zero one two three four five six seven"
 

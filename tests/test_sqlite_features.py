@@ -71,8 +71,8 @@ class Point:
 
 
 def test_adapters_and_converters_carry_decimals_there_and_back(monkeypatch):
-    monkeypatch.setattr("thanosql.types._adapters", {})
-    monkeypatch.setattr("thanosql.types._converters", {})
+    monkeypatch.setattr("thanosql.driver.adapters._adapters", {})
+    monkeypatch.setattr("thanosql.driver.adapters._converters", {})
     thanosql.register_adapter(decimal.Decimal, str)
     thanosql.register_converter("decimal", lambda s: decimal.Decimal(s.decode()))
     con = thanosql.connect(

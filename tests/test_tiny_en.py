@@ -4,17 +4,18 @@ import json
 import tomllib
 from pathlib import Path
 
+import make_speech
 import numpy as np
+import pack
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from thanosql.bases import BASES, LEARNING_RATE
-from thanosql.speech.audio import load
-from thanosql.speech.bases import open_base
-from thanosql.tiny_en import make_speech, pack
+from thanosql.catalog.bases import BASES, LEARNING_RATE
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.sound.audio import load
 
 ROOT = Path(__file__).parents[1]
 TINY = BASES["TinyEn"]
@@ -159,7 +160,7 @@ def test_the_error_rate_that_is_listed_is_the_one_measured():
 
 def test_its_licences_come_with_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert "thanosql/tiny_en/NOTICE" in project["license-files"]
+    assert "thanosql/catalog/NOTICE" in project["license-files"]
     notice = (FOLDER.parent / "NOTICE").read_text(encoding="utf-8")
     for name in ("hibari-tts", "Kokoro-82M", "flite", "espeak-ng", "LibriSpeech"):
         assert name in notice
@@ -247,7 +248,7 @@ def test_a_transcript_is_letters_and_apostrophes():
 
 
 def test_a_recording_is_cut_to_what_is_heard():
-    from thanosql.tiny_en.voices import SAMPLE_RATE, Spoken, trimmed
+    from voices import SAMPLE_RATE, Spoken, trimmed
 
     waveform = np.zeros(3 * SAMPLE_RATE, np.float32)
     waveform[SAMPLE_RATE : 2 * SAMPLE_RATE] = 0.1

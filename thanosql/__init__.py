@@ -9,15 +9,35 @@ A PEP 249 driver: `connect` opens a SQLite database through APSW, and its cursor
 understand the speech statements beside everything SQLite does.
 """
 
+from __future__ import annotations
+
+import sys as _sys
+from importlib import import_module as _import_module
+
 import apsw as _apsw
 
-from thanosql.blob import Blob
-from thanosql.connection import (
-    LEGACY_TRANSACTION_CONTROL,
-    Connection,
-    connect,
+from thanosql.driver.adapters import (
+    BINARY,
+    DATETIME,
+    NUMBER,
+    PARSE_COLNAMES,
+    PARSE_DECLTYPES,
+    ROWID,
+    STRING,
+    Binary,
+    Date,
+    DateFromTicks,
+    Time,
+    TimeFromTicks,
+    Timestamp,
+    TimestampFromTicks,
+    register_adapter,
+    register_converter,
 )
-from thanosql.cursor import Cursor
+from thanosql.driver.blob import Blob
+from thanosql.driver.connection import LEGACY_TRANSACTION_CONTROL, Connection, connect
+from thanosql.driver.cursor import Cursor
+from thanosql.driver.rows import Row
 from thanosql.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -40,25 +60,12 @@ from thanosql.errors import (
     TrainingError,
     Warning,
 )
-from thanosql.rows import Row
-from thanosql.types import (
-    BINARY,
-    DATETIME,
-    NUMBER,
-    PARSE_COLNAMES,
-    PARSE_DECLTYPES,
-    ROWID,
-    STRING,
-    Binary,
-    Date,
-    DateFromTicks,
-    Time,
-    TimeFromTicks,
-    Timestamp,
-    TimestampFromTicks,
-    register_adapter,
-    register_converter,
-)
+
+TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
+if TYPE_CHECKING:
+    from typing import Any as _Any
+
+    from thanosql.driver import aio as aio
 
 __version__ = "0.1.0"
 
@@ -131,10 +138,36 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> int:
-    """SQLite's constants, which `sqlite3` has too: ``thanosql.SQLITE_DENY``."""
+class _DocumentedNames:
+    """Finds modules under the names that users import them by, wherever they lie."""
+
+    places = {  # noqa: RUF012 - never written to
+        "thanosql.aio": "thanosql.driver.aio",
+        "thanosql.sample": "thanosql.catalog.sample",
+        "thanosql.sample.words": "thanosql.catalog.sample.words",
+    }
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> object:
+        return type(__spec__)(name, cls()) if name in cls.places else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: _Any) -> object:
+        module = _import_module(self.places[spec.name])
+        self.spec = module.__spec__
+        return module
+
+    def exec_module(self, module: _Any) -> None:
+        module.__spec__ = self.spec  # the import system has put the other name's there
+
+
+_sys.meta_path.insert(0, _DocumentedNames)  # type: ignore[arg-type]
+
+
+def __getattr__(name: str) -> _Any:
+    """SQLite's constants, as in `sqlite3` (``thanosql.SQLITE_DENY``), and `aio`."""
     if name.startswith("SQLITE_"):
-        value: int = getattr(_apsw, name)
-        return value
+        return getattr(_apsw, name)
+    if name == "aio":
+        return _import_module("thanosql.driver.aio")
     message = f"module 'thanosql' has no attribute {name!r}"
     raise AttributeError(message)

@@ -240,7 +240,11 @@ def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
     return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
 
 
-_CALL_APSW = ("thanosql.cursor", "thanosql.source", "thanosql.store")
+_CALL_APSW = (
+    "thanosql.driver.cursor",
+    "thanosql.execution.source",
+    "thanosql.store.models",
+)
 
 
 def from_python(error: BaseException) -> BaseException:

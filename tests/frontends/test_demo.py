@@ -1,6 +1,6 @@
 """`thanosql demo`; what it does is README's main job, run in CI."""
 
-from thanosql import sample
+from thanosql.catalog import sample
 from thanosql.frontends import demo, shell
 
 

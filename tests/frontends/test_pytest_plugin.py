@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import soundfile
+from thanosql.sample.words import vocabulary
 
 import thanosql
-from thanosql.sample.words import vocabulary
 
 CONFTEST = """
 from thanosql.frontends import pytest_plugin

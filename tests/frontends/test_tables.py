@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from tones import tones
 
-from thanosql.frontends import curve, tables
+from thanosql.frontends import curve, dataframes
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def play(connection):
         connection.execute("CREATE TABLE r (text, audio AUDIO BLOB)")
         rows = [(text, value) for value in values]
         connection.executemany("INSERT INTO r VALUES (?, ?)", rows)
-        return tables.frame(connection.execute("SELECT * FROM r"))._repr_html_()
+        return dataframes.frame(connection.execute("SELECT * FROM r"))._repr_html_()
 
     return play
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_played_says_so(play):
 
 
 def test_a_page_is_not_filled_without_end(play, monkeypatch):
-    monkeypatch.setattr(tables, "_MOST_BYTES", 20)
+    monkeypatch.setattr(dataframes, "_MOST_BYTES", 20)
     page = play(*[b"OggS1234"] * 60)
     assert page.count("<audio") == 2
     assert page.count("too much for this page") == 48
@@ -82,7 +82,9 @@ def test_only_a_training_has_a_curve(connection):
         ("(1, 3.0, 2.9, 1.0, 0.9)", False),
         ("(1, 3.0, 2.9, 1.0, 0.9), (1, 3.0, 2.9, 1.0, 0.9)", False),
     ):
-        shown = tables.frame(connection.execute(epochs.format(values)))._repr_html_()
+        shown = dataframes.frame(
+            connection.execute(epochs.format(values))
+        )._repr_html_()
         assert ("<img" in shown) is has_curve
         assert "train_loss" in shown
 

@@ -10,7 +10,7 @@ import pytest
 from damage import content
 
 import thanosql
-from thanosql import runs
+from thanosql.store import runs
 
 PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 
@@ -18,7 +18,7 @@ PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch):
     """Have every model read from its database."""
-    from thanosql.jobs import loading
+    from thanosql.speech import loading
 
     monkeypatch.setattr(loading, "_loaded", loading._LoadedModels())
 

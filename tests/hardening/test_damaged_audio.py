@@ -10,7 +10,7 @@ import pytest
 from tones import tones
 
 import thanosql
-from thanosql.speech import audio
+from thanosql.speech.sound import audio
 
 CORPUS = Path(__file__).with_name("audio_corpus.py")
 

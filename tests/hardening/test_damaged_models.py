@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import thanosql
-from thanosql.speech.bases import open_base
+from thanosql.speech.opening.opening import open_base
 
 CORPUS = Path(__file__).with_name("model_corpus.py")
 

@@ -16,7 +16,7 @@ from damage import content
 from hypothesis import strategies as st
 
 import thanosql
-from thanosql.speech import hub
+from thanosql.speech.opening import hub
 
 AUDIO = "SELECT audio, text FROM calls WHERE id = 1"
 QUERIES = st.sampled_from(

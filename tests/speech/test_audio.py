@@ -17,7 +17,7 @@ import torch
 import torchaudio
 
 from thanosql.errors import AudioError
-from thanosql.speech.audio import SAMPLE_RATE, blocks, load, seconds
+from thanosql.speech.sound.audio import SAMPLE_RATE, blocks, load, seconds
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 FORMATS = {

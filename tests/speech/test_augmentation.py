@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thanosql.speech.augmentation import (
+from thanosql.speech.sound.augmentation import (
     CLEAN_SHARE,
     Acoustics,
     draw_acoustics,

@@ -27,9 +27,10 @@ from thanosql.errors import (
     NotSupportedError,
     OperationalError,
 )
-from thanosql.speech import hub, require_libraries
-from thanosql.speech.bases import BASES, Recognizer, open_base, open_files
-from thanosql.speech.decoding import greedy_decode
+from thanosql.speech.decoding.best_path import greedy_decode
+from thanosql.speech.libraries import require_libraries
+from thanosql.speech.opening import hub
+from thanosql.speech.opening.opening import BASES, Recognizer, open_base, open_files
 
 TEXTS = ["Hello World", "it's eleven"]
 CONVOLUTIONS = {

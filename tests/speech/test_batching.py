@@ -9,9 +9,9 @@ import torch
 from toys import one_thread, parakeet, recording  # noqa: F401
 
 from thanosql.errors import AudioError
-from thanosql.speech import batching
-from thanosql.speech.augmentation import SPEEDS, change_speed, draw_speeds
-from thanosql.speech.batching import length_buckets, prefetched, row_features
+from thanosql.speech.sound.augmentation import SPEEDS, change_speed, draw_speeds
+from thanosql.speech.training import batches
+from thanosql.speech.training.batches import length_buckets, prefetched, row_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -168,4 +168,4 @@ def test_a_bad_recording_is_named_by_its_row(tmp_path):
 
 
 def test_chunks_keep_the_order_and_the_rest():
-    assert [*batching.chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert [*batches.chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]

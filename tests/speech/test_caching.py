@@ -7,12 +7,12 @@ import torch
 from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
-from thanosql.speech import batching, training
-from thanosql.speech import loop as loops
-from thanosql.speech.bases import open_base
-from thanosql.speech.caching import FeatureCache, Key
-from thanosql.speech.examination import examine
-from thanosql.speech.forward import forward, frozen_part
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.recognizers.padded import forward, frozen_part
+from thanosql.speech.training import batches, train
+from thanosql.speech.training import loop as loops
+from thanosql.speech.training.caching import FeatureCache, Key
+from thanosql.speech.training.examination import examine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +58,7 @@ def epochs(directory, make, **changes):
     recognizer = make(directory)
     rows = spoken(14)
     utterances = examine(recognizer, rows, None).utterances
-    trained = training.train(
+    trained = train.train(
         recognizer,
         rows,
         utterances[4:],
@@ -156,7 +156,7 @@ def test_a_row_of_the_validation_query_is_not_one_of_the_trained(tmp_path, prepa
     for held_out in (others, rows):
         prepared.clear()
         recognizer = open_base(str(tmp_path), lambda: ["abcd"])
-        (result,) = training.train(
+        (result,) = train.train(
             recognizer,
             rows,
             found,
@@ -192,8 +192,8 @@ def test_a_view_does_not_keep_what_it_is_a_part_of():
 
 def test_threads_that_prepare_leave_the_cores_to_the_model():
     torch.set_num_threads(2)
-    batches = batching.prefetched(
+    prepared = batches.prefetched(
         [[None] * 3] * 2, lambda _: torch.get_num_threads(), ahead=1
     )
-    assert list(batches) == [[1, 1, 1]] * 2
+    assert list(prepared) == [[1, 1, 1]] * 2
     assert torch.get_num_threads() == 2

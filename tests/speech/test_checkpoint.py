@@ -8,10 +8,10 @@ import torch
 from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
-from thanosql.speech import checkpoint, training
-from thanosql.speech.checkpoint import Checkpoints, State
-from thanosql.speech.examination import examine
-from thanosql.speech.monitoring import LossLog
+from thanosql.speech.training import checkpoint, train
+from thanosql.speech.training.checkpoint import Checkpoints, State
+from thanosql.speech.training.examination import examine
+from thanosql.speech.training.monitoring import LossLog
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,7 +22,7 @@ def trained(recognizer, rows, folder=None, epochs_at_once=99, **changes):
     results = []
 
     def run(checkpoints):
-        epochs = training.train(
+        epochs = train.train(
             recognizer,
             rows,
             utterances[3:],

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from toys import one_thread  # noqa: F401
 from transformers import LasrCTCConfig, LasrForCTC, ParakeetCTCConfig, ParakeetForCTC
 
-from thanosql.speech import conformer
+from thanosql.speech.recognizers import parakeet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,7 +75,7 @@ def rows_of(model, features):
     lengths = model._get_subsampling_output_length(
         torch.tensor([len(utterance) for utterance in features])
     )
-    return torch.split(conformer.encode(model, features), lengths.tolist())
+    return torch.split(parakeet.encode(model, features), lengths.tolist())
 
 
 def gradients(model, rows):
@@ -102,7 +102,7 @@ def test_an_utterance_has_the_logits_and_gradients_that_transformers_gives_it_al
 ):
     model = build(variant)
     features = noises(model)
-    assert conformer.supports(model)
+    assert parakeet.supports(model)
     ours = rows_of(model, features)
     theirs = [model(utterance[None]).logits[0] for utterance in features]
     for row, alone in zip(ours, theirs, strict=True):
@@ -188,21 +188,21 @@ def test_autocast_to_bfloat16_trains_close_to_float32():
 @pytest.mark.parametrize("name", NO_DROPOUT)
 def test_a_model_that_draws_random_numbers_is_trained_by_transformers(name):
     model = build(**{name: 0.1})
-    assert conformer.supports(model)
-    assert not conformer.supports(model.train())
+    assert parakeet.supports(model)
+    assert not parakeet.supports(model.train())
 
 
 @torch.no_grad()
 def test_other_models_are_left_to_others():
     sizes = {**TINY, "num_attention_heads": 2, "head_dim": 12}
     lasr = LasrForCTC(LasrCTCConfig(vocab_size=VOCABULARY, encoder_config=sizes))
-    assert not conformer.supports(lasr)
-    assert not conformer.supports(build(subsampling_conv_kernel_size=5))
+    assert not parakeet.supports(lasr)
+    assert not parakeet.supports(build(subsampling_conv_kernel_size=5))
 
     class ParakeetForCTC(type(build())):
         """Another model by the same name."""
 
-    assert not conformer.supports(ParakeetForCTC(build().config))
+    assert not parakeet.supports(ParakeetForCTC(build().config))
 
 
 @torch.no_grad()

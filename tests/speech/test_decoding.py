@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import ParakeetTokenizer, Wav2Vec2CTCTokenizer
 
-from thanosql.speech.decoding import collapse, greedy_decode
-from thanosql.speech.text import Spelling
+from thanosql.speech.decoding.best_path import collapse, greedy_decode
+from thanosql.speech.decoding.spelling import Spelling
 
 
 def recognizer(tokenizer):

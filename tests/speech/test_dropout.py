@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from thanosql.speech.dropout import cheap_dropout
+from thanosql.speech.training.dropout import cheap_dropout
 
 
 def dropped(model, inputs, seed=0):

@@ -8,10 +8,15 @@ import soundfile
 from toys import SECONDS_A_LETTER, one_thread, parakeet, recording, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
-from thanosql.speech.batching import CUT_OFF, row_features
-from thanosql.speech.ctc import frames_needed
-from thanosql.speech.examination import BadRow, bad_rows_error, examine, hold_out
-from thanosql.speech.forward import output_length
+from thanosql.speech.recognizers.ctc import frames_needed
+from thanosql.speech.recognizers.padded import output_length
+from thanosql.speech.training.batches import CUT_OFF, row_features
+from thanosql.speech.training.examination import (
+    BadRow,
+    bad_rows_error,
+    examine,
+    hold_out,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,11 +23,15 @@ from transformers import (
     WavLMConfig,
 )
 
-from thanosql.speech import ragged
-from thanosql.speech.conditions import spec_augmented
-from thanosql.speech.forward import forward, output_length
-from thanosql.speech.recognizer import Recognizer
-from thanosql.speech.spec_augment import draw_mask, mask_log_mels, spec_augment
+from thanosql.speech.recognizers import wav2vec2
+from thanosql.speech.recognizers.padded import forward, output_length
+from thanosql.speech.recognizers.recognizer import Recognizer
+from thanosql.speech.recognizers.spec_augment import (
+    draw_mask,
+    mask_log_mels,
+    spec_augment,
+)
+from thanosql.speech.training.conditions import spec_augmented
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -262,7 +266,7 @@ def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
 
 
 def test_the_family_of_wav2vec2_runs_unpadded_and_others_do_not():
-    supported = {name for name in CONFIGS if ragged.supports(build(name).model)}
+    supported = {name for name in CONFIGS if wav2vec2.supports(build(name).model)}
     assert supported == {"wav2vec2"}
 
 

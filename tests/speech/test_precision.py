@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thanosql.errors import OperationalError, OptionError
-from thanosql.speech import precision
+from thanosql.speech.recognizers import precision
 
 
 def test_a_cpu_computes_in_fp32_by_default():

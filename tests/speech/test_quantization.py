@@ -13,13 +13,13 @@ from torch._subclasses import FakeTensorMode
 from toys import config, one_thread, parakeet, spoken  # noqa: F401
 
 from thanosql.errors import OptionError
-from thanosql.speech import precision, quantization
-from thanosql.speech.examination import examine
-from thanosql.speech.forward import forward
-from thanosql.speech.positions import keep_transform
 from thanosql.speech.progress import silent
-from thanosql.speech.quantization import Int8Linear, quantized
-from thanosql.speech.training import train
+from thanosql.speech.recognizers import precision, quantization
+from thanosql.speech.recognizers.padded import forward
+from thanosql.speech.recognizers.quantization import Int8Linear, quantized
+from thanosql.speech.recognizers.wav2vec2_positions import keep_transform
+from thanosql.speech.training.examination import examine
+from thanosql.speech.training.train import train
 from thanosql.speech.transcription import transcribe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,7 +20,7 @@ from transformers import (
     WavLMForCTC,
 )
 
-from thanosql.speech import convolution, positions, ragged
+from thanosql.speech.recognizers import wav2vec2, wav2vec2_encoder, wav2vec2_positions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,7 +101,7 @@ def noises(samples=SAMPLES, seed=0):
 
 
 def together(model, waveforms, generator=None):
-    return ragged.encode(model, ragged.extract(model, waveforms), generator)
+    return wav2vec2.encode(model, wav2vec2.extract(model, waveforms), generator)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -109,11 +109,11 @@ def together(model, waveforms, generator=None):
 def test_logits_are_those_of_transformers_on_each_utterance_alone(variant):
     model = build(variant)
     waveforms = noises()
-    assert ragged.supports(model)
+    assert wav2vec2.supports(model)
     logits, lengths = together(model, waveforms)
     for waveform, row, length in zip(waveforms, logits, lengths, strict=True):
         alone = model(input_values=waveform[None]).logits[0]
-        assert length == len(alone) == ragged.output_length(model, len(waveform))
+        assert length == len(alone) == wav2vec2.output_length(model, len(waveform))
         torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
         assert not row[length:].any()
     assert logits.abs().max() > 0.5  # so that 1e-4 says something
@@ -173,8 +173,8 @@ def test_a_long_utterance_is_the_same_in_stretches_and_whole(monkeypatch):
     model = build()
     waveforms = noises((30_000, 8_000))
     whole, _ = together(model, waveforms)
-    monkeypatch.setattr(convolution, "STRETCH", 7)
-    monkeypatch.setattr(ragged, "ROWS", 11)
+    monkeypatch.setattr(wav2vec2_encoder, "STRETCH", 7)
+    monkeypatch.setattr(wav2vec2, "ROWS", 11)
     in_stretches, _ = together(model, waveforms)
     torch.testing.assert_close(in_stretches, whole, atol=1e-5, rtol=0)
 
@@ -186,16 +186,16 @@ def test_positions_by_fourier_are_those_of_the_convolution(monkeypatch, kernel):
     embedding = model.base_model.encoder.pos_conv_embed
     counts = [2 * kernel, 1, kernel + 1, 100, 7 * kernel + 3]
     hidden = torch.randn(sum(counts), TINY["hidden_size"])
-    by_fourier = positions.positions(embedding, hidden, counts)
-    monkeypatch.setattr(positions, "WORTH_A_TRANSFORM", 10**9)
-    convolved = positions.positions(embedding, hidden, counts)
+    by_fourier = wav2vec2_positions.positions(embedding, hidden, counts)
+    monkeypatch.setattr(wav2vec2_positions, "WORTH_A_TRANSFORM", 10**9)
+    convolved = wav2vec2_positions.positions(embedding, hidden, counts)
     torch.testing.assert_close(by_fourier, convolved, atol=1e-5, rtol=0)
     assert not torch.equal(by_fourier, convolved)  # two ways indeed
 
 
 @torch.no_grad()
 def test_logits_are_those_of_transformers_with_positions_by_fourier(monkeypatch):
-    monkeypatch.setattr(positions, "WORTH_A_TRANSFORM", 0)
+    monkeypatch.setattr(wav2vec2_positions, "WORTH_A_TRANSFORM", 0)
     model = build()
     waveforms = noises()
     logits, lengths = together(model, waveforms)
@@ -225,7 +225,7 @@ def test_an_utterance_too_short_for_a_frame_has_no_logits(variant, training):
     assert lengths.tolist() == [0, 0, 0]
     long = noises((5_000,))[0]
     logits, lengths = together(model, [short[0], long, short[1]])
-    expected = ragged.output_length(model, 5_000)
+    expected = wav2vec2.output_length(model, 5_000)
     assert lengths.tolist() == [0, expected, 0]
     assert logits.shape == (3, expected, TINY["vocab_size"])
     torch.testing.assert_close(
@@ -297,12 +297,12 @@ def test_autocast_to_bfloat16_runs_close_to_float32(variant, training):
 
 def test_other_architectures_are_left_to_others():
     wavlm = WavLMForCTC(WavLMConfig(**TINY))
-    assert not ragged.supports(wavlm)
+    assert not wav2vec2.supports(wavlm)
 
     class Wav2Vec2ForCTC(type(build())):
         """Another model by the same name."""
 
-    assert not ragged.supports(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)))
+    assert not wav2vec2.supports(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)))
 
 
 @pytest.mark.parametrize("counts", [[5, 1, 9], [7, 7], [3]])
@@ -314,8 +314,8 @@ def test_both_ways_of_attention_are_softmax_among_an_utterances_frames(
     heads, width, scale = 3, 4, 0.7
     frames = [torch.randn(heads, sum(counts), width) for _ in range(3)]
     exact, found = ([f.clone().requires_grad_() for f in frames] for _ in range(2))
-    batch = ragged._Batch(counts, ragged._places(counts))
-    context = getattr(ragged, attention)(*found, batch, 0.0, scale)
+    batch = wav2vec2._Batch(counts, wav2vec2._places(counts))
+    context = getattr(wav2vec2, attention)(*found, batch, 0.0, scale)
     by_hand = [
         (torch.softmax(scale * q @ k.transpose(1, 2), 2) @ v).transpose(0, 1).flatten(1)
         for q, k, v in zip(*(torch.split(f, counts, 1) for f in exact), strict=True)
@@ -334,7 +334,7 @@ def test_a_model_gives_the_same_with_attention_padded(variant, monkeypatch):
     waveforms = noises()
     results = []
     for short in (0, 1_000):
-        monkeypatch.setattr(ragged, "SHORT", short)
+        monkeypatch.setattr(wav2vec2, "SHORT", short)
         model.zero_grad()
         logits, _ = together(model, waveforms)
         logits.square().sum().backward()

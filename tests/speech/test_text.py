@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import ParakeetTokenizer, Wav2Vec2CTCTokenizer
 
 from thanosql.errors import DataError
-from thanosql.speech.text import Spelling, compose_jamo, vocabulary
+from thanosql.speech.decoding.spelling import Spelling, compose_jamo, vocabulary
 
 ENGLISH = "'abcdefghijklmnopqrstuvwxyz"
 

@@ -11,10 +11,10 @@ from toys import config, one_thread, parakeet, recording, spoken, wav2vec2  # no
 
 from thanosql import errors
 from thanosql.errors import AudioError, OptionError, TrainingError
-from thanosql.speech import training
-from thanosql.speech.examination import examine
-from thanosql.speech.monitoring import PLATEAU_STEPS, LossLog
-from thanosql.speech.optimization import adamw, rate_factor
+from thanosql.speech.training import train
+from thanosql.speech.training.examination import examine
+from thanosql.speech.training.monitoring import PLATEAU_STEPS, LossLog
+from thanosql.speech.training.optimization import adamw, rate_factor
 from thanosql.speech.transcription import transcribe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,7 @@ def fit(recognizer, rows, validation=(), *, may_be_silent=False, **changes):
     results = []
     try:
         results.extend(
-            training.train(recognizer, rows, rest, held, config(**changes), None)
+            train.train(recognizer, rows, rest, held, config(**changes), None)
         )
     except TrainingError as error:
         if not may_be_silent or "only blanks" not in str(error):
@@ -91,7 +91,7 @@ def test_the_callers_random_numbers_are_left_as_they_were(tmp_path):
     recognizer = wav2vec2(tmp_path)
     rows = spoken(8)
     utterances = examine(recognizer, rows, None).utterances
-    epochs = training.train(recognizer, rows, utterances, (), config(epochs=3), None)
+    epochs = train.train(recognizer, rows, utterances, (), config(epochs=3), None)
     torch.manual_seed(2)
     np.random.seed(2)
     next(epochs)
@@ -110,7 +110,7 @@ def test_what_the_caller_draws_between_epochs_changes_nothing(tmp_path):
         rows = spoken(8)
         utterances = examine(recognizer, rows, None).utterances
         with suppress(TrainingError):
-            for _ in training.train(
+            for _ in train.train(
                 recognizer, rows, utterances, (), config(epochs=2), None
             ):
                 disturb()
@@ -126,7 +126,7 @@ def test_the_best_epoch_is_kept(tmp_path):
     recognizer = parakeet(tmp_path)
     rows = spoken(8)
     utterances = examine(recognizer, rows, None).utterances
-    epochs = training.train(
+    epochs = train.train(
         recognizer,
         rows,
         utterances,
@@ -166,7 +166,7 @@ def test_validation_may_have_rows_of_its_own(tmp_path):
     recognizer = parakeet(tmp_path)
     rows, others = spoken(8), spoken(6, seed=1)
     results = [
-        *training.train(
+        *train.train(
             recognizer,
             rows,
             examine(recognizer, rows, None).utterances,
@@ -279,7 +279,7 @@ def test_a_recording_that_vanished_since_is_named(tmp_path):
     utterances = examine(recognizer, rows, None).utterances
     rows[5] = ("gone.wav", rows[5][1])
     with pytest.raises(AudioError, match=r"^row 6: .*gone\.wav"):
-        [*training.train(recognizer, rows, utterances, (), config(), None)]
+        [*train.train(recognizer, rows, utterances, (), config(), None)]
 
 
 def test_threads_end_when_the_training_is_stopped(tmp_path):
@@ -292,7 +292,7 @@ def test_threads_end_when_the_training_is_stopped(tmp_path):
             assert any(t.name.startswith("thanosql") for t in threading.enumerate())
             raise KeyboardInterrupt
 
-    epochs = training.train(recognizer, rows, utterances, (), config(), None, interrupt)
+    epochs = train.train(recognizer, rows, utterances, (), config(), None, interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(epochs)
     assert not any(t.name.startswith("thanosql") for t in threading.enumerate())
@@ -305,7 +305,7 @@ def test_progress_tells_the_steps_and_the_loss(tmp_path):
     utterances = examine(recognizer, rows, None).utterances
     told = []
     with suppress(TrainingError):
-        for _ in training.train(
+        for _ in train.train(
             recognizer,
             rows,
             utterances[4:],
@@ -411,7 +411,7 @@ def test_no_step_waits_for_the_gpu(tmp_path, make, precision):
 
     try:
         with suppress(TrainingError):
-            for _ in training.train(
+            for _ in train.train(
                 recognizer,
                 rows,
                 utterances,

@@ -9,7 +9,7 @@ from toys import one_thread, recording, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import AudioError, OptionError
 from thanosql.speech import transcription
-from thanosql.speech.audio import load
+from thanosql.speech.sound.audio import load
 
 
 def transcribe(recognizer, audio, **options):

@@ -15,12 +15,13 @@ from test_forward import CONFIGS
 from toys import config, one_thread, parakeet, recording, spoken  # noqa: F401
 
 from thanosql.errors import AudioError, OptionError
-from thanosql.speech import training, windows
-from thanosql.speech.audio import SAMPLE_RATE, load
-from thanosql.speech.bases import open_base
-from thanosql.speech.examination import examine
-from thanosql.speech.forward import forward
+from thanosql.speech import windows
 from thanosql.speech.metrics import character_errors
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.recognizers.padded import forward
+from thanosql.speech.sound.audio import SAMPLE_RATE, load
+from thanosql.speech.training import train
+from thanosql.speech.training.examination import examine
 from thanosql.speech.transcription import transcribe
 from thanosql.speech.windows import Layout, cut, frame_stride, layout
 
@@ -123,7 +124,7 @@ def reader(tmp_path_factory):
     ]
     utterances = examine(recognizer, rows, None).utterances
     wanted = config(epochs=14, batch_size=8, learning_rate=1e-2)
-    for _ in training.train(recognizer, rows, utterances, (), wanted, None):
+    for _ in train.train(recognizer, rows, utterances, (), wanted, None):
         pass
     torch.set_num_threads(before)
     return recognizer

@@ -10,8 +10,8 @@ import soundfile
 import torch
 from transformers import ParakeetCTCConfig, ParakeetEncoderConfig, Wav2Vec2Config
 
-from thanosql.speech.bases import open_base
-from thanosql.speech.training import TrainingConfig
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.training.train import TrainingConfig
 
 SECONDS_A_LETTER = 0.16
 

@@ -397,7 +397,7 @@ def test_statements_may_nest_but_not_without_end():
 
 
 def test_every_statement_is_seen_by_the_cursor_that_routes_it():
-    from thanosql.routes import may_be_speech
+    from thanosql.driver.routes import may_be_speech
     from thanosql.statements.grammar import STATEMENTS
 
     for head in STATEMENTS:

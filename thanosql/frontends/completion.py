@@ -23,7 +23,7 @@ from thanosql.statements.tokens import Token, tokenize
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from thanosql.connection import Connection
+    from thanosql.driver.connection import Connection
 
 _TABLES = """
     SELECT name

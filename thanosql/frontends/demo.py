@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import thanosql
-from thanosql import sample
+from thanosql.catalog import sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

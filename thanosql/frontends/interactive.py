@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import thanosql
 from thanosql import errors
-from thanosql import script as scripts
 from thanosql import statements as speech
+from thanosql.driver import script as scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -29,8 +29,8 @@ from IPython.core.magic import (
 )
 
 from thanosql import errors
+from thanosql.driver.routes import past_blanks
 from thanosql.frontends import completion, interactive
-from thanosql.routes import past_blanks
 from thanosql.statements.tokens import Token, tokenize
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
-    from thanosql.connection import Connection
+    from thanosql.driver.connection import Connection
 
 _DEFAULT = "thanosql.db"
 _STATEMENTS = frozenset(
@@ -167,7 +167,7 @@ class ThanosqlMagics(Magics):
                     if cursor.rowcount >= 0:
                         print(f"{cursor.rowcount:,} rows changed")
                 elif name or number == len(statements):
-                    from thanosql.frontends.tables import frame  # pandas
+                    from thanosql.frontends.dataframes import frame  # pandas
 
                     rows = frame(cursor)
                 else:

@@ -82,7 +82,7 @@ def thanosql_speak() -> Callable[..., bytes]:
     Recordings of single words, one behind the other, in one of two synthetic voices;
     `thanosql.sample.words.vocabulary()` lists the words that there are.
     """
-    from thanosql.sample.words import say
+    from thanosql.catalog.sample.words import say
 
     return say
 
@@ -101,7 +101,7 @@ def _thanosql_trained_once(
     thanosql_speak: Callable[..., bytes],
 ) -> Path:
     import thanosql
-    from thanosql.sample.words import vocabulary
+    from thanosql.catalog.sample.words import vocabulary
 
     path = tmp_path_factory.mktemp("thanosql-trained") / "trained.db"
     choose, words = random.Random(0), vocabulary()

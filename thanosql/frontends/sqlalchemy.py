@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import reflection
 
 import thanosql
-from thanosql import tables
+from thanosql.execution import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

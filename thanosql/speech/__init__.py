@@ -1,42 +1,41 @@
-"""Speech in, text out: the one folder that imports torch, checked here to be usable."""
+"""Long work: what BUILD, PREDICT and EVALUATE do with a model; the door to `speech`.
 
-from __future__ import annotations
+Rows and options in, a trained model, transcripts or scores out. Nothing here knows SQL.
+"""
 
-import importlib
-from importlib import metadata
-from typing import TYPE_CHECKING
+from thanosql.speech.dropped import warn_of_dropped
+from thanosql.speech.fitting import (
+    Material,
+    checkpointed_epochs,
+    checkup,
+    estimated_seconds,
+    prepare,
+    train,
+)
+from thanosql.speech.listening import evaluate, scorer, transcribe
+from thanosql.speech.loading import import_base, open_base, open_stored
+from thanosql.speech.sound.files import open_file
+from thanosql.speech.sound.headers import inspect, inspect_folder
 
-from thanosql.errors import NotSupportedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def require_libraries(load: Callable[[str], object] = importlib.import_module) -> None:
-    """Raise NotSupportedError, with what to install, where torch cannot be used.
-
-    torchaudio refuses at import a torch built for another CUDA than its own, and
-    transformers, which imports torchaudio wherever it is installed, falls with it
-    under the name "Could not import module". Imported first, it names the true cause.
-    """
-    for library in ("torch", "torchaudio", "transformers"):
-        try:
-            load(library)
-        except (ImportError, OSError, RuntimeError) as error:
-            torch, torchaudio = _version("torch"), _version("torchaudio")
-            message = (
-                f"speech needs torch and torchaudio that fit each other; {library} "
-                f"cannot be imported beside torch {torch} and torchaudio {torchaudio} "
-                f"({error}); install 'torch>=2.9,<2.15' and 'torchaudio>=2.9'"
-            )
-            raise NotSupportedError(message) from error
-
-
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
-
-
-require_libraries()
+__all__ = [
+    # a stored model, or a base, to a recognizer
+    "open_stored",
+    "open_base",
+    "import_base",
+    # recordings to transcripts and scores
+    "transcribe",
+    "evaluate",
+    "scorer",
+    "warn_of_dropped",
+    # rows to a trained model
+    "Material",
+    "prepare",
+    "checkup",
+    "estimated_seconds",
+    "train",
+    "checkpointed_epochs",
+    # paths to what recordings are
+    "open_file",
+    "inspect",
+    "inspect_folder",
+]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from thanosql.errors import AudioError
-from thanosql.speech.audio import blocks
-from thanosql.speech.batching import chunks, naming, preparing_threads
-from thanosql.speech.decoding import best_paths, read
-from thanosql.speech.forward import forward
-from thanosql.speech.precision import resolve, within_memory
+from thanosql.speech.decoding.best_path import best_paths, read
+from thanosql.speech.recognizers.padded import forward
+from thanosql.speech.recognizers.precision import resolve, within_memory
+from thanosql.speech.sound.audio import blocks
+from thanosql.speech.training.batches import chunks, naming, preparing_threads
 from thanosql.speech.windows import cut, layout
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
 
 @dataclass(frozen=True, slots=True)

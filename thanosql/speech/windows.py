@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thanosql.errors import OptionError
-from thanosql.speech.audio import LONGEST, SAMPLE_RATE
-from thanosql.speech.forward import output_length
+from thanosql.speech.recognizers.padded import output_length
+from thanosql.speech.sound.audio import LONGEST, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from thanosql.speech.recognizer import Recognizer
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
 CONTEXT_SECONDS = 2.0  # on either side of what is kept; docs/experiments.md says why
 _CONTEXT_SHARE = 0.25  # of a window at most, where windows are small

@@ -42,13 +42,14 @@ from thanosql.statements.options import (
     bind,
 )
 from thanosql.statements.parser import parse
-from thanosql.statements.tokens import quoted
+from thanosql.statements.tokens import quoted, tokenize
 
 __all__ = [
     # text to nodes
     "parse",
     "meant",
     "quoted",
+    "tokenize",
     "Query",
     "Clause",
     "Parameter",

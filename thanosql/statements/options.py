@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from thanosql.errors import OptionError, nearest, point
-from thanosql.statements.nodes import Parameter, RawOption
-from thanosql.statements.values import (
+from thanosql.statements.checks import (
     Accepted,
     byte_count,
     either,
@@ -26,6 +25,7 @@ from thanosql.statements.values import (
     true_or_false,
     whole_number,
 )
+from thanosql.statements.nodes import Parameter, RawOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

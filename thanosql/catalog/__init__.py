@@ -1,0 +1,1 @@
+"""What is known by name: bases and datasets, with the data of those that ship."""

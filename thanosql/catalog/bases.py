@@ -1,0 +1,160 @@
+"""The bases that have a name here: name in, where it lies and what it is out.
+
+Ids, sizes, data and licences of what the hub has were held against stored copies of
+the model cards and file lists, where no hub could be reached; docs/models.md says what
+those leave open. What is said of TinyEn was counted and measured here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEARNING_RATE = 1e-4
+"Of AdamW, where neither the statement nor the base says one."
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model to start from, by a short name."""
+
+    source: str
+    "Its id on the hub, or `package:` and a directory inside this package."
+    language: str
+    "ISO 639-1 code of what it transcribes; empty where it must be trained first."
+    parameters: int
+    "Roughly, in all."
+    license: str
+    "As its authors state it; empty where they do not."
+    data: str
+    "What it was trained on."
+    wer: float | None = None
+    "Word error rate as it is, where measured here; docs/tiny-en.md says on what."
+    learning_rate: float = LEARNING_RATE
+    "Default of BUILD and FIT, for it and for what was trained from it."
+
+    @property
+    def directory(self) -> Path | None:
+        """Where it lies in this package; None for one of the hub's."""
+        if not self.source.startswith("package:"):
+            return None
+        package = Path(str(resources.files("thanosql")))
+        return package / self.source.removeprefix("package:")
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the files that come with this package; None for one of the hub's."""
+        if self.directory is None:
+            return None
+        return sum(path.stat().st_size for path in self.directory.iterdir())
+
+
+_LIBRISPEECH = "LibriSpeech, 960 h"
+_LIBRI_LIGHT = "Libri-Light, 60,000 h, untranscribed"
+_94_000_HOURS = "94,000 h of English, untranscribed"
+
+BASES: Mapping[str, Base] = {
+    # Comes with the package, ready to transcribe
+    "TinyEn": Base(
+        "package:catalog/tiny_en",
+        "en",
+        5_760_000,
+        "Apache-2.0",
+        "synthesized English; LibriSpeech and LJ Speech, 1.6 h",
+        wer=0.574,
+        learning_rate=5e-4,
+    ),
+    # Ready to transcribe, and to be trained further
+    "Wav2Vec2En": Base(
+        "facebook/wav2vec2-base-960h", "en", 94_000_000, "Apache-2.0", _LIBRISPEECH
+    ),
+    "Wav2Vec2Ko": Base(
+        "kresnik/wav2vec2-large-xlsr-korean",
+        "ko",
+        317_000_000,
+        "Apache-2.0",
+        "Zeroth-Korean, 52 h",
+    ),
+    "HubertEn": Base(
+        "facebook/hubert-large-ls960-ft",
+        "en",
+        316_000_000,
+        "Apache-2.0",
+        f"{_LIBRI_LIGHT}; {_LIBRISPEECH}",
+    ),
+    "WavLMEn": Base(
+        "patrickvonplaten/wavlm-libri-clean-100h-base-plus",
+        "en",
+        94_000_000,
+        "",
+        f"{_94_000_HOURS}; LibriSpeech, 100 h",
+    ),
+    "Data2VecEn": Base(
+        "facebook/data2vec-audio-base-960h",
+        "en",
+        93_000_000,
+        "Apache-2.0",
+        _LIBRISPEECH,
+    ),
+    "SEWEn": Base(
+        "asapp/sew-tiny-100k-ft-ls100h",
+        "en",
+        41_000_000,
+        "Apache-2.0",
+        "LibriSpeech, 100 of 960 h transcribed",
+    ),
+    "ParakeetEn": Base(
+        "nvidia/parakeet-ctc-1.1b",
+        "en",
+        1_060_000_000,
+        "CC-BY-4.0",
+        "64,000 h of English",
+    ),
+    # Trained on speech without transcripts: a vocabulary comes from the user's texts
+    "Wav2Vec2Base": Base(
+        "facebook/wav2vec2-base",
+        "",
+        95_000_000,
+        "Apache-2.0",
+        f"{_LIBRISPEECH}, untranscribed",
+    ),
+    "XLSRBase": Base(
+        "facebook/wav2vec2-xls-r-300m",
+        "",
+        315_000_000,
+        "Apache-2.0",
+        "128 languages, 436,000 h, untranscribed",
+    ),
+    "HubertBase": Base(
+        "facebook/hubert-base-ls960",
+        "",
+        94_000_000,
+        "Apache-2.0",
+        f"{_LIBRISPEECH}, untranscribed",
+    ),
+    "WavLMBase": Base(
+        "microsoft/wavlm-base-plus", "", 94_000_000, "CC-BY-SA-3.0", _94_000_HOURS
+    ),
+    "Wav2Vec2BertBase": Base(
+        "facebook/w2v-bert-2.0",
+        "",
+        580_000_000,
+        "MIT",
+        "over 143 languages, 4,500,000 h, untranscribed",
+    ),
+    # Nothing but a shape: all weights are fresh
+    "ParakeetTiny": Base(
+        "package:catalog/parakeet_tiny", "", 1_450_000, "Apache-2.0", "nothing yet"
+    ),
+}
+
+
+def find(name: str) -> Base | None:
+    """Return the base of that name, in any case, or None."""
+    named = {known.casefold(): base for known, base in BASES.items()}
+    return named.get(name.casefold())

@@ -1,0 +1,32 @@
+"""Recordings that ship with the package, as rows: a database in, its tables filled out.
+
+README.md beside this file says what they are and how they are made.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from importlib import resources
+
+import apsw
+
+
+def copy_into(connection: apsw.Connection) -> int:
+    """Make the sample's tables in a database and return how many recordings they hold.
+
+    Raises apsw.SQLError if a table of that name is there already.
+    """
+    before = connection.total_changes()
+    with (
+        resources.as_file(resources.files(__name__) / "sample.db") as path,
+        closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)) as sample,
+        connection,
+    ):
+        for name, definition in sample.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'table'"
+        ).fetchall():
+            connection.execute(str(definition))
+            rows = sample.execute(f'SELECT * FROM "{name}" ORDER BY rowid')
+            marks = ", ".join("?" * len(rows.get_description()))
+            connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', rows)
+    return connection.total_changes() - before

@@ -1,0 +1,1 @@
+"""The PEP 249 surface: SQL and parameters in, rows out."""

@@ -1,0 +1,229 @@
+"""thanosql for asyncio: `await connect`, `await execute`, `async for`.
+
+::
+
+    con = await thanosql.aio.connect("calls.db")
+    async for row in await con.execute("PREDICT USING m AS SELECT audio FROM calls"):
+        ...
+
+Every call runs in the one worker thread that APSW's asynchronous connection has, so a
+training or a batch that is transcribed leaves the event loop free. What a call does,
+and raises, is what the method of the same name of `thanosql.Connection` does.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+import apsw
+
+from thanosql import errors
+from thanosql.driver import connection as blocking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Any, ParamSpec, Self, TypeVar
+
+    from thanosql.driver.cursor import Cursor as BlockingCursor
+    from thanosql.driver.cursor import Parameters
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+
+async def connect(
+    database: blocking.Path, *, uri: bool = False, **arguments: Any
+) -> Connection:
+    """Open a database; the arguments are those of `thanosql.connect`."""
+    opening = blocking.opening_arguments(
+        database, arguments.pop("cached_statements", 128), uri
+    )
+    opened: Any = None
+    try:
+        opened = await apsw.Connection.as_async(*opening)
+        # Made in the worker thread, which so becomes the one that may use it.
+        connection = await opened.async_run(
+            lambda: blocking.connect(opened, **arguments)
+        )
+    except BaseException as error:
+        if opened is not None:
+            await opened.aclose()
+        if isinstance(error, apsw.Error):
+            raise errors.from_apsw(error) from error
+        raise
+    return Connection(opened, connection)
+
+
+class Connection:
+    """A connection whose methods are awaited; made by `connect`.
+
+    As an asynchronous context manager it commits or rolls back, and stays open.
+    """
+
+    def __init__(self, opened: Any, connection: blocking.Connection) -> None:
+        self.blocking = connection
+        """The connection itself, to be used in functions given to `run` only."""
+        self._opened = opened
+        self._closed = False
+        self._abandoned: list[BlockingCursor] = []
+        self._running: object = None  # the call that is in the worker now
+        self._switching = allocate_lock()  # it does not end while it is interrupted
+
+    async def run(
+        self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call a function in the connection's thread and return what it returns.
+
+        When the waiting task is cancelled, what SQLite runs for it is interrupted; the
+        batch that is being transcribed is finished first.
+        """
+
+        def bound() -> R:
+            return call(*args, **kwargs)
+
+        try:
+            result: R = await self._opened.async_run(self._in_worker, bound)
+        except apsw.Error as error:  # of the closed connection
+            raise errors.from_apsw(error) from error
+        except Exception:
+            raise
+        except BaseException:  # cancelled
+            with self._switching:
+                if self._running is bound:  # else it waits, and APSW leaves it out
+                    self._opened.interrupt()
+            raise
+        return result
+
+    def _in_worker(self, call: Callable[[], R]) -> R:
+        while self._abandoned:
+            self._abandoned.pop().close()
+        self._running = call
+        try:
+            return call()
+        finally:
+            with self._switching:
+                self._running = None
+
+    async def cursor(self) -> Cursor:
+        """Return a new cursor."""
+        return Cursor(self, await self.run(self.blocking.cursor))
+
+    async def execute(self, sql: str, parameters: Parameters | None = ()) -> Cursor:
+        """Return a new cursor that has executed `sql`."""
+        return await (await self.cursor()).execute(sql, parameters)
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Cursor:
+        """Return a new cursor that has executed `sql` once for each of `parameters`."""
+        return await (await self.cursor()).executemany(sql, parameters)
+
+    async def executescript(self, script: str) -> Cursor:
+        """Return a new cursor that has executed every statement of `script`."""
+        return await (await self.cursor()).executescript(script)
+
+    async def commit(self) -> None:
+        """Commit the open transaction, if there is one; open queries go on."""
+        await self.run(self.blocking.commit)
+
+    async def rollback(self) -> None:
+        """Undo the open transaction, if there is one."""
+        await self.run(self.blocking.rollback)
+
+    def interrupt(self) -> None:
+        """Make the statements that run now fail."""
+        self.blocking.interrupt()
+
+    async def close(self) -> None:
+        """Close the connection and all that is open on it; again does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self.run(self.blocking.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.run(self.blocking.__exit__, kind, value, traceback)
+
+
+class Cursor:
+    """A cursor whose methods are awaited; iterate over it with ``async for``."""
+
+    def __init__(self, connection: Connection, cursor: BlockingCursor) -> None:
+        self.connection = connection
+        self.description: tuple[tuple[Any, ...], ...] | None = None
+        self._cursor = cursor
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that were changed, else -1."""
+        return self._cursor.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The rowid of the row last inserted."""
+        return self._cursor.lastrowid
+
+    @property
+    def arraysize(self) -> int:
+        """The number of rows that `fetchmany` returns if none is given."""
+        return self._cursor.arraysize
+
+    @arraysize.setter
+    def arraysize(self, size: int) -> None:
+        self._cursor.arraysize = size
+
+    async def execute(self, sql: str, parameters: Parameters | None = ()) -> Self:
+        """Execute one statement and return this cursor."""
+        return await self._executed(self._cursor.execute, sql, parameters)
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
+        """Execute a statement that changes rows once for each of `parameters`."""
+        return await self._executed(self._cursor.executemany, sql, parameters)
+
+    async def executescript(self, script: str) -> Self:
+        """Execute every statement of `script`, one after the other."""
+        return await self._executed(self._cursor.executescript, script)
+
+    async def _executed(
+        self, execute: Callable[..., BlockingCursor], *args: Any
+    ) -> Self:
+        self.description = None
+        # Asked for where SQLite may be asked: in its thread.
+        self.description = await self.connection.run(lambda: execute(*args).description)
+        return self
+
+    async def fetchone(self) -> Any:
+        """Return the next row as a tuple, or None when there is none left."""
+        return await self.connection.run(self._cursor.fetchone)
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next `size` rows, `arraysize` if it is not given."""
+        return await self.connection.run(self._cursor.fetchmany, size)
+
+    async def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        return await self.connection.run(self._cursor.fetchall)
+
+    async def close(self) -> None:
+        """Close the cursor and stop the work of an open result."""
+        await self.connection.run(self._cursor.close)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        row = await self.connection.run(next, self._cursor, None)
+        if row is None:
+            raise StopAsyncIteration
+        return row
+
+    def __del__(self) -> None:
+        # Closed in its thread, before the connection's next call.
+        self.connection._abandoned.append(self._cursor)

@@ -1,0 +1,232 @@
+"""What `sqlite3`'s connections offer beyond PEP 249, under its names, over APSW's.
+
+Functions and collations in Python, hooks, extensions, blobs, backup, limits. What is
+not here is reached through `Connection.apsw`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import apsw
+
+from thanosql import errors
+from thanosql.driver.blob import Blob
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+
+def _translating(method: Callable[P, R]) -> Callable[P, R]:
+    """Have a method raise PEP 249's errors for APSW's."""
+
+    @functools.wraps(method)
+    def translating(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except apsw.Error as error:
+            raise errors.from_apsw(error) from error
+
+    return translating
+
+
+class SQLiteFeatures:
+    """The part of `Connection` that is `sqlite3`'s and not PEP 249's."""
+
+    @property
+    def apsw(self) -> apsw.Connection:
+        """The APSW connection underneath."""
+        raise NotImplementedError
+
+    # Functions in Python
+
+    @_translating
+    def create_function(
+        self,
+        name: str,
+        narg: int,
+        func: Callable[..., Any] | None,
+        /,
+        *,
+        deterministic: bool = False,
+    ) -> None:
+        """Make a function callable in SQL; -1 arguments are any number, None drops it.
+
+        An exception it raises is the statement's, as it is.
+        """
+        flags = apsw.SQLITE_DETERMINISTIC if deterministic else 0
+        self.apsw.create_scalar_function(name, func, narg, flags=flags)
+
+    @_translating
+    def create_aggregate(
+        self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None, /
+    ) -> None:
+        """Make a class with `step` and `finalize` an aggregate; None drops it."""
+        self.apsw.create_aggregate_function(
+            name,
+            aggregate_class and _callbacks(aggregate_class, "step", "finalize"),
+            n_arg,
+        )
+
+    @_translating
+    def create_window_function(
+        self, name: str, num_params: int, aggregate_class: Callable[[], Any] | None, /
+    ) -> None:
+        """Make a class a window function; None drops it.
+
+        The class has `step`, `inverse`, `value` and `finalize`.
+        """
+        self.apsw.create_window_function(
+            name,
+            aggregate_class
+            and _callbacks(aggregate_class, "step", "finalize", "value", "inverse"),
+            num_params,
+        )
+
+    @_translating
+    def create_collation(
+        self, name: str, callable: Callable[[str, str], int] | None, /
+    ) -> None:
+        """Make a function that compares two texts a collation; None drops it."""
+        self.apsw.create_collation(name, callable)
+
+    # Hooks
+
+    @_translating
+    def set_authorizer(self, authorizer_callback: Callable[..., int] | None) -> None:
+        """Ask a function whether a statement may touch what it touches."""
+        self.apsw.set_authorizer(authorizer_callback)
+
+    @_translating
+    def set_progress_handler(
+        self, progress_handler: Callable[[], object] | None, n: int
+    ) -> None:
+        """Call a function every `n` steps of SQLite's; a true answer interrupts."""
+        handler = progress_handler
+        self.apsw.set_progress_handler(handler and (lambda: bool(handler())), n)
+
+    @_translating
+    def set_trace_callback(
+        self, trace_callback: Callable[[str], object] | None
+    ) -> None:
+        """Call a function with the text of each statement that SQLite runs.
+
+        `sqlite3` fills the parameters in; here they stay as written.
+        """
+        callback: Any = trace_callback
+        self.apsw.trace_v2(
+            apsw.SQLITE_TRACE_STMT if callback else 0,
+            callback and (lambda event: callback(event["sql"])),
+            id="trace_callback",
+        )
+
+    # Extensions: off unless asked for
+
+    @_translating
+    def enable_load_extension(self, enable: bool, /) -> None:
+        """Allow `load_extension`."""
+        self.apsw.enable_load_extension(enable)
+
+    @_translating
+    def load_extension(self, name: str, /, *, entrypoint: str | None = None) -> None:
+        """Load a shared library of SQL functions or virtual tables."""
+        self.apsw.load_extension(name, entrypoint)
+
+    # Content
+
+    @_translating
+    def blobopen(
+        self,
+        table: str,
+        column: str,
+        row: int,
+        /,
+        *,
+        readonly: bool = False,
+        name: str = "main",
+    ) -> Blob:
+        """Open the BLOB in a column of the row with that rowid."""
+        blob = self.apsw.blob_open(name, table, column, row, not readonly)
+        return Blob(self, blob)
+
+    @_translating
+    def backup(
+        self,
+        target: SQLiteFeatures,
+        *,
+        pages: int = -1,
+        progress: Callable[[int, int, int], object] | None = None,
+        name: str = "main",
+        sleep: float = 0.25,
+    ) -> None:
+        """Copy the database into another connection's, even while it is in use.
+
+        `pages` are copied at a time, all if not positive; after each turn `progress`
+        is called with SQLite's status, the pages left and the pages in all. `sleep`
+        seconds pass before another try where the database is locked.
+        """
+        if target is self:
+            message = "a connection cannot be copied into itself"
+            raise errors.ProgrammingError(message)
+        with target.apsw.backup("main", self.apsw, name) as job:
+            while not job.done:
+                status = apsw.SQLITE_OK
+                try:
+                    if job.step(pages if pages > 0 else -1):
+                        status = apsw.SQLITE_DONE
+                except (apsw.BusyError, apsw.LockedError) as error:
+                    status = getattr(error, "result", apsw.SQLITE_BUSY)
+                    apsw.sleep(int(sleep * 1000))
+                if progress is not None:
+                    progress(status, job.remaining, job.page_count)
+
+    @_translating
+    def serialize(self, *, name: str = "main") -> bytes:
+        """Return the database as the bytes of its file."""
+        return self.apsw.serialize(name)
+
+    @_translating
+    def deserialize(self, data: bytes, /, *, name: str = "main") -> None:
+        """Replace the database by one in memory, read from the bytes of a file."""
+        self.apsw.deserialize(name, data)
+
+    # Limits and settings
+
+    @_translating
+    def getlimit(self, category: int, /) -> int:
+        """Return one of SQLite's limits, of the SQLITE_LIMIT constants."""
+        return self.setlimit(category, -1)
+
+    @_translating
+    def setlimit(self, category: int, limit: int, /) -> int:
+        """Lower one of SQLite's limits and return what it was; -1 changes nothing."""
+        before = self.apsw.limit(category, limit)
+        if before < 0:
+            message = f"SQLite has no limit of category {category}"
+            raise errors.ProgrammingError(message)
+        return before
+
+    @_translating
+    def getconfig(self, op: int, /) -> bool:
+        """Return whether one of the SQLITE_DBCONFIG settings is on."""
+        return bool(self.apsw.config(op, -1))
+
+    @_translating
+    def setconfig(self, op: int, enable: bool = True, /) -> None:
+        """Turn one of the SQLITE_DBCONFIG settings on or off."""
+        self.apsw.config(op, int(enable))
+
+
+def _callbacks(aggregate_class: Callable[[], Any], *names: str) -> Callable[[], Any]:
+    """Return APSW's factory: an instance and its methods as functions."""
+
+    def callback(name: str) -> Callable[..., Any]:
+        return lambda instance, *values: getattr(instance, name)(*values)
+
+    called = [callback(name) for name in names]
+    return lambda: (aggregate_class(), *called)

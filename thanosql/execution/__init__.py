@@ -1,0 +1,1 @@
+"""A parsed statement in; relations, and what happens to the database, out."""

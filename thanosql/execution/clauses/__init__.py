@@ -1,0 +1,47 @@
+"""One function a statement: a clause's node in, its relation out.
+
+A function checks what can be known before anything runs (model, options, columns) and
+returns columns and what starts a scan. What a statement does to the database is left
+with the execution as an effect; what takes long is done by `thanosql.speech`.
+
+    training.py  BUILD, FIT MODEL
+    models.py    GET, DROP, IMPORT, EXPORT MODEL
+    recordings.py PREDICT, EVALUATE, PRINT AUDIO
+    data.py      COPY, GET DATASET
+    facts.py     LIST, DESCRIBE
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from thanosql import statements
+from thanosql.execution.clauses import data, facts, models, recordings, training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from thanosql.execution.execution import Execution
+    from thanosql.execution.relation import Relation
+
+
+def relation(execution: Execution, node: statements.Node) -> Relation | None:
+    """Return the rows a clause stands for; None where it yields none."""
+    return _RELATIONS[type(node)](execution, node)
+
+
+_RELATIONS: Mapping[type, Callable[[Execution, Any], Relation | None]] = {
+    statements.BuildModel: training.build,
+    statements.FitModel: training.fit,
+    statements.Predict: recordings.predict,
+    statements.Evaluate: recordings.evaluate,
+    statements.PrintAudio: recordings.print_audio,
+    statements.List: facts.list_,
+    statements.Describe: facts.describe,
+    statements.DropModel: models.drop,
+    statements.ImportModel: models.import_,
+    statements.ExportModel: models.export,
+    statements.GetModel: models.get,
+    statements.GetDataset: data.get,
+    statements.Copy: data.copy,
+}

@@ -1,0 +1,205 @@
+"""Statements that tell what there is: LIST and DESCRIBE, of models, tables and such."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from thanosql import errors, statements
+from thanosql.catalog import bases, datasets
+from thanosql.catalog.datasets import download
+from thanosql.execution import tables
+from thanosql.execution.clauses.models import SUMMARY_COLUMNS, summary
+from thanosql.execution.relation import Column, Relation
+from thanosql.store import history
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from thanosql.execution.execution import Execution
+
+Fact = tuple[str, Any]
+_FACT_COLUMNS: tuple[Column, ...] = (("property", "TEXT"), ("value", None))
+_TABLE_COLUMNS: tuple[Column, ...] = (
+    ("column", "TEXT"),
+    ("type", "TEXT"),
+    ("not_null", "INTEGER"),
+    ("primary_key", "INTEGER"),
+)
+
+
+def list_(execution: Execution, node: statements.List) -> Relation:
+    """LIST: yield a row each."""
+    columns, rows = _LISTS[node.kind]
+    return Relation(columns, lambda: rows(execution))
+
+
+def describe(execution: Execution, node: statements.Describe) -> Relation:
+    """DESCRIBE: yield a row a property; of a table, a row a column."""
+    if node.kind == "table":
+        return _describe_table(execution, node.name)
+    facts = _DESCRIPTIONS[node.kind](execution, node.name)
+    return Relation(_FACT_COLUMNS, lambda: iter(facts))
+
+
+# Models
+
+
+def _models(execution: Execution) -> Iterator[Sequence[Any]]:
+    for model in execution.store.models():
+        yield summary(model)
+
+
+def _describe_model(execution: Execution, name: str) -> list[Fact]:
+    model = execution.store.get(name)
+    facts: list[Fact] = [
+        (column, value)
+        for (column, _), value in zip(SUMMARY_COLUMNS, summary(model), strict=True)
+    ]
+    facts += [("sha256", model.sha256), ("query", model.query)]
+    facts += history.facts(execution.database, model.run_id)
+    facts += [
+        (f"option {option}", value) for option, value in (model.options or {}).items()
+    ]
+    facts += [
+        (f"version {package}", value) for package, value in model.versions.items()
+    ]
+    return facts
+
+
+# Tables
+
+
+def _tables(execution: Execution) -> Iterator[Sequence[Any]]:
+    for name, kind in tables.names(execution.database):
+        # To count the rows of a view is to run it, however long that takes.
+        rows = tables.count(execution.database, name) if kind == "table" else None
+        try:
+            columns = tables.columns(execution.database, name)
+        except apsw.SQLError:  # a view whose table is gone, or that never was right
+            yield name, kind, rows, None
+        else:
+            yield name, kind, rows, ", ".join(column for column, *_ in columns)
+
+
+def _describe_table(execution: Execution, name: str) -> Relation:
+    columns = tables.columns(execution.database, name)
+    if not columns:
+        names = [each for each, _ in tables.names(execution.database)]
+        hint = errors.nearest(name, names) or (
+            f"; there are {', '.join(names)}" if names else "; the database has none"
+        )
+        message = f"no table named {name!r}{hint}"
+        raise errors.ProgrammingError(message)
+    rows = [
+        (column, declared or None, not_null, int(key > 0))
+        for column, declared, not_null, key in columns
+    ]
+    return Relation(_TABLE_COLUMNS, lambda: iter(rows))
+
+
+# Bases and datasets
+
+
+def _bases(_execution: Execution) -> Iterator[Sequence[Any]]:
+    for name, base in bases.BASES.items():
+        yield (
+            name,
+            base.source.removeprefix("package:"),
+            base.language or None,
+            base.parameters,
+            base.license or None,
+            base.data,
+            base.bytes,
+            base.wer,
+        )
+
+
+def _describe_base(execution: Execution, name: str) -> list[Fact]:
+    for row in _bases(execution):
+        if row[0].casefold() == name.casefold():
+            stored = execution.store.find(name)
+            return [
+                *zip((column for column, _ in _BASE_COLUMNS), row, strict=True),
+                ("learning_rate", bases.BASES[row[0]].learning_rate),
+                ("stored_as", stored and stored.name),
+            ]
+    hint = errors.nearest(name, bases.BASES) or f"; known are {', '.join(bases.BASES)}"
+    message = f"no base named {name!r}{hint}"
+    raise errors.ModelNotFoundError(message)
+
+
+def _datasets(_execution: Execution) -> Iterator[Sequence[Any]]:
+    for name, dataset in datasets.DATASETS.items():
+        yield (
+            name,
+            dataset.about,
+            dataset.language,
+            dataset.hours,
+            sum(archive.megabytes for archive in dataset.archives),
+            dataset.license,
+            dataset.train_table,
+            dataset.test_table,
+        )
+
+
+def _describe_dataset(execution: Execution, name: str) -> list[Fact]:
+    known, dataset = datasets.find(name)
+    (row,) = (each for each in _datasets(execution) if each[0] == known)
+    facts: list[Fact] = [
+        (column, value)
+        for (column, _), value in zip(_DATASET_COLUMNS, row, strict=True)
+    ]
+    for archive in dataset.archives:
+        facts += [
+            ("url", f"{archive.home}/{archive.file}"),
+            ("digest", archive.digest),
+            ("folder", str(download.folder(archive))),
+            ("is_here", int(download.folder(archive).is_dir())),
+        ]
+    return facts
+
+
+_BASE_COLUMNS: tuple[Column, ...] = (
+    ("name", "TEXT"),
+    ("source", "TEXT"),
+    ("language", "TEXT"),
+    ("parameters", "INTEGER"),
+    ("license", "TEXT"),
+    ("data", "TEXT"),
+    ("bytes", "INTEGER"),
+    ("wer", "REAL"),
+)
+_DATASET_COLUMNS: tuple[Column, ...] = (
+    ("name", "TEXT"),
+    ("about", "TEXT"),
+    ("language", "TEXT"),
+    ("hours", "REAL"),
+    ("megabytes", "INTEGER"),
+    ("license", "TEXT"),
+    ("train_table", "TEXT"),
+    ("test_table", "TEXT"),
+)
+_LISTS: Mapping[
+    statements.Kind,
+    tuple[tuple[Column, ...], Callable[[Execution], Iterator[Sequence[Any]]]],
+] = {
+    "model": (SUMMARY_COLUMNS, _models),
+    "table": (
+        (
+            ("name", "TEXT"),
+            ("type", "TEXT"),
+            ("rows", "INTEGER"),
+            ("columns", "TEXT"),
+        ),
+        _tables,
+    ),
+    "base": (_BASE_COLUMNS, _bases),
+    "dataset": (_DATASET_COLUMNS, _datasets),
+}
+_DESCRIPTIONS: Mapping[statements.Kind, Callable[[Execution, str], list[Fact]]] = {
+    "model": _describe_model,
+    "base": _describe_base,
+    "dataset": _describe_dataset,
+}

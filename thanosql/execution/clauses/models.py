@@ -1,0 +1,154 @@
+"""Statements that make, replace, move or forget a stored model."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors, speech, statements
+from thanosql.execution.relation import Column, Relation
+from thanosql.store.files import export as export_files
+from thanosql.store.models import ModelRecord, StoredModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import apsw
+
+    from thanosql.execution.execution import Execution
+    from thanosql.speech.recognizers.recognizer import Recognizer
+
+SUMMARY_COLUMNS: tuple[Column, ...] = (
+    ("name", "TEXT"),
+    ("base", "TEXT"),
+    ("architecture", "TEXT"),
+    ("parameters", "INTEGER"),
+    ("bytes", "INTEGER"),
+    ("wer", "REAL"),
+    ("created_at", "TEXT"),
+)
+
+
+def summary(model: StoredModel) -> Sequence[Any]:
+    """Return a model as the row that LIST MODELS has for it."""
+    return tuple(getattr(model, name) for name, _ in SUMMARY_COLUMNS)
+
+
+def drop(execution: Execution, node: statements.DropModel) -> None:
+    """DROP MODEL: yield nothing."""
+    execution.effect(lambda: execution.store.drop(node.name, if_exists=node.if_exists))
+
+
+def import_(execution: Execution, node: statements.ImportModel) -> Relation:
+    """IMPORT MODEL: yield the model's row of LIST MODELS."""
+    options = execution.options(statements.ImportOptions, node.options)
+    origin = execution.place(node.source)
+    return _store(execution, node.name, origin, overwrite=options.overwrite)
+
+
+def get(execution: Execution, node: statements.GetModel) -> Relation:
+    """GET MODEL: yield the model's row of LIST MODELS."""
+    options = execution.options(statements.GetModelOptions, node.options)
+    name = options.model_name or node.base
+    return _store(execution, name, node.base, overwrite=options.overwrite)
+
+
+def _store(
+    execution: Execution, name: str, origin: str, *, overwrite: bool
+) -> Relation:
+    """Return the relation that stores a base or a directory as it is."""
+    stored: list[Sequence[Any]] = []
+
+    def read() -> None:
+        execution.store.check_new(name, overwrite=overwrite)
+        execution.warn_if_transaction_is_implicit("the model")
+        recognizer = speech.import_base(origin)
+        record = model_record(recognizer, name, origin)
+        model = save_model(execution, recognizer, record, overwrite=overwrite)
+        stored.append(summary(model))
+
+    execution.effect(read)
+    return Relation(SUMMARY_COLUMNS, lambda: iter(stored))
+
+
+def export(execution: Execution, node: statements.ExportModel) -> Relation:
+    """EXPORT MODEL: yield one row, with the directory and what lies in it."""
+    options = execution.options(statements.ExportOptions, node.options)
+    model = execution.store.get(node.name)
+    place = execution.place(node.target)
+    written: list[Sequence[Any]] = []
+
+    def write() -> None:
+        try:
+            target = Path(place).expanduser()
+            if target.exists() and not target.is_dir():
+                message = f"cannot export to {place!r}: it is a file; name a directory"
+                raise errors.ProgrammingError(message)
+            if target.is_dir() and any(target.iterdir()) and not options.overwrite:
+                message = (
+                    f"the directory {place!r} is not empty; "
+                    "set overwrite=True to write into it, or name another"
+                )
+                raise errors.ProgrammingError(message)
+            files = execution.store.read(model)
+            export_files(files, target)
+        except (OSError, ValueError, RuntimeError) as error:
+            # No permission, a full disk; a NUL in the name; ~ of an unknown user.
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            message = f"cannot export to {place!r:.200}: {reason}"
+            raise errors.OperationalError(message) from error
+        written.append((model.name, str(target), len(files), model.bytes))
+
+    execution.effect(write)
+    columns = (
+        ("name", "TEXT"),
+        ("directory", "TEXT"),
+        ("files", "INTEGER"),
+        ("bytes", "INTEGER"),
+    )
+    return Relation(columns, lambda: iter(written))
+
+
+def save_model(
+    execution: Execution,
+    recognizer: Recognizer,
+    record: ModelRecord,
+    *,
+    overwrite: bool,
+    write_run: Callable[[apsw.Connection], int] | None = None,
+    patience: float = 0.0,
+) -> StoredModel:
+    """Store a recognizer; write_run, patience: as `ModelStore.save` takes them."""
+    with tempfile.TemporaryDirectory(prefix="thanosql-") as directory:
+        recognizer.save(Path(directory))
+        return execution.store.save(
+            record,
+            Path(directory),
+            write_run=write_run,
+            overwrite=overwrite,
+            patience=patience,
+        )
+
+
+def model_record(
+    recognizer: Recognizer,
+    name: str,
+    base: str,
+    query: str | None = None,
+    options: statements.Options | None = None,
+) -> ModelRecord:
+    """Return what is to be known of a model beside its files."""
+    return ModelRecord(
+        name,
+        base,
+        architecture=type(recognizer.model).__name__,
+        parameters=recognizer.model.num_parameters(),
+        versions={
+            package: version(package)
+            for package in ("thanosql-local", "torch", "transformers")
+        },
+        query=query,
+        options=None if options is None else statements.as_dict(options),
+    )

@@ -1,0 +1,170 @@
+"""Rows in a notebook: a cursor's rows in, a pandas DataFrame out.
+
+What BUILD yields shows its curve above the table, and what PRINT AUDIO yields a player
+in each row; both are DataFrames like any other beside that.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from thanosql import errors, speech
+from thanosql.frontends import curve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from thanosql.driver.cursor import Cursor
+
+_PLAYED_TYPE = "AUDIO BLOB"  # what PRINT AUDIO declares its column of recordings to be
+_MOST_ROWS = 50  # with a player
+_MOST_BYTES = 10_000_000  # of recordings in one table; in base64 they grow by a third
+_LONGEST = 200  # characters of a text in a row with a player
+_FORMATS = (
+    (b"RIFF", "audio/wav"),
+    (b"fLaC", "audio/flac"),
+    (b"OggS", "audio/ogg"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff", "audio/mpeg"),
+)
+
+
+def frame(cursor: Cursor) -> pd.DataFrame:
+    """Return the rows that are left on a cursor, of a statement that yields some."""
+    description = cursor.description or ()
+    names = [column[0] for column in description]
+    rows = cursor.fetchall()
+    if {"epoch", "train_loss", "validation_loss", "wer", "cer"}.issubset(names):
+        return Training(rows, columns=names)
+    types = [column[1] for column in description]
+    if _PLAYED_TYPE in types:
+        recordings = Recordings(rows, columns=names)
+        recordings.played = types.index(_PLAYED_TYPE)
+        root = cursor.connection.audio_root
+        recordings.root = None if root is None else Path(root)
+        return recordings
+    if any(isinstance(value, bytes) for row in rows[:1] for value in row):
+        return Blobs(rows, columns=names)
+    return pd.DataFrame(rows, columns=names)
+
+
+class Blobs(pd.DataFrame):
+    """Rows with BLOBs, of which the size is shown."""
+
+    def _repr_html_(self) -> str | None:
+        return self._sized()._repr_html_()  # type: ignore[operator, no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(self._sized())
+
+    def _sized(self) -> pd.DataFrame:
+        shown = pd.DataFrame(self)
+        for position, dtype in enumerate(shown.dtypes):
+            if dtype.kind == "O":
+                sized: Any = shown.iloc[:, position].map(_sized)
+                shown.isetitem(position, sized)
+        return shown
+
+
+class Training(pd.DataFrame):
+    """The rows of BUILD, one an epoch, shown with the curves of loss and error rate."""
+
+    def _repr_html_(self) -> str | None:
+        table: str | None = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]
+        epochs = [int(epoch) for epoch in self["epoch"]]
+        # One epoch is no curve, and epochs of several trainings would be a tangle.
+        if len(epochs) < 2 or epochs != sorted(set(epochs)):
+            return table
+        drawn = curve.picture(
+            epochs,
+            (
+                ("loss", (self._line("train_loss"), self._line("validation_loss"))),
+                ("error rate", (self._line("wer"), self._line("cer"))),
+            ),
+        )
+        # As an image it also shows where a viewer takes SVG out of a page.
+        source = _data_url(drawn.encode(), "image/svg+xml")
+        return f'<img alt="loss and error rate by epoch" src="{source}">{table}'
+
+    def _line(self, column: str) -> curve.Line:
+        heights = [None if pd.isna(v) else float(v) for v in self[column]]
+        name = column.removesuffix("_loss")
+        return curve.Line(name if name != column else name.upper(), heights)
+
+
+class Recordings(Blobs):
+    """The rows of PRINT AUDIO, shown with players that hold the recordings."""
+
+    _metadata = ("played", "root")
+    played: int
+    "The position of the column with the recordings."
+    root: Path | None
+    "The only folder whose files are read, if there is one."
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f"<th>{html.escape(str(name))}</th>" for name in self.columns)
+        more = len(self) - _MOST_ROWS
+        return (
+            '<table border="1" class="dataframe"><thead><tr style="text-align: right;">'
+            f"<th></th>{heads}</tr></thead><tbody>{''.join(self._rows())}</tbody>"
+            f"</table>{f'<p>and {more:,} more rows</p>' if more > 0 else ''}"
+        )
+
+    def _rows(self) -> Iterator[str]:
+        room = _MOST_BYTES
+        for index, *row in self.head(_MOST_ROWS).itertuples():
+            cells = [html.escape(_brief(value)) for value in row]
+            cells[self.played], size = self._player(row[self.played], room)
+            room -= size
+            columns = "".join(f"<td>{cell}</td>" for cell in cells)
+            yield f"<tr><th>{html.escape(str(index))}</th>{columns}</tr>"
+
+    def _player(self, audio: Any, room: int) -> tuple[str, int]:
+        """Return what plays a recording, and how many bytes of it are in the page."""
+        shown = html.escape(_brief(audio))
+        if isinstance(audio, str):
+            if self.root is None and audio.startswith(("https://", "http://")):
+                return _audio(audio, shown), 0
+            try:
+                with speech.open_file(audio.removeprefix("file://"), self.root) as f:
+                    audio = f.read(room + 1)
+            except errors.AudioError as error:
+                return html.escape(str(error)), 0
+        if not isinstance(audio, bytes):
+            return shown, 0
+        if len(audio) > room:
+            return f"{shown} (too much for this page)", 0
+        # Of what is no recording nothing goes into a page that may be passed on.
+        kind = next((kind for start, kind in _FORMATS if audio.startswith(start)), None)
+        if kind is None:
+            return f"{shown} (no audio that a browser plays)", 0
+        return _audio(_data_url(audio, kind), shown), len(audio)
+
+
+def _audio(source: str, shown: str) -> str:
+    return (
+        f'<audio controls preload="metadata" src="{html.escape(source)}" '
+        f'title="{shown}" style="height:2.5em;vertical-align:middle"></audio>'
+    )
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _sized(value: object) -> object:
+    """Return a BLOB's size in words, any other value as it is."""
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else value
+
+
+def _brief(value: object) -> str:
+    value = _sized(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

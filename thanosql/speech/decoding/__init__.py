@@ -1,0 +1,1 @@
+"""Scores of frames in, text out."""

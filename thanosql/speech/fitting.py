@@ -1,0 +1,223 @@
+"""A base and rows of (audio, text) in; a trained model out, an epoch at a time.
+
+`prepare` looks at all rows first; what it returns the other functions take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import astuple, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors
+from thanosql.speech.dropped import warn_of_dropped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from thanosql.speech.progress import Progress
+    from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.training.checkup import Checkup
+    from thanosql.speech.training.examination import BadRow, Utterance
+    from thanosql.speech.training.train import TrainingConfig
+    from thanosql.statements import BuildOptions
+
+Rows = Sequence[tuple[Any, ...]]
+"""(audio, text) of every row, by position; kept on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A base and the rows to train it on, looked at."""
+
+    recognizer: Recognizer
+    rows: Rows
+    validation_rows: Rows
+    "Those that `held_out` belong to."
+    device: str
+    "What the options mean here: where it will be trained."
+    learned: Sequence[Utterance]
+    held_out: Sequence[Utterance]
+    dropped: Mapping[str, int]
+    "Characters of the texts that the vocabulary cannot spell, counted."
+    bad: Sequence[BadRow] = ()
+    bad_held_out: Sequence[BadRow] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, in all."""
+        return sum(u.seconds for u in (*self.learned, *self.held_out))
+
+    def digests(self) -> tuple[str, str]:
+        """Return a digest of the base, and one of the recordings as they were heard."""
+        from thanosql.speech.training import checkpoint
+
+        return (
+            checkpoint.fingerprint(self.recognizer),
+            checkpoint.recordings_digest(self.learned, self.held_out),
+        )
+
+
+def prepare(
+    open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
+    rows: Rows,
+    held_out: Rows | None,
+    options: BuildOptions,
+    root: Path | None,
+    progress: Progress,
+    checkup: Checkup | None = None,
+) -> Material:
+    """Open a base and look at all rows of (audio, text).
+
+    `open_base` is given what yields the texts, for a base without a vocabulary.
+    `held_out` are the rows of a validation query; without one a share of `rows` is
+    taken. `checkup` takes note of what is remarkable; without one, bad rows are an
+    error, that lists them.
+    """
+    from thanosql.speech.recognizers.precision import resolve
+    from thanosql.speech.training import examination
+    from thanosql.speech.training.conditions import seeded
+
+    if not rows:
+        message = "the query gives no rows to train on"
+        raise errors.TrainingError(message)
+    # First of all, since hours of recordings may have to be looked at.
+    device = resolve(options.device, options.precision).device
+    with seeded(options.seed):
+        recognizer = open_base(
+            lambda: (text for _, text in rows if isinstance(text, str))
+        )
+    examined = examination.examine(recognizer, rows, root, progress, checkup)
+    if checkup is None:
+        if examined.bad:
+            raise examination.bad_rows_error(examined.bad, len(rows), options.text_col)
+        warn_of_dropped(examined.dropped)
+    learned: Sequence[Utterance] = examined.utterances
+    validation: Sequence[Utterance] = ()
+    bad_held_out: Sequence[BadRow] = ()
+    if held_out is not None:
+        checked = examination.examine(recognizer, held_out, root, progress)
+        bad_held_out = checked.bad
+        if checked.bad and checkup is None:
+            raise examination.bad_rows_error(
+                checked.bad,
+                len(held_out),
+                options.text_col,
+                "the validation query",
+            )
+        validation = checked.utterances
+    elif isinstance(options.validation, float) and learned:
+        learned, validation = examination.hold_out(
+            learned, options.validation, options.seed
+        )
+    return Material(
+        recognizer,
+        rows,
+        rows if held_out is None else held_out,
+        str(device),
+        learned,
+        validation,
+        dict(examined.dropped),
+        examined.bad,
+        bad_held_out,
+    )
+
+
+def checkup(root: Path | None) -> Checkup:
+    """Return what takes note of recordings in `prepare`."""
+    from thanosql.speech.training.checkup import Checkup
+
+    return Checkup(root)
+
+
+def estimated_seconds(
+    material: Material, options: BuildOptions, root: Path | None
+) -> float | None:
+    """Return how long a training will take, by its second and third step.
+
+    Their time, by the seconds of audio in them, is taken for all epochs; validation,
+    forwards only, for a third of it. The recognizer is of no use after this. None
+    where there are no three steps.
+    """
+    from thanosql.speech.recognizers import precision
+    from thanosql.speech.training import train
+
+    steps: list[tuple[float, float]] = []
+
+    def tell(stage: str, done: float, total: float | None, **facts: float) -> None:
+        if stage == "train":
+            # A step ends, for Python, when a GPU has been told of it.
+            precision.wait_for(material.recognizer.device)
+            steps.append((time.monotonic(), facts["audio_seconds"]))
+
+    config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
+    with closing(
+        train.train(
+            material.recognizer, material.rows, material.learned, (), config, root, tell
+        )
+    ) as epochs:
+        next(epochs)
+    if len(steps) < 3:
+        return None
+    pace = (steps[2][0] - steps[0][0]) / (steps[2][1] - steps[0][1])
+    count = -(-len(material.learned) // options.batch_size) * options.epochs
+    share = min(1.0, (options.max_steps or count) / count)
+    learned = sum(u.seconds for u in material.learned)
+    held_out = sum(u.seconds for u in material.held_out)
+    seconds = pace * options.epochs * share * (learned + held_out / 3)
+    return min(seconds, options.time_limit or seconds)
+
+
+def _config(options: BuildOptions) -> TrainingConfig:
+    from thanosql.speech.training import train
+
+    wanted = {
+        field.name: getattr(options, field.name)
+        for field in fields(train.TrainingConfig)
+    }
+    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
+    return train.TrainingConfig(**wanted)
+
+
+def train(
+    material: Material,
+    options: BuildOptions,
+    root: Path | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Generator[Sequence[Any], None, None]:
+    """Train the recognizer, yielding a row an epoch; the last column: the best so far.
+
+    `folder` keeps its checkpoint, and is gone on from where it holds one already.
+    """
+    from thanosql.speech.training import train
+    from thanosql.speech.training.checkpoint import Checkpoints
+
+    with (
+        nullcontext() if folder is None else Checkpoints(folder) as checkpoints,
+        closing(
+            train.train(
+                material.recognizer,
+                material.rows,
+                material.learned,
+                material.held_out,
+                _config(options),
+                root,
+                progress,
+                validation_rows=material.validation_rows,
+                checkpoints=checkpoints,
+            )
+        ) as epochs,
+    ):
+        for epoch in epochs:
+            yield astuple(epoch)
+
+
+def checkpointed_epochs(folder: Path) -> int:
+    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    from thanosql.speech.training import checkpoint
+
+    return checkpoint.epochs(folder)

@@ -1,0 +1,39 @@
+"""Whether torch, torchaudio and transformers can be used together."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from thanosql.errors import NotSupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def require_libraries(load: Callable[[str], object] = importlib.import_module) -> None:
+    """Raise NotSupportedError, with what to install, where torch cannot be used.
+
+    torchaudio refuses at import a torch built for another CUDA than its own, and
+    transformers, which imports torchaudio wherever it is installed, falls with it
+    under the name "Could not import module". Imported first, it names the true cause.
+    """
+    for library in ("torch", "torchaudio", "transformers"):
+        try:
+            load(library)
+        except (ImportError, OSError, RuntimeError) as error:
+            torch, torchaudio = _version("torch"), _version("torchaudio")
+            message = (
+                f"speech needs torch and torchaudio that fit each other; {library} "
+                f"cannot be imported beside torch {torch} and torchaudio {torchaudio} "
+                f"({error}); install 'torch>=2.9,<2.15' and 'torchaudio>=2.9'"
+            )
+            raise NotSupportedError(message) from error
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,5 @@
+"""A base, a directory or the files of a stored model in, a recognizer out."""
+
+from thanosql.speech.libraries import require_libraries
+
+require_libraries()

@@ -1,0 +1,342 @@
+"""The files and tensors of a model in, a Recognizer out.
+
+No code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers.initialization import no_init_weights
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
+
+from thanosql.errors import (
+    DataError,
+    Error,
+    ModelNotFoundError,
+    NotSupportedError,
+    OperationalError,
+)
+from thanosql.speech.decoding.spelling import BLANK, UNKNOWN, WORD_DELIMITER, vocabulary
+from thanosql.speech.opening.directory import read_json
+from thanosql.speech.opening.weights import draw_by_fan_in
+from thanosql.speech.recognizers.recognizer import LAST_LAYERS, Recognizer, quiet
+from thanosql.speech.sound.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from torch import Tensor
+    from transformers import (
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+# transformers is annotated in part only: what it leaves open goes by Any.
+_hf: Any = transformers
+
+_LAYER = re.compile(r"\.layers\.\d+\.")
+_VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
+
+
+def assemble(
+    directory: Path,
+    state: Mapping[str, Tensor],
+    texts: Callable[[], Iterable[str]] | None,
+) -> Recognizer:
+    """Return the recognizer of a model directory.
+
+    directory: its files but the weights; state: the weights, empty for a bare config.
+    `texts` gives transcripts to make a vocabulary from where there is none; None says
+    that the model must be whole.
+    """
+    where = str(directory) if texts is not None else "the stored model"
+    with damaged(f"'config.json' in {where}"):
+        config = _config(directory, where)
+        has_tokenizer = any(any(directory.glob(name)) for name in _VOCABULARIES)
+    whole = has_tokenizer and any(key.startswith(LAST_LAYERS) for key in state)
+    if not whole and texts is None:
+        message = f"{where} is damaged: it has no tokenizer, or no weights for it"
+        raise DataError(message)
+    made = None if whole or texts is None else vocabulary(texts())
+    with damaged(f"the tokenizer of {where}"), quiet():
+        if made is None:
+            _check_vocabulary(directory, config)
+            tokenizer = _hf.AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=False
+            )
+        else:
+            tokenizer = _tokenizer(made)
+            _set_vocabulary(config, len(made))
+    with damaged(f"'config.json' in {where}"), quiet():
+        skeleton = _built(config, "meta")
+        _check_size(skeleton, state)
+    with damaged(where), quiet():
+        # A last layer for other letters is drawn anew, whatever its shape.
+        model = _filled(skeleton, state) if made is None else None
+        fresh: frozenset[str] = frozenset()
+        if model is None:
+            model, fresh = _model(config, state, new_last_layer=made is not None)
+        if fresh and texts is None:
+            message = f"{where} is damaged: it has no weights for {min(fresh)}"
+            raise DataError(message)
+        draw_by_fan_in(model, fresh)
+        model.train(mode=False)
+    with damaged(f"the feature extractor of {where}"), quiet():
+        extractor = _feature_extractor(directory, config)
+    with damaged(where):
+        recognizer = Recognizer(model, tokenizer, extractor, fresh)
+        _check(recognizer, where)
+    return recognizer
+
+
+def _config(directory: Path, where: str) -> PreTrainedConfig:
+    path = directory / "config.json"
+    if not path.is_file():
+        message = f"{where} is no model directory: it has no config.json"
+        raise ModelNotFoundError(message)
+    content = read_json(path, f"'config.json' in {where}")
+    kind = content.get("model_type")
+    if kind not in MODEL_FOR_CTC_MAPPING_NAMES:
+        message = (
+            f"{where} holds a model of type {kind!r}, which has no CTC head; types "
+            f"that have: {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}"
+        )
+        raise NotSupportedError(message)
+    if "quantization_config" in content:
+        message = (
+            f"{where} holds quantized weights, in a format of its own; use the model "
+            "they were made of"
+        )
+        raise NotSupportedError(message)
+    config: PreTrainedConfig = _hf.AutoConfig.from_pretrained(
+        directory, trust_remote_code=False
+    )
+    # It could name a kernel on the hub, which is code that somebody else compiled.
+    config._attn_implementation = None
+    return config
+
+
+def _tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerBase:
+    with TemporaryDirectory(prefix="thanosql-") as temporary:
+        path = Path(temporary, "vocab.json")
+        path.write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
+        tokenizer: PreTrainedTokenizerBase = _hf.Wav2Vec2CTCTokenizer(
+            str(path),
+            unk_token=UNKNOWN,
+            pad_token=BLANK,
+            word_delimiter_token=WORD_DELIMITER,
+            bos_token=None,
+            eos_token=None,
+        )
+    return tokenizer
+
+
+def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
+    """Tell the configuration of a vocabulary made here: its size, blank 0."""
+    config.vocab_size, config.pad_token_id = size, 0
+    encoder: Any = getattr(config, "encoder_config", None)
+    if hasattr(encoder, "vocab_size"):  # Granite's encoder predicts tokens half-way
+        encoder.vocab_size = size
+
+
+def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
+    """Raise ValueError for far more tokens than outputs: tokenizers are slow to read.
+
+    Tokens that are added may lie beyond the outputs, if nothing is spelled with them.
+    """
+    path = directory / "vocab.json"
+    if path.is_file():
+        tokens = len(read_json(path, "vocab.json"))
+        if tokens > config.vocab_size + 1_000:
+            message = (
+                f"vocab.json has {tokens:,} tokens for {config.vocab_size} outputs"
+            )
+            raise ValueError(message)
+
+
+def _built(config: PreTrainedConfig, device: str) -> PreTrainedModel:
+    """Return the model that is described, its parameters not drawn.
+
+    On "meta" it takes no memory, since what a configuration describes could take any.
+    """
+    # Some parameters are drawn all the same, which is to change no training's numbers.
+    with (
+        torch.device(device),
+        no_init_weights(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        model: PreTrainedModel = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
+    return model
+
+
+def _check_size(skeleton: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a model beyond its weights, or this machine's memory."""
+    tensors = (*skeleton.parameters(), *skeleton.buffers())
+    described = sum(tensor.numel() for tensor in tensors)
+    held = sum(tensor.numel() for tensor in state.values())
+    # Beside those held, a last layer for a new vocabulary or an adapter may be fresh.
+    if state and described > 2 * held + 2**26:
+        message = (
+            f"config.json describes a model of {described:,} values, but the weights "
+            f"hold {held:,}"
+        )
+        raise ValueError(message)
+    memory = math.inf
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * described > memory:
+        message = (
+            f"config.json describes a model of {4 * described / 1e9:,.1f} GB; this "
+            f"machine has {memory / 1e9:,.1f} GB of memory"
+        )
+        raise ValueError(message)
+
+
+def _filled(
+    skeleton: PreTrainedModel, state: Mapping[str, Tensor]
+) -> PreTrainedModel | None:
+    """Return the model of a skeleton and its weights, None if they do not just fit.
+
+    What `_model` does for whatever is missing, renamed or of another type takes three
+    times as long as all of this, and is needed for published checkpoints only.
+    """
+    own = skeleton.state_dict()
+    if own.keys() != state.keys() or any(
+        (tensor.shape, tensor.dtype) != (state[name].shape, state[name].dtype)
+        for name, tensor in own.items()
+    ):
+        return None
+    model = skeleton
+    if any(name not in own for name, _ in skeleton.named_buffers()):
+        model = _built(skeleton.config, "cpu")  # it computes what is not saved
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _model(
+    config: PreTrainedConfig, state: Mapping[str, Tensor], *, new_last_layer: bool
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Return the model with the tensors of `state` in it, and what was not there."""
+    kind = _hf.MODEL_FOR_CTC_MAPPING[type(config)]
+    if not state:
+        model = kind(config)
+        return model, frozenset(_parameters(model))
+    model, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(state),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    parameters = _parameters(model)
+    last = {name for name in parameters if name.startswith(LAST_LAYERS)}
+    absent = set(info["missing_keys"])
+    for key, held, described in info["mismatched_keys"]:
+        if not (new_last_layer and key in last):
+            message = (
+                f"{key} is of shape {tuple(held)} in the weights, of "
+                f"{tuple(described)} by config.json"
+            )
+            raise ValueError(message)
+        absent.add(key)
+    # Other weights without a place are usual: of self-supervised training, say.
+    unused = sorted(filter(_LAYER.search, info["unexpected_keys"]))
+    if unused:
+        message = f"the weights {unused[0]} are of a layer that config.json lacks"
+        raise ValueError(message)
+    if not parameters - absent - last:
+        message = f"none of its {len(state)} tensors is one of {kind.__name__}"
+        raise ValueError(message)
+    return model, frozenset(parameters & absent | (last if new_last_layer else set()))
+
+
+def _parameters(model: PreTrainedModel) -> set[str]:
+    # Both names of a tied layer count.
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
+    """Return the model's own feature extractor, or the default of its type."""
+    names = ("preprocessor_config.json", "processor_config.json")
+    if any((directory / name).is_file() for name in names):
+        return _hf.AutoFeatureExtractor.from_pretrained(
+            directory, trust_remote_code=False
+        )
+    if config.model_type == "wav2vec2-bert":
+        # Two frames of filterbanks are stacked into one input.
+        bins = config.feature_projection_input_dim // 2
+        return _hf.SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins)
+    kind: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
+    encoder = getattr(config, "encoder_config", None)
+    if encoder is None:
+        # With group norm over time, padding cannot be told from silence: no mask.
+        norm = getattr(config, "feat_extract_norm", "layer")
+        return kind(return_attention_mask=norm == "layer")
+    takes_bins = "num_mel_bins" in inspect.signature(kind).parameters
+    return kind(
+        **{"num_mel_bins" if takes_bins else "feature_size": encoder.num_mel_bins}
+    )
+
+
+def _check(recognizer: Recognizer, where: str) -> None:
+    """Raise where model, tokenizer and feature extractor do not belong together."""
+    model, tokenizer = recognizer.model, recognizer.tokenizer
+    # Published texts are decoded by the tokenizer's padding token, so that one holds.
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    outputs = model.config.vocab_size
+    known = set(tokenizer.get_vocab().values())
+    spelled = recognizer.spelling.ids
+    if model.config.pad_token_id not in range(outputs) or not (
+        spelled <= set(range(outputs)) <= known | {model.config.pad_token_id}
+    ):
+        message = (
+            f"{where}: the model has {outputs} outputs, its tokenizer {len(known)} "
+            f"tokens up to id {max(known)}, with blank {model.config.pad_token_id}; "
+            "they do not belong together"
+        )
+        raise DataError(message)
+    extractor = recognizer.feature_extractor
+    gives, takes = extractor.model_input_names[0], model.main_input_name
+    if gives != takes or extractor.sampling_rate != SAMPLE_RATE:
+        message = (
+            f"{where}: the model takes {takes} of {SAMPLE_RATE} Hz audio, its feature "
+            f"extractor gives {gives} of {extractor.sampling_rate} Hz audio"
+        )
+        raise NotSupportedError(message)
+
+
+@contextmanager
+def damaged(where: str) -> Iterator[None]:
+    """Raise what goes wrong inside the block as DataError, but our own errors."""
+    try:
+        yield
+    except Error:
+        raise
+    except MemoryError as error:
+        message = f"{where} takes more memory than there is: {error}"
+        raise OperationalError(message) from error
+    except ImportError as error:
+        message = f"{where} needs a package that is missing: {error}"
+        raise NotSupportedError(message) from error
+    except Exception as error:
+        # Whatever a damaged file makes safetensors or transformers stumble on.
+        reason = " ".join(str(error).split()).partition(" Exception raised from")[0]
+        if not isinstance(error, ValueError | RuntimeError | OSError):
+            reason = f"{type(error).__name__}: {reason}"
+        message = f"{where} cannot be opened as a model: {reason:.500}"
+        raise DataError(message) from error

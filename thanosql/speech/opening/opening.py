@@ -1,0 +1,171 @@
+"""The name of a base, or the files of a stored model, in; a Recognizer out.
+
+Nothing that is read here is executed: no pickle, no code that comes with a model.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from thanosql.catalog.bases import BASES, find
+from thanosql.errors import DataError, ModelNotFoundError, OperationalError, nearest
+from thanosql.speech.opening import hub, weights
+from thanosql.speech.opening.assembly import assemble, damaged
+from thanosql.speech.opening.directory import check, read_json
+from thanosql.speech.recognizers.padded import forward, output_length
+from thanosql.speech.recognizers.recognizer import Recognizer
+from thanosql.speech.sound.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+    from torch import Tensor
+
+__all__ = ["BASES", "Recognizer", "open_base", "open_files"]
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MOST_FRAMES = 400  # a second; common are 12 to 50, and attention takes their square
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
+    """Return the recognizer of a base: a name of BASES, a directory or a hub id.
+
+    Where the base has no vocabulary, or no last layer for one (a self-supervised
+    checkpoint, a bare config.json), it gets one from `texts()`, which is called only
+    then, and a fresh last layer. Where it has no weights at all, all are fresh, drawn
+    from torch's random numbers as they stand.
+
+    Raises ModelNotFoundError (no such base), OperationalError (the hub cannot be
+    reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
+    """
+    directory = _locate(base)
+    where = str(directory)
+    with damaged(where):
+        names = {path.name for path in directory.iterdir()}
+        pickle = hub.pickled_weights(names)
+        if pickle is not None and not hub.has_safetensors(names):
+            raise hub.refuse_pickle(where, pickle)
+        check(directory, where)
+    state: dict[str, Tensor] = {}
+    for name in _weight_files(directory, names, where):
+        with damaged(f"{name!r} in {where}"):
+            state.update(load_file(directory / name))
+    weights.check(state, where)
+    recognizer = assemble(directory, weights.widened(state), texts)
+    known = find(base)
+    if known is None or known.directory is None:  # what ships is tried out by our tests
+        _try_out(recognizer, where)
+    return recognizer
+
+
+def open_files(
+    files: Mapping[str, weights.Buffer], whole: Callable[[], object] = lambda: None
+) -> Recognizer:
+    """Return the recognizer of a stored model: relative path -> content.
+
+    The weights never touch the disk, and share the memory of their file where that is
+    writable and of float32: the caller hands it over. Of such files, what lies behind
+    the header may still be missing until `whole`, which is called before it is looked
+    at, returns. Raises as `open_base` does, and what `whole` raises.
+    """
+    with TemporaryDirectory(prefix="thanosql-") as temporary:
+        directory = Path(temporary)
+        for name, content in files.items():
+            path = directory / name
+            if not path.resolve().is_relative_to(directory.resolve()):
+                message = f"a stored model has a file outside its directory: {name!r}"
+                raise DataError(message)
+            if path.suffix != ".safetensors":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        where = "the stored model"
+        with damaged(where):
+            check(directory, where)
+            stored = _weight_files(directory, files, where)
+            state = weights.tensors({name: files[name] for name in stored})
+        if any(tensor.dtype != torch.float32 for tensor in state.values()):
+            whole()
+            state = weights.widened(state)
+        recognizer = assemble(directory, state, None)
+        whole()
+        weights.check(state, where)
+        return recognizer
+
+
+def _try_out(recognizer: Recognizer, where: str) -> None:
+    """Raise DataError where the model cannot hear a second of noise.
+
+    What its files do not contradict may still make no model: a stride of 0, say.
+    """
+    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+    # transformers draws a number a layer, which is to change no training's numbers.
+    with damaged(where), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        features = recognizer.features(noise)
+        frames = output_length(recognizer, len(features))
+        if not 1 <= frames <= _MOST_FRAMES:
+            message = f"it makes {frames} frames of a second of audio"
+            raise ValueError(message)
+        logits, _ = forward(recognizer, [features])
+        if not bool(torch.isfinite(logits).all()):
+            message = "its output for a second of noise holds NaN or infinite values"
+            raise ValueError(message)
+
+
+def _locate(base: str) -> Path:
+    """Return the directory a base's name, path or hub id stands for."""
+    known = find(base)
+    if known is not None and known.directory is not None:
+        return known.directory
+    source = base if known is None else known.source
+    if source == base:
+        path = Path(base)
+        with suppress(RuntimeError):  # no such user: a name like any other
+            path = path.expanduser()
+        try:
+            is_directory, is_file = path.is_dir(), path.is_file()
+        except OSError as error:  # too long a name, a folder that may not be read
+            message = f"cannot look for the model {base!r:.200}: {error.strerror}"
+            raise OperationalError(message) from error
+        if is_directory:
+            return path
+        if is_file:
+            message = f"{base!r} is a file; give the directory it lies in"
+            raise ModelNotFoundError(message)
+        if path.is_absolute() or base.startswith((".", "~")):
+            message = f"there is no directory {str(path.absolute())!r}"
+            raise ModelNotFoundError(message)
+    if _HUB_ID.fullmatch(source):
+        return hub.download(source)
+    hint = nearest(base, BASES) or (
+        f"; a base is a stored model, a directory, a hub id such as "
+        f"'facebook/wav2vec2-base', or one of {', '.join(BASES)}"
+    )
+    message = f"no base model named {base!r}{hint}"
+    raise ModelNotFoundError(message)
+
+
+def _weight_files(directory: Path, names: Container[str], where: str) -> list[str]:
+    """Return the names of the files with the weights; none for a bare config."""
+    if _WEIGHTS in names:
+        return [_WEIGHTS]
+    if _INDEX not in names:
+        return []
+    listed = read_json(directory / _INDEX, f"{_INDEX!r} in {where}").get("weight_map")
+    wanted: list[Any] = [*listed.values()] if isinstance(listed, dict) else [listed]
+    for name in wanted:
+        # A name, never a path: it may not lead out of the directory.
+        is_weights = isinstance(name, str) and name.endswith(".safetensors")
+        if not is_weights or name not in names:
+            message = f"{_INDEX!r} in {where} names {name!r:.50}, which is not there"
+            raise DataError(message)
+    return sorted(set(wanted))

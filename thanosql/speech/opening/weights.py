@@ -1,0 +1,147 @@
+"""A model's weights: safetensors bytes in memory to tensors, and fresh ones drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from thanosql.errors import DataError
+from thanosql.speech.opening.directory import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Names of the safetensors format, as its specification lists them.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+# What transformers calls the convolutions between the audio and the encoder.
+_FRONT_ENDS = {"feature_extractor", "subsampling", "subsampler"}
+
+_MOST_TENSORS = 20_000  # a model of 100 layers has 4 000
+
+Buffer = bytes | bytearray | memoryview
+
+
+def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
+    """Return every tensor of the safetensors files in memory: name -> tensor.
+
+    They share the memory of their file where that is writable, which the caller must
+    not use for anything else. Only the header is looked at.
+
+    Raises DataError where a file is not whole.
+    """
+    found: dict[str, Tensor] = {}
+    for name, content in files.items():
+        try:
+            found.update(_tensors(content))
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            message = f"the weights in {name} are damaged: {error}"
+            raise DataError(message) from error
+    return found
+
+
+def check(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise DataError for tensors that are no weights: of whole numbers, or not finite.
+
+    `where` names the model in an error.
+    """
+    if len(state) > _MOST_TENSORS:
+        message = f"{where} has {len(state):,} tensors; no model has {_MOST_TENSORS:,}"
+        raise DataError(message)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.dtype in _DTYPES.values():
+            # NaN is both the least and the greatest of what it is among. A seventh of
+            # the time of a sum in double precision.
+            if tensor.numel() == 0 or all(
+                math.isfinite(each) for each in torch.aminmax(tensor)
+            ):
+                continue
+            message = f"{where}: the weights {name} hold NaN or infinite values"
+        elif tensor.dim() == 0 and not tensor.is_floating_point():  # a count, say
+            continue
+        else:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            message = (
+                f"{where}: the weights {name} are {kind}, not floats of 16 bits up"
+            )
+        raise DataError(message)
+
+
+def _tensors(content: Buffer) -> dict[str, Tensor]:
+    """Read one safetensors file: 8 bytes of length, a JSON header, the data."""
+    if memoryview(content).readonly:
+        content = bytearray(content)  # torch wants memory it may write to
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 8 <= start <= len(content):
+        message = f"its header ends at byte {start} of {len(content)}"
+        raise ValueError(message)
+    header = parse_json(bytes(content[8:start]))
+    header.pop("__metadata__", None)
+    found = {}
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        if entry["dtype"] not in _DTYPES:
+            message = f"{name} is of a type {entry['dtype']!r} that no model has"
+            raise ValueError(message)
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        first, last = entry["data_offsets"]
+        count = math.prod(shape)
+        # One behind the other, as the specification demands: none shares another's.
+        is_next = first == end and start + last <= len(content)
+        if last - first != count * dtype.itemsize or count < 0 or not is_next:
+            message = f"{name} is to lie at bytes {first} to {last} of {len(content)}"
+            raise ValueError(message)
+        end = last
+        tensor = (
+            torch.frombuffer(content, dtype=dtype, count=count, offset=start + first)
+            if count
+            else torch.empty(0, dtype=dtype)
+        ).reshape(shape)
+        found[name] = tensor
+    return found
+
+
+def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with those of float types as float32."""
+    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+
+
+def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
+    """Draw the fresh linear and convolution layers anew, each by its number of inputs.
+
+    transformers draws them with one small deviation for all, meant for wide pretrained
+    models: in a small model the signal dies on its way and all utterances look alike.
+    The convolutions of the front end, whose rectifiers each halve the signal, by He et
+    al. 2015; all other layers uniform within one over the root of their inputs.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            continue
+        names = [f"{name}.{own}" for own, _ in module.named_parameters()]
+        if not names or not fresh.issuperset(names):
+            continue
+        if parametrize.is_parametrized(module, "weight"):
+            # Weight norm: the weight is computed; assigning it sets what it is made of.
+            weight = torch.empty_like(module.weight, requires_grad=False)
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            module.weight = weight
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        else:
+            module.reset_parameters()
+            if not isinstance(module, nn.Linear) and _FRONT_ENDS & set(name.split(".")):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,0 +1,293 @@
+"""Parakeet's fast conformer without padding: log-mel frames in, CTC logits out.
+
+transformers pads a batch to its longest utterance and masks what is padding in every
+layer. Here the frames of all utterances lie one after the other, (sum of lengths,
+features), as in `wav2vec2.py`; where a layer looks beyond one frame, its neighbours are
+kept apart:
+
+* Subsampling (Rekesh et al. 2023, section 3): 3 x 3 convolutions of stride 2 over
+  time and mels, depthwise but for the first. Utterances lie end to end with rows of
+  zeros between, which are the zeros each would be padded with alone. The first
+  convolution, of one channel, is a matrix product over its nine inputs, and a
+  tenth, whose weight is the bias: all ten are zero where no utterance is, and so is
+  the result. The others run in channels-last layout, several times as fast forth and
+  back as transformers' on a CPU.
+* Attention with relative positions (Dai et al. 2019, appendix B): an utterance at a
+  time. The encodings of positions are made once, and projected once a layer, for the
+  longest; those of a shorter one are the middle of them. Shifting a frame's scores
+  from distances to places is a matter of strides, and copies nothing.
+* The depthwise convolution over time: with zeros between utterances.
+* Batch norm in training: over the batch's frames, none of them padding, where
+  transformers' own, of utterances of different lengths, counts padding too. In
+  evaluation it looks at no neighbour.
+
+So in evaluation row i of the result is, but for the order of floating-point sums,
+what the model gives for utterance i alone; in training, what it gives for the batch.
+Modules and parameters are the model's own.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from transformers import PreTrainedModel
+
+Module = Any  # transformers', made of parts that mypy can only take for tensors
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Return whether this module can stand in for the model's own forward, as it is.
+
+    It draws no random numbers: with dropout or LayerDrop it is for evaluation only. A
+    GPU has its own fast convolutions, and rather pads than takes utterances in turn.
+    """
+    kind = type(model)  # not isinstance: a subclass may compute something else
+    package = kind.__module__.partition(".")[0]
+    if package != "transformers" or kind.__name__ != "ParakeetForCTC":
+        return False
+    config: Any = model.config.encoder_config
+    random = (
+        config.dropout,
+        config.dropout_positions,
+        config.attention_dropout,
+        config.activation_dropout,
+        config.layerdrop,
+        getattr(model.config, "apply_spec_augment", False),
+    )
+    return (
+        model.device.type == "cpu"
+        and config.subsampling_conv_kernel_size == 3
+        and config.subsampling_conv_stride == 2
+        and config.conv_kernel_size % 2 == 1
+        and not (model.training and any(random))
+    )
+
+
+def encode(model: PreTrainedModel, features: Sequence[Tensor]) -> Tensor:
+    """Return logits, (sum of lengths, vocab), of utterances one after the other.
+
+    features: log-mel frames of each, (frames, mels), one at least; an utterance's
+    length is as many of them as subsampling leaves.
+    """
+    head: Module = model
+    encoder = head.encoder
+    hidden, counts = _subsampled(encoder.subsampling, features)
+    hidden = hidden * encoder.input_scale
+    # (1, 2 * longest - 1, features), from the farthest behind to the farthest ahead
+    positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
+    for layer in encoder.layers:
+        if model.training and layer.gradient_checkpointing:
+            hidden = checkpoint(
+                _layer, layer, hidden, positions, counts, use_reentrant=False
+            )
+        else:
+            hidden = _layer(layer, hidden, positions, counts)
+    return _pointwise(head.ctc_head, hidden)
+
+
+def _subsampled(
+    subsampling: Module, features: Sequence[Tensor]
+) -> tuple[Tensor, list[int]]:
+    """Return (sum of lengths, hidden features), and how many frames are whose."""
+    first, _, *others = subsampling.layers
+    factor = 2**subsampling.num_layers
+    lengths = [len(utterance) for utterance in features]
+    counts = [-(-length // factor) for length in lengths]
+    # One frame of the result, at least, between utterances.
+    spans = [(count + 1) * factor for count in counts]
+    mels = torch.cat(
+        [
+            functional.pad(utterance, (0, 0, 0, span - len(utterance)))
+            for utterance, span in zip(features, spans, strict=True)
+        ]
+    )
+    lengths = [(length + 1) // 2 for length in lengths]
+    spans = [span // 2 for span in spans]
+    inside = _inside(lengths, spans).to(mels.dtype)[:, None, None]
+    padded = functional.pad(mels, (1, 1, 1, 1))
+    windows = padded.unfold(0, 3, 2).unfold(1, 3, 2).flatten(2)  # (time, mels, 9)
+    ones = windows.new_ones(1).expand(*windows.shape[:2], 1)
+    weight = torch.cat([first.weight.flatten(1), first.bias[:, None]], 1)
+    windows = torch.cat([windows, ones], 2) * inside
+    hidden = functional.linear(windows, weight).relu_()  # (time, mels, channels)
+    for depthwise, pointwise in zip(others[::3], others[1::3], strict=True):
+        if depthwise is not others[0]:
+            hidden = hidden * _inside(lengths, spans).to(hidden.dtype)[:, None, None]
+        lengths = [(length + 1) // 2 for length in lengths]
+        spans = [span // 2 for span in spans]
+        hidden = _channels_last(depthwise, hidden)
+        hidden = _pointwise(pointwise, hidden).relu_()
+    hidden = hidden[_inside(counts, spans)]
+    # transformers has the mels of a channel side by side.
+    return subsampling.linear(hidden.transpose(1, 2).flatten(1)), counts
+
+
+def _inside(lengths: Sequence[int], spans: Sequence[int]) -> Tensor:
+    """Return for each row whether it is one of the first of its utterance's span."""
+    inside = torch.zeros(sum(spans), dtype=torch.bool)
+    for start, length in zip(accumulate(spans, initial=0), lengths, strict=False):
+        inside[start : start + length] = True
+    return inside
+
+
+def _channels_last(conv: Module, rows: Tensor) -> Tensor:
+    """Return what a depthwise convolution makes of (time, mels, channels)."""
+    weight = conv.weight if conv.weight.ndim == 4 else conv.weight[..., None]
+    result = functional.conv2d(
+        rows[None].permute(0, 3, 1, 2),
+        weight,
+        conv.bias,
+        (*conv.stride, 1)[:2],
+        (*conv.padding, 0)[:2],
+        groups=conv.groups,
+    )
+    return result[0].permute(1, 2, 0)
+
+
+def _pointwise(conv: Module, rows: Tensor) -> Tensor:
+    """Return what a convolution of kernel 1 makes of (..., channels)."""
+    return functional.linear(rows, conv.weight.flatten(1), conv.bias)
+
+
+def _layer(
+    layer: Module, hidden: Tensor, positions: Tensor, counts: list[int]
+) -> Tensor:
+    """Return a conformer block's output, (sum of counts, features), of `hidden`."""
+    hidden = hidden.add(
+        layer.feed_forward1(layer.norm_feed_forward1(hidden)), alpha=0.5
+    )
+    hidden = hidden + _attention(
+        layer.self_attn, layer.norm_self_att(hidden), positions, counts
+    )
+    hidden = hidden + _convolution(layer.conv, layer.norm_conv(hidden), counts)
+    hidden = hidden.add(
+        layer.feed_forward2(layer.norm_feed_forward2(hidden)), alpha=0.5
+    )
+    normed: Tensor = layer.norm_out(hidden)
+    return normed
+
+
+def _convolution(conv: Module, inputs: Tensor, counts: list[int]) -> Tensor:
+    """Return what the convolution module makes of (sum of counts, features)."""
+    gated = functional.glu(_pointwise(conv.pointwise_conv1, inputs), 1)
+    inside = _inside(counts, [count + conv.padding for count in counts])
+    rows = gated.new_zeros(len(inside), gated.shape[1])
+    rows = rows.index_copy(0, inside.nonzero()[:, 0], gated)
+    mixed = _channels_last(conv.depthwise_conv, rows[:, None])[inside, 0]
+    return _pointwise(conv.pointwise_conv2, conv.activation(conv.norm(mixed)))
+
+
+def _attention(
+    attention: Module, inputs: Tensor, positions: Tensor, counts: list[int]
+) -> Tensor:
+    """Return what attention makes of (sum of counts, features), each in its own."""
+    width = attention.head_dim
+    queries, keys, values, distances = (
+        projected.unflatten(1, (-1, width)).transpose(0, 1)
+        for projected in (
+            attention.q_proj(inputs),
+            attention.k_proj(inputs),
+            attention.v_proj(inputs),
+            attention.relative_k_proj(positions),
+        )
+    )  # each (heads, frames, width)
+    by_content, by_position = (
+        # To autocast's precision, since the biases are not in it.
+        ((queries + bias[:, None]) * attention.scaling).to(keys.dtype)
+        for bias in (attention.bias_u, attention.bias_v)
+    )
+    context = _Attention.apply(by_content, by_position, keys, values, distances, counts)
+    output: Tensor = attention.o_proj(context)
+    return output
+
+
+class _Attention(torch.autograd.Function):
+    """Attention by content and by position, an utterance at a time.
+
+    One function rather than autograd's record of each product: of an utterance of a
+    second, the record takes as long as the products. by_content, by_position, keys,
+    values: (heads, sum of counts, width); distances: (heads, 2 * longest - 1, width),
+    the farthest behind first. Returns (sum of counts, heads * width).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        by_content: Tensor,
+        by_position: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        distances: Tensor,
+        counts: list[int],
+    ) -> Tensor:
+        heads, frames, width = values.shape
+        context = values.new_empty(frames, heads, width)
+        weights = []
+        for rows, near in _places(counts):
+            scores = torch.baddbmm(
+                _shifted(by_position[:, rows] @ distances[:, near].mT),
+                by_content[:, rows],
+                keys[:, rows].mT,
+            )
+            weight = scores.softmax(2, dtype=torch.float32).to(values.dtype)
+            context[rows] = (weight @ values[:, rows]).transpose(0, 1)
+            weights.append(weight)
+        ctx.save_for_backward(
+            by_content, by_position, keys, values, distances, *weights
+        )
+        ctx.counts = counts
+        return context.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_content, by_position, keys, values, distances, *weights = ctx.saved_tensors
+        heads, frames, width = values.shape
+        gradient = gradient.reshape(frames, heads, width).transpose(0, 1)
+        # Laid out as what the projections gave.
+        to_content, to_position, to_keys, to_values = (
+            values.new_empty(frames, heads, width).transpose(0, 1) for _ in range(4)
+        )
+        to_distances = torch.zeros_like(distances)
+        for weight, (rows, near) in zip(weights, _places(ctx.counts), strict=True):
+            to_values[:, rows] = weight.mT @ gradient[:, rows]
+            to_weight = gradient[:, rows] @ values[:, rows].mT
+            to_scores = torch.ops.aten._softmax_backward_data(
+                to_weight, weight, 2, weight.dtype
+            )
+            to_content[:, rows] = to_scores @ keys[:, rows]
+            to_keys[:, rows] = to_scores.mT @ by_content[:, rows]
+            by_distance = to_scores.new_zeros(*weight.shape[:2], near.stop - near.start)
+            _shifted(by_distance).copy_(to_scores)
+            to_position[:, rows] = by_distance @ distances[:, near]
+            to_distances[:, near] += by_distance.mT @ by_position[:, rows]
+        return to_content, to_position, to_keys, to_values, to_distances, None
+
+
+def _places(counts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield of each utterance where its frames are, and where its distances."""
+    starts = accumulate(counts, initial=0)
+    for start, count in zip(starts, counts, strict=False):
+        far = max(counts) - count
+        yield slice(start, start + count), slice(far, far + 2 * count - 1)
+
+
+def _shifted(scores: Tensor) -> Tensor:
+    """Return the view (heads, n, n) of scores by distance, (heads, n, 2n - 1).
+
+    Frame i's score of frame j is the one of distance j - i, the (n - 1 - i + j)th.
+    """
+    heads, count, distances = scores.shape
+    return scores.as_strided(
+        (heads, count, count),
+        (count * distances, distances - 1, 1),
+        count - 1,
+    )

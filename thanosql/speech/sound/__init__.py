@@ -1,0 +1,1 @@
+"""Audio values in, waveforms and what headers say out."""

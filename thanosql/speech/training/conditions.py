@@ -1,0 +1,126 @@
+"""What holds during a training and is undone after it: contexts, for `with`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from thanosql.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from thanosql.speech.recognizers.recognizer import Recognizer
+
+_CPU = torch.device("cpu")
+# As in the configs of transformers that have any.
+_MASKS = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 2}
+
+
+@contextmanager
+def seeded(seed: int, epoch: int = 0, device: torch.device = _CPU) -> Iterator[None]:
+    """Seed torch's and numpy's global random numbers; put them back after the block.
+
+    Dropout, and some of transformers' models beside it, draw from them. Seeded by
+    epoch, so that what a caller draws between two epochs changes neither.
+    """
+    mixed = mixed_seed(seed, epoch)
+    state = np.random.get_state()
+    with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(mixed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index].manual_seed(mixed)
+        np.random.seed(mixed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
+
+
+def mixed_seed(seed: int, epoch: int) -> int:
+    """Return one seed, below 2**32, for both; not the same for (1, 2) and (2, 1)."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+@contextmanager
+def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[None]:
+    """Keep the trained weights of the convolutional feature encoder as they are.
+
+    Weights that were newly drawn are never frozen: they would stay noise. A model
+    whose features are no convolutions over the waveform has nothing to freeze.
+    """
+    encoder = getattr(recognizer.model.base_model, "feature_extractor", None)
+    inside = set(encoder.parameters()) if frozen and encoder is not None else set()
+    held = [
+        parameter
+        for name, parameter in recognizer.model.named_parameters()
+        if parameter in inside
+        and name not in recognizer.fresh
+        and parameter.requires_grad
+    ]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def spec_augmented(
+    recognizer: Recognizer, choice: Literal["auto"] | bool
+) -> Iterator[None]:
+    """Let the model's own SpecAugment follow `choice`; "auto" is as its config says.
+
+    True is transformers' default sizes where the config has none. Where the features
+    are log-mels, they are what is then masked (`spec_augment.mask_log_mels`), and
+    nothing inside of the model is.
+    """
+    config: Any = recognizer.model.config
+    settings: dict[str, Any] = {}
+    if choice != "auto":
+        own = choice and not recognizer.mel_bins
+        settings["apply_spec_augment"] = own
+        if own and not (config.mask_time_prob or config.mask_feature_prob):
+            settings |= _MASKS
+    before = {name: getattr(config, name) for name in settings if hasattr(config, name)}
+    for name, value in settings.items():
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for name in settings:
+            if name in before:
+                setattr(config, name, before[name])
+            else:
+                delattr(config, name)
+
+
+@contextmanager
+def gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
+    """Let the model forget its activations and compute them again for gradients.
+
+    Raises OptionError for a model that cannot.
+    """
+    if enabled and not model.supports_gradient_checkpointing:
+        message = (
+            f"gradient_checkpointing is not to be had with {type(model).__name__}; "
+            "leave it out, and use a smaller batch_size if memory is short"
+        )
+        raise OptionError(message)
+    untyped: Any = model
+    # transformers 5 began with one name for it and goes on with the other.
+    name = "activation" if hasattr(model, "is_activation_checkpointing") else "gradient"
+    if enabled:
+        getattr(untyped, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if enabled:
+            getattr(untyped, f"{name}_checkpointing_disable")()

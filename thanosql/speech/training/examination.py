@@ -1,0 +1,193 @@
+"""Look at every row before training: rows in, utterances and all that is wrong out.
+
+Every recording is decoded to its end, since a file may break off anywhere; nothing of
+it is kept but its length.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from thanosql.errors import AudioError, TrainingError
+from thanosql.speech.progress import Progress, silent
+from thanosql.speech.recognizers.ctc import frames_needed
+from thanosql.speech.recognizers.padded import output_length
+from thanosql.speech.sound import audio
+from thanosql.speech.training.batches import CUT_OFF, chunks, lengthened, prefetched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.training.checkup import Checkup
+
+ROWS_AT_ONCE = 16  # so many recordings are in memory at a time, twice
+LISTED = 10  # bad rows that an error shows
+_IS_NUMBER = "text is a number, not text"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What batching needs to know of a row; its audio stays where it is."""
+
+    row: int
+    "Its number in the query, from 1."
+    seconds: float
+    targets: tuple[int, ...]
+    "The ids of its text's characters."
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row nothing can be learned from, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the rows hold."""
+
+    utterances: tuple[Utterance, ...]
+    bad: tuple[BadRow, ...]
+    dropped: Counter[str]
+    "Characters of the texts that the vocabulary cannot spell, each with how often."
+
+
+class _Candidate(NamedTuple):
+    row: int
+    audio: object
+    targets: tuple[int, ...]
+    reason: str  # why its text is no target; else empty
+
+
+def examine(
+    recognizer: Recognizer,
+    rows: Sequence[tuple[object, object]],
+    root: Path | None,
+    progress: Progress = silent,
+    checkup: Checkup | None = None,
+) -> Examination:
+    """Decode all recordings, spell all texts, and return what fits and what is bad.
+
+    rows: (audio, text) each; read once, in order, in the calling thread. root: the
+    folder relative paths start from. checkup: takes note of what is remarkable. Raises
+    nothing for a bad row: all are returned.
+    """
+    dropped: Counter[str] = Counter()
+
+    def candidates() -> Iterator[_Candidate]:
+        for row in range(1, len(rows) + 1):
+            value, text = rows[row - 1]
+            targets, reason = _targets(recognizer, text, dropped)
+            yield _Candidate(row, value, targets, reason)
+
+    def check(candidate: _Candidate) -> Utterance | BadRow:
+        return _check(recognizer, candidate, root, checkup)
+
+    utterances: list[Utterance] = []
+    bad: list[BadRow] = []
+    for findings in prefetched(chunks(candidates(), ROWS_AT_ONCE), check):
+        utterances += (f for f in findings if isinstance(f, Utterance))
+        bad += (f for f in findings if isinstance(f, BadRow))
+        progress("examine", len(utterances) + len(bad), len(rows))
+    return Examination(tuple(utterances), tuple(bad), dropped)
+
+
+def bad_rows_error(
+    bad: Sequence[BadRow], row_count: int, text_col: str, source: str = "the query"
+) -> TrainingError:
+    """Return the error that lists the first bad rows of `source` and counts all.
+
+    text_col: the name of the texts' column in it.
+    """
+    lines = [f"row {b.row}: {b.reason}" for b in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"and {len(bad) - LISTED} more")
+    listed = "\n  ".join(lines)
+    way_out = "correct them, or leave them out in its WHERE"
+    if all(b.reason == _IS_NUMBER for b in bad):
+        way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in it"
+    message = (
+        f"{len(bad)} of {row_count} rows of {source} cannot be used; {way_out}"
+        f"\n  {listed}"
+    )
+    return TrainingError(message)
+
+
+def hold_out(
+    utterances: Sequence[Utterance], share: float, seed: int
+) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
+    """Return the utterances to train on and a drawn `share` to validate on.
+
+    Both keep the rows' order. At least one is held out where the share is not 0, and
+    at least one is left to train on.
+    """
+    count = round(len(utterances) * share)
+    if share > 0:
+        count = min(max(1, count), len(utterances) - 1)
+    drawn = np.random.default_rng(seed).permutation(len(utterances))[: max(0, count)]
+    held = set(drawn.tolist())
+    training = tuple(u for i, u in enumerate(utterances) if i not in held)
+    return training, tuple(utterances[i] for i in sorted(held))
+
+
+def _targets(
+    recognizer: Recognizer, text: object, dropped: Counter[str]
+) -> tuple[tuple[int, ...], str]:
+    """Return the ids of a row's text, or why there are none; count what it drops."""
+    if text is None:
+        return (), "text is NULL"
+    if isinstance(text, int | float):
+        return (), _IS_NUMBER
+    if not isinstance(text, str):
+        return (), f"text is {type(text).__name__}, not text"
+    if not text.strip():
+        return (), "text is empty"
+    normalized = recognizer.spelling.normalize(text)
+    dropped.update(normalized.dropped)
+    targets = recognizer.encode(normalized.text)
+    return targets, "" if targets else f"the model can spell nothing of {text[:40]!r}"
+
+
+def _check(
+    recognizer: Recognizer,
+    candidate: _Candidate,
+    root: Path | None,
+    checkup: Checkup | None,
+) -> Utterance | BadRow:
+    row, value, targets, reason = candidate
+    if reason:
+        return BadRow(row, reason)
+    try:
+        waveform = audio.load(value, root)
+        if checkup is not None:
+            checkup.notice(row, value, waveform)
+        length = len(recognizer.features(waveform))
+        needed = frames_needed(targets)
+        frames = output_length(recognizer, length)
+        enough = frames
+        if frames < needed:
+            longer = recognizer.features(lengthened(waveform))
+            enough = output_length(recognizer, len(longer))
+    except AudioError as error:
+        return BadRow(row, str(error))
+    seconds = audio.seconds(waveform)
+    if enough >= needed:
+        return Utterance(row, seconds, targets)
+    # Frames grow with the length, so the length that would do is found by halving.
+    lengths = range(1, max(1, length) * 2 * needed * 400)
+    least = 1 + bisect_left(lengths, needed, key=lambda n: output_length(recognizer, n))
+    return BadRow(
+        row,
+        f"text too long for its audio: {needed} frames are needed for its "
+        f"{len(targets)} characters, {seconds:.2f} s give {frames}; it would need "
+        f"{seconds * least / max(1, length) - CUT_OFF:.2f} s",
+    )

@@ -1,0 +1,198 @@
+"""Train a model with CTC: examined rows in, an `EpochResult` an epoch out.
+
+The loop is plain PyTorch and lies in `loop.py`; here is what it is told, what it
+tells, and which of its epochs is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from thanosql.errors import TrainingError
+from thanosql.speech.progress import Progress, silent
+from thanosql.speech.recognizers.precision import resolve
+from thanosql.speech.training.checkpoint import State
+from thanosql.speech.training.conditions import (
+    frozen_feature_encoder,
+    gradient_checkpointing,
+    seeded,
+    spec_augmented,
+)
+from thanosql.speech.training.dropout import cheap_dropout
+from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.training.checkpoint import Checkpoints
+    from thanosql.speech.training.examination import Utterance
+
+SAMPLE = 32  # training utterances listened to at the end where none were held out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How to train; the options of BUILD MODEL hold the defaults."""
+
+    epochs: int
+    batch_size: int  # utterances
+    learning_rate: float  # the peak
+    warmup: float  # share of the steps in which the rate rises to it
+    weight_decay: float
+    max_grad_norm: float
+    freeze_feature_encoder: bool  # fresh weights are trained all the same
+    speed_perturbation: bool
+    noise_perturbation: bool
+    spec_augment: Literal["auto"] | bool
+    feature_cache: int  # bytes
+    precision: str  # auto, fp32, bf16, fp16
+    device: str  # auto, cpu, cuda, cuda:1
+    seed: int
+    gradient_checkpointing: bool  # computes twice, to hold less in memory
+    max_steps: int | None  # at most so many, whatever `epochs` says
+    time_limit: float | None  # seconds; the rate falls to 0 towards it
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What an epoch did; the validation's are None where nothing is held out."""
+
+    epoch: int  # from 1
+    step: int  # since the beginning
+    train_loss: float  # mean over utterances, per target character
+    validation_loss: float | None
+    wer: float | None
+    cer: float | None
+    learning_rate: float  # of the last step
+    audio_seconds: float  # trained on, at their own speed
+    seconds: float  # it took, validation included
+    best: bool  # so far; without validation every epoch is
+
+
+def train(
+    recognizer: Recognizer,
+    rows: Sequence[tuple[object, object]],
+    utterances: Sequence[Utterance],
+    validation_utterances: Sequence[Utterance],
+    config: TrainingConfig,
+    root: Path | None,
+    progress: Progress = silent,
+    *,
+    validation_rows: Sequence[tuple[object, object]] | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Generator[EpochResult, None, None]:
+    """Train the recognizer's model, yielding after each epoch.
+
+    rows: (audio, text) each, as `examine` saw them; validation_rows: those of the
+    validation utterances, where they are others. Both are read in the calling thread.
+    checkpoints: where the training's state is kept after each epoch; with one there,
+    of the same arguments, the training goes on from it, and what is yielded begins
+    with the epochs before it.
+
+    When exhausted, the model holds the weights of the epoch with the lowest CER (then
+    WER) on the validation utterances, or of the last epoch where there are none, and
+    is in evaluation mode. The same seed gives the same weights on a CPU, broken off or
+    not. torch's and numpy's own random states are as before at each yield.
+
+    Raises TrainingError where the loss becomes NaN or the model writes only blanks at
+    the end, AudioError for a recording that can no longer be read, OptionError for a
+    device or a precision that is not to be had.
+    """
+    if not utterances:
+        message = "there is no utterance to train on"
+        raise TrainingError(message)
+    if validation_rows is None:
+        validation_rows = rows
+    compute = resolve(config.device, config.precision)
+    model: torch.nn.Module = recognizer.model
+    model.to(compute.device)
+    best: Score | None = None
+    best_epoch = 0
+    kept: Mapping[str, torch.Tensor] = {}  # weights of the best, if not the model's
+    results: list[EpochResult] = []
+    try:
+        with (
+            frozen_feature_encoder(recognizer, config.freeze_feature_encoder),
+            gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
+            spec_augmented(recognizer, config.spec_augment),
+        ):
+            loop = Loop(recognizer, utterances, rows, config, compute, root, progress)
+            saved = None if checkpoints is None else checkpoints.load()
+            if saved is not None:
+                at, kept = saved
+                loop.restore(at)
+                best_epoch = at.facts["best_epoch"]
+                if at.facts["best"] is not None:
+                    best = Score(*at.facts["best"])
+                    if best_epoch == loop.epoch and not loop.ended:
+                        kept = weights_of(at)
+                results = [EpochResult(*values) for values in at.facts["results"]]
+                del saved, at
+                yield from results
+            # One epoch there is, however short the time: its weights are the model's.
+            ended = bool(results) and loop.ended
+            while not ended:
+                began = time.monotonic()
+                with (
+                    compute.tf32(),
+                    seeded(config.seed, loop.epoch + 1, compute.device),
+                    cheap_dropout(model),
+                ):
+                    train_loss, audio_seconds = loop.run_epoch()
+                    score = loop.score(validation_utterances, validation_rows)
+                ended = loop.ended
+                improved = score is None or best is None or score < best
+                state: State | None = None
+                # An epoch shorter than the writing of its state is not waited for.
+                if checkpoints is not None and (ended or checkpoints.ready):
+                    state = loop.state(ended=ended)
+                if improved:
+                    best, best_epoch = score, loop.epoch
+                    # What the last epoch leaves in the model needs no copy.
+                    kept = {}
+                    if score is not None and not ended:
+                        kept = weights_of(state) if state else trained_state(model)
+                results.append(
+                    EpochResult(
+                        epoch=loop.epoch,
+                        step=loop.step,
+                        train_loss=train_loss,
+                        validation_loss=score.loss if score else None,
+                        wer=score.wer if score else None,
+                        cer=score.cer if score else None,
+                        learning_rate=loop.learning_rate,
+                        audio_seconds=audio_seconds,
+                        seconds=time.monotonic() - began,
+                        best=improved,
+                    )
+                )
+                if checkpoints is not None and state is not None:
+                    facts = {
+                        **state.facts,
+                        "best": best,
+                        "best_epoch": best_epoch,
+                        "results": [astuple(result) for result in results],
+                    }
+                    checkpoints.save(
+                        State(state.tensors, facts), {} if improved else kept
+                    )
+                    state = None  # which is three times the model
+                yield results[-1]
+            model.load_state_dict(kept, strict=False)
+        final = best or loop.score(utterances[:SAMPLE], rows)
+        if final is not None and final.silent:
+            message = (
+                f"the model writes only blanks (epoch {loop.epoch}, step {loop.step}, "
+                f"loss {final.loss:.2f}); train for more epochs, with another "
+                f"learning_rate than {config.learning_rate:g}, or from a larger or a "
+                "pretrained base"
+            )
+            raise TrainingError(message)
+    finally:
+        model.eval()

@@ -1,0 +1,1 @@
+"""Models and the history of their training as rows of the database."""

@@ -1,0 +1,197 @@
+"""The files of a stored model: a directory or memory in, rows in chunks out, and back.
+
+    thanosql_files   a row for each stretch of a file, of `CHUNK` bytes at most
+
+What is read may have been written by anybody, and is checked before it is handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thanosql import errors
+from thanosql.store import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import apsw
+
+    from thanosql.store.models import StoredModel
+
+CHUNK = 16 * 2**20
+"""Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS thanosql_files (
+  model_id INTEGER NOT NULL REFERENCES thanosql_models (id),
+  path TEXT NOT NULL,
+  chunk INTEGER NOT NULL,
+  data BLOB NOT NULL,
+  UNIQUE (model_id, path, chunk)
+);
+"""
+
+_FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
+"""No folders: nothing that leads out of a directory, is hidden in it, or is code."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A row of `thanosql_files`: a stretch of a file."""
+
+    rowid: int
+    start: int  # in the file
+    size: int
+
+
+def listed(directory: Path) -> list[Path]:
+    """Return the files of a model's directory, in the order of their digest."""
+    paths = sorted(directory.iterdir())
+    for path in paths:
+        if not _FILE_NAME.fullmatch(path.name) or not path.is_file():
+            message = f"{path.name!r} is not a file that a stored model can have"
+            raise errors.NotSupportedError(message)
+    return paths
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 over every file's name, size and content."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(_head(path.name, path.stat().st_size))
+        for data in _stretches(path):
+            found.update(data)
+    return found.hexdigest()
+
+
+def write(connection: apsw.Connection, model_id: int, paths: Iterable[Path]) -> None:
+    """Store the files as those of a model, in the caller's transaction.
+
+    What an earlier one of that id left, whose row was deleted and not dropped, goes.
+    """
+    connection.execute(
+        "DELETE FROM main.thanosql_files WHERE model_id = ?", (model_id,)
+    )
+    connection.executemany(
+        "INSERT INTO main.thanosql_files VALUES (?, ?, ?, ?)",
+        (
+            (model_id, path.name, number, data)
+            for path in paths
+            for number, data in enumerate(_stretches(path))
+        ),
+    )
+
+
+def read(
+    connection: apsw.Connection,
+    model: StoredModel,
+    begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
+) -> dict[str, memoryview]:
+    """Return the files of a model: name to content.
+
+    begun: called with the files as soon as each has its length and its first `CHUNK`
+    bytes, so that work on these can begin; the rest is still to come. Raises
+    DatabaseError where they are not what was stored, by their digest.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # slow to import
+
+    found = hashlib.sha256()
+    guard.check(connection)
+    # Digesting takes about as long as reading, and lets go of Python's lock.
+    with ThreadPoolExecutor(1) as beside:
+        stored = _chunks(connection, model)
+        files = {name: _room(chunks) for name, chunks in stored.items()}
+        for name, chunks in stored.items():
+            _read_chunk(connection, chunks[0], files[name])
+        begun(files)
+        for name, chunks in stored.items():
+            content = files[name]
+            beside.submit(found.update, _head(name, len(content)))
+            for chunk in chunks:
+                if chunk.start:
+                    _read_chunk(connection, chunk, content)
+                end = chunk.start + chunk.size
+                beside.submit(found.update, content[chunk.start : end])
+    if found.hexdigest() != model.sha256:
+        raise _damaged(model, "their digest is not that of what was stored")
+    return files
+
+
+def export(files: Mapping[str, bytes | memoryview], target: Path) -> None:
+    """Write a model's files, as `read` returns them, into a directory."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        place = target / name
+        # Never through a link that is there, nor into a pipe: a new file each.
+        place.unlink(missing_ok=True)
+        with place.open("xb") as file:
+            file.write(content)
+
+
+def _chunks(connection: apsw.Connection, model: StoredModel) -> dict[str, list[_Chunk]]:
+    """Return the chunks of a model's files by name, in their order."""
+    pages = connection.execute("PRAGMA main.page_count").get
+    room = pages * connection.execute("PRAGMA main.page_size").get
+    files: dict[str, list[_Chunk]] = {}
+    for rowid, name, number, kind, size in connection.execute(
+        """
+        SELECT rowid, path, chunk, typeof(data), length(data)
+        FROM main.thanosql_files
+        WHERE model_id = ?
+        ORDER BY path, chunk
+        """,
+        (model.id,),
+    ):
+        if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
+            raise _damaged(model, f"{name!r:.100} is no name of a model's file")
+        chunks = files.setdefault(name, [])
+        room -= size or 0
+        # More than the file holds: a column that is computed, not stored.
+        if kind != "blob" or number != len(chunks) or room < 0:
+            raise _damaged(model, f"chunk {number!r:.30} of {name!r} is not whole")
+        start = chunks[-1].start + chunks[-1].size if chunks else 0
+        chunks.append(_Chunk(rowid, start, size))
+    if len({name.casefold() for name in files}) < len(files):
+        raise _damaged(model, "two have one name but for case")
+    return files
+
+
+def _room(chunks: Sequence[_Chunk]) -> memoryview:
+    """Return memory for a file's content, of pages that come with the writing to them.
+
+    A bytearray would be cleared first: of a large model, that is half of reading it.
+    """
+    size = sum(chunk.size for chunk in chunks)
+    return memoryview(mmap.mmap(-1, size) if size else bytearray())
+
+
+def _read_chunk(connection: apsw.Connection, chunk: _Chunk, file: memoryview) -> None:
+    with connection.blob_open(
+        "main", "thanosql_files", "data", chunk.rowid, False
+    ) as blob:
+        blob.read_into(file, chunk.start, chunk.size)
+
+
+def _damaged(model: StoredModel, reason: str) -> errors.DatabaseError:
+    message = (
+        f"the files of model {model.name!r} in the database are damaged: {reason}; "
+        "restore a backup, or build or import it again"
+    )
+    return errors.DatabaseError(message)
+
+
+def _stretches(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(CHUNK):
+            yield data
+
+
+def _head(name: str, size: int) -> bytes:
+    """Return what stands before a file's content in a model's digest."""
+    return f"{name}\0{size}\0".encode()

@@ -1,0 +1,315 @@
+"""Stored models: a Hugging Face directory in, rows of the database out, and back.
+
+    thanosql_models   one row a model: its name, base, query, options, sizes, digest
+    thanosql_files    the files of the directory (`files.py`)
+
+These and the tables of `runs.py`, the trainings that models came from, are made with
+the first model. Plain SQL may read them all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors
+from thanosql.catalog import bases
+from thanosql.statements import quoted
+from thanosql.store import guard, runs
+from thanosql.store.files import SCHEMA as FILES_SCHEMA
+from thanosql.store.files import digest, listed, read, write
+from thanosql.store.transactions import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import apsw
+
+_SCHEMA = f"""
+{runs.SCHEMA}
+CREATE TABLE IF NOT EXISTS thanosql_models (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+  base TEXT NOT NULL,
+  architecture TEXT NOT NULL,
+  parameters INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  query TEXT,
+  options TEXT,                   -- JSON
+  versions TEXT NOT NULL,         -- JSON: packages that made it
+  run_id INTEGER REFERENCES thanosql_runs (id),
+  created_at TEXT NOT NULL        -- UTC
+);
+{FILES_SCHEMA}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """What is to be known of a model beside its files."""
+
+    name: str
+    base: str
+    architecture: str
+    parameters: int
+    versions: Mapping[str, str]
+    query: str | None = None
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel(ModelRecord):
+    """A model as the database holds it."""
+
+    id: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    run_id: int | None = None
+    created_at: str = ""
+    wer: float | None = None
+    "Word error rate on the validation rows, of the epoch that was kept."
+
+
+class ModelStore:
+    """The models in one database, on the connection's own transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def models(self) -> list[StoredModel]:
+        """Return every model, by name."""
+        return [_model(row) for row in self._rows()]
+
+    def find(self, name: str) -> StoredModel | None:
+        """Return the model of that name, in any case, or None."""
+        folded = name.casefold()
+        # A damaged row of another model is none of its business.
+        return next((_model(r) for r in self._rows() if _folded(r) == folded), None)
+
+    def get(self, name: str) -> StoredModel:
+        """Return the model of that name or raise `ModelNotFoundError`."""
+        model = self.find(name)
+        if model is None:
+            message = f"no model named {name!r}{self._way_to(name)}"
+            raise errors.ModelNotFoundError(message)
+        return model
+
+    def check_new(self, name: str, *, overwrite: bool) -> None:
+        """Raise if a model of that name cannot be stored: it exists, or nothing can."""
+        if not runs.writable(self._connection):
+            message = (
+                f"model {name!r} cannot be stored: the database is read-only; "
+                "open it with permission to write, or work in another file"
+            )
+            raise errors.OperationalError(message)
+        guard.check(self._connection, to_write=True)
+        if not overwrite and self.find(name) is not None:
+            message = (
+                f"a model named {name!r} exists already; "
+                "set overwrite=True to replace it, or DROP MODEL first"
+            )
+            raise errors.ModelExistsError(message)
+
+    def save(
+        self,
+        record: ModelRecord,
+        directory: Path,
+        *,
+        write_run: Callable[[apsw.Connection], int] | None = None,
+        overwrite: bool = False,
+        patience: float = 0.0,
+    ) -> StoredModel:
+        """Store the files of `directory` as a model, in one short transaction.
+
+        Within an open transaction it becomes part of that one. Until it ends, and if
+        it fails, an earlier model of the name stays as it is. write_run: writes in the
+        same transaction the run that the model came from, and returns its id. patience:
+        seconds to wait for others, beyond the connection's own timeout.
+        """
+        paths = listed(directory)
+        sha256 = digest(paths)
+        size = sum(path.stat().st_size for path in paths)
+        with transaction(self._connection, patience):
+            self.check_new(record.name, overwrite=overwrite)
+            self._connection.execute(_SCHEMA)
+            self._delete(record.name)
+            run_id = None if write_run is None else write_run(self._connection)
+            self._connection.execute(
+                """
+                INSERT INTO main.thanosql_models
+                  (name, base, architecture, parameters, bytes, sha256, query, options,
+                   versions, run_id, created_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, strftime('%FT%TZ', 'now'))
+                """,
+                (
+                    record.name,
+                    record.base,
+                    record.architecture,
+                    record.parameters,
+                    size,
+                    sha256,
+                    record.query,
+                    None if record.options is None else json.dumps(record.options),
+                    json.dumps(record.versions),
+                    run_id,
+                ),
+            )
+            model_id = self._connection.last_insert_rowid()
+            write(self._connection, model_id, paths)
+            model = self.get(record.name)  # behind the commit it might be locked
+        return model
+
+    def drop(self, name: str, *, if_exists: bool = False) -> None:
+        """Forget the model of that name, a damaged one too; its runs stay, as history.
+
+        Raises `ModelNotFoundError` where there is none, unless `if_exists`.
+        """
+        with transaction(self._connection):
+            guard.check(self._connection, to_write=True)
+            if not self._delete(name) and not if_exists:
+                self.get(name)  # which raises, with the names that there are
+
+    def read(
+        self,
+        model: StoredModel,
+        begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
+    ) -> dict[str, memoryview]:
+        """Return the files of a model, name to content, as `model_files.read` does."""
+        # A table made without AUTOINCREMENT gives a dropped model's id to another.
+        if self.find(model.name) != model:
+            message = (
+                f"model {model.name!r} was dropped or replaced since the statement "
+                "began; run it again"
+            )
+            raise errors.OperationalError(message)
+        return read(self._connection, model, begun)
+
+    def _way_to(self, name: str) -> str:
+        """Return what helps whoever names a model that is not stored."""
+        base = bases.find(name)
+        if base is not None and base.language:
+            return (
+                f"; {name!r} is a base: GET MODEL {name} stores it as it is, "
+                "BUILD MODEL trains from it"
+            )
+        if base is not None:
+            return (
+                f"; {name!r} is a base that cannot transcribe yet: "
+                "BUILD MODEL trains from it"
+            )
+        names = [row[0] for row in self._rows() if isinstance(row[0], str)]
+        return errors.nearest(name, names) or (
+            f"; stored are {', '.join(map(repr, names[:10]))}"
+            if names
+            else "; none is stored yet: BUILD MODEL or IMPORT MODEL makes one"
+        )
+
+    def _rows(self) -> Sequence[Sequence[Any]]:
+        """Return what the database says of every model, by name, unchecked."""
+        guard.check(self._connection)
+        if not self._has_tables():
+            return []
+        return self._connection.execute(
+            """
+            SELECT name, base, architecture, parameters, versions, query, options,
+                   id, bytes, sha256, run_id, created_at,
+                   (SELECT wer FROM main.thanosql_epochs AS e
+                    WHERE e.run_id = m.run_id AND kept)
+            FROM main.thanosql_models AS m
+            ORDER BY name
+            """
+        ).fetchall()
+
+    def _delete(self, name: str) -> bool:
+        """Delete the model of that name, if there is one; return whether there was."""
+        if not self._has_tables():
+            return False
+        ids = [
+            id_
+            for id_, found in self._connection.execute(
+                "SELECT id, name FROM main.thanosql_models"
+            ).fetchall()
+            if isinstance(found, str) and found.casefold() == name.casefold()
+        ]
+        for id_ in ids:
+            self._connection.execute(
+                "DELETE FROM main.thanosql_files WHERE model_id IS ?", (id_,)
+            )
+            self._connection.execute(
+                "DELETE FROM main.thanosql_models WHERE id IS ?", (id_,)
+            )
+        return bool(ids)
+
+    def _has_tables(self) -> bool:
+        """Whether the tables are there, which come with the first model."""
+        found: int = self._connection.execute(
+            "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
+        ).get
+        return bool(found)
+
+
+def _model(row: Sequence[Any]) -> StoredModel:
+    """Return a row of `ModelStore._rows` as a model; DatabaseError if it is none."""
+    name, base, architecture, parameters, versions, query, options, *rest = row
+    try:
+        model = StoredModel(
+            name,
+            base,
+            architecture,
+            parameters,
+            _scalars(versions),
+            query,
+            None if options is None else _scalars(options),
+            *rest,
+        )
+        for column, value, kind in (
+            ("name", name, str),
+            ("base", base, str),
+            ("architecture", architecture, str),
+            ("parameters", parameters, int),
+            ("query", query, str | None),
+            ("bytes", model.bytes, int),
+            ("sha256", model.sha256, str),
+            ("run_id", model.run_id, int | None),
+            ("created_at", model.created_at, str),
+            ("wer", model.wer, float | None),
+        ):
+            if not isinstance(value, kind):
+                message = f"{column} is {value!r:.50}"
+                raise ValueError(message)
+    except (ValueError, RecursionError) as error:
+        way_out = "delete it, and what thanosql_files has of its id"
+        if isinstance(name, str):
+            way_out = f"DROP MODEL {quoted(name)} removes it"
+        message = (
+            f"the row of model {name!r:.100} in thanosql_models is damaged: {error}; "
+            f"{way_out}"
+        )
+        raise errors.DatabaseError(message) from error
+    return model
+
+
+def _folded(row: Sequence[Any]) -> str | None:
+    return row[0].casefold() if isinstance(row[0], str) else None
+
+
+def _scalars(content: Any) -> dict[str, Any]:
+    """Return the JSON object in a column, of values that a column can hold."""
+    if not isinstance(content, str):
+        message = f"text with a JSON object is expected, not {content!r:.50}"
+        raise ValueError(message)
+    found = json.loads(content)
+    json.dumps(found, ensure_ascii=False).encode()  # half a character is none
+    if not isinstance(found, dict) or not all(map(_is_scalar, found.values())):
+        message = f"a JSON object of plain values is expected, not {content!r:.50}"
+        raise ValueError(message)
+    return found
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str | float)

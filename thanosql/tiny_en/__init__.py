@@ -1,1 +1,0 @@
-"""The base `TinyEn`: its files in `model/`, and beside it the recipe they come from."""
