@@ -45,7 +45,7 @@ def trained(recognizer, rows, folder=None, epochs_at_once=99, **changes):
         with Checkpoints(folder) as checkpoints:
             run(checkpoints)
     state = {k: v.clone() for k, v in recognizer.model.state_dict().items()}
-    return state, [(r.epoch, r.step, r.train_loss, r.wer, r.best) for r in results]
+    return state, [(r.epoch, r.steps, r.train_loss, r.wer, r.best) for r in results]
 
 
 MODELS = {

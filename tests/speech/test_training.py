@@ -237,7 +237,7 @@ def test_gradient_checkpointing_changes_memory_only(tmp_path):
 def test_steps_end_where_max_steps_says(tmp_path):
     recognizer = parakeet(tmp_path)
     results = fit(recognizer, spoken(32), epochs=20, max_steps=75)
-    assert [r.step for r in results][-2:] == [72, 75]
+    assert [r.steps for r in results][-2:] == [72, 75]
     assert results[-1].learning_rate < 0.03 * 3e-3
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.decoding.spelling import Normalized, Spelling
     from thanosql.speech.progress import Progress
-    from thanosql.speech.transcription import Transcription
+    from thanosql.speech.results import Transcription
     from thanosql.statements import EvaluateOptions, PredictOptions
     from thanosql.store.models import ModelStore, StoredModel
 

@@ -14,6 +14,7 @@ from thanosql.errors import AudioError
 from thanosql.speech.decoding.best_path import best_paths, read
 from thanosql.speech.recognizers.padded import forward
 from thanosql.speech.recognizers.precision import resolve, within_memory
+from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks
 from thanosql.speech.training.batches import chunks, naming, preparing_threads
 from thanosql.speech.windows import cut, layout
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql.speech.recognizers.recognizer import Recognizer
-
-
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """What a recording says."""
-
-    text: str | None
-    "None where it cannot be heard."
-    seconds: float
-    "How long the recording is."
-    error: str | None = None
-    "Why it cannot be heard; without its row, since others may hold the same."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +114,13 @@ def transcribe(
                 if each.features is not None:
                     paths.append(found.popleft()[each.frames])
                 if each.error is not None:  # of what was heard before, nothing is kept
-                    done.append(Transcription(None, each.seconds, each.error))
+                    done.append(
+                        Transcription(text=None, seconds=each.seconds, error=each.error)
+                    )
                     paths.clear()
                 elif each.last:
                     text = read(torch.cat(paths), recognizer)
-                    done.append(Transcription(text, each.seconds))
+                    done.append(Transcription(text=text, seconds=each.seconds))
                     paths.clear()
             if done:
                 yield done

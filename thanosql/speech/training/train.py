@@ -7,12 +7,13 @@ tells, and which of its epochs is kept.
 from __future__ import annotations
 
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from thanosql.errors import TrainingError
 from thanosql.speech.progress import Progress, silent
 from thanosql.speech.recognizers.precision import resolve
+from thanosql.speech.results import EpochResult
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import (
     frozen_feature_encoder,
@@ -57,22 +58,6 @@ class TrainingConfig:
     gradient_checkpointing: bool  # computes twice, to hold less in memory
     max_steps: int | None  # at most so many, whatever `epochs` says
     time_limit: float | None  # seconds; the rate falls to 0 towards it
-
-
-@dataclass(frozen=True, slots=True)
-class EpochResult:
-    """What an epoch did; the validation's are None where nothing is held out."""
-
-    epoch: int  # from 1
-    step: int  # since the beginning
-    train_loss: float  # mean over utterances, per target character
-    validation_loss: float | None
-    wer: float | None
-    cer: float | None
-    learning_rate: float  # of the last step
-    audio_seconds: float  # trained on, at their own speed
-    seconds: float  # it took, validation included
-    best: bool  # so far; without validation every epoch is
 
 
 def train(
@@ -132,7 +117,7 @@ def train(
                     best = Score(*at.facts["best"])
                     if best_epoch == loop.epoch and not loop.ended:
                         kept = weights_of(at)
-                results = [EpochResult(*values) for values in at.facts["results"]]
+                results = [EpochResult(**values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
             # One epoch there is, however short the time: its weights are the model's.
@@ -161,7 +146,7 @@ def train(
                 results.append(
                     EpochResult(
                         epoch=loop.epoch,
-                        step=loop.step,
+                        steps=loop.step,
                         train_loss=train_loss,
                         validation_loss=score.loss if score else None,
                         wer=score.wer if score else None,
@@ -177,7 +162,7 @@ def train(
                         **state.facts,
                         "best": best,
                         "best_epoch": best_epoch,
-                        "results": [astuple(result) for result in results],
+                        "results": [asdict(result) for result in results],
                     }
                     checkpoints.save(
                         State(state.tensors, facts), {} if improved else kept
