@@ -89,9 +89,8 @@ def contestants(
     import torch
     from transformers import ParakeetCTCConfig, ParakeetForCTC
 
+    from thanosql.speech.recognizers import families
     from thanosql.speech.recognizers.ctc import ctc_loss
-    from thanosql.speech.recognizers.padded import forward
-    from thanosql.speech.recognizers.recognizer import Recognizer
 
     torch.manual_seed(0)
     features = [torch.randn(count, MELS) for count in frames]
@@ -102,7 +101,7 @@ def contestants(
     lengths = torch.tensor([-(-count // 4) for count in frames])
 
     def ours(model: Any) -> Any:
-        return forward(Recognizer(model, None, None, frozenset()), features)  # type: ignore[arg-type]
+        return families.recognizer(model, None, None).logits(features)
 
     def theirs(model: Any) -> Any:
         return model(input_features=inputs, attention_mask=mask).logits, lengths

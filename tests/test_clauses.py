@@ -22,16 +22,16 @@ def transcripts(calls):
 @pytest.fixture
 def runs(monkeypatch):
     """Return a list to which every utterance that goes through a model is added."""
-    from thanosql.speech import transcription
+    from thanosql.speech.recognizers.ctc import CTCRecognizer
 
     seen = []
-    forward = transcription.forward
+    scores = CTCRecognizer.scores
 
-    def counting(recognizer, features, **options):
-        seen.extend(features)
-        return forward(recognizer, features, **options)
+    def counting(recognizer, batch, decoding):
+        seen.extend(batch)
+        return scores(recognizer, batch, decoding)
 
-    monkeypatch.setattr(transcription, "forward", counting)
+    monkeypatch.setattr(CTCRecognizer, "scores", counting)
     return seen
 
 

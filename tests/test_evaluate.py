@@ -57,15 +57,15 @@ def test_sums_over_groups_give_exact_group_error_rates(calls):
 
 
 def test_the_model_runs_once_for_a_row_scored_in_a_join(calls, monkeypatch):
-    from thanosql.speech import transcription
+    from thanosql.speech.recognizers.ctc import CTCRecognizer
 
     seen = []
-    forward = transcription.forward
+    scores = CTCRecognizer.scores
     monkeypatch.setattr(
-        transcription,
-        "forward",
-        lambda recognizer, features, **options: (
-            seen.extend(features) or forward(recognizer, features, **options)
+        CTCRecognizer,
+        "scores",
+        lambda recognizer, batch, decoding: (
+            seen.extend(batch) or scores(recognizer, batch, decoding)
         ),
     )
     sql = f"SELECT count(*) FROM calls c CROSS JOIN ({PER_ROW}) p"

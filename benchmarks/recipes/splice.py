@@ -30,7 +30,6 @@ import torch
 import torchaudio
 
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.recognizers.padded import forward
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def _words(
     """Return each word's score, and the samples where it begins and ends."""
     spelling = recognizer.spelling
     with torch.inference_mode():
-        logits, _ = forward(recognizer, [recognizer.features(waveform)])
+        logits, _ = recognizer.logits([recognizer.features(waveform)])
         scores = logits.log_softmax(-1)
     targets = torch.tensor([spelling.encode(text)], dtype=torch.int32)
     path, likely = torchaudio.functional.forced_align(

@@ -20,6 +20,7 @@ import transformers
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from thanosql.catalog.bases import BASES
 from thanosql.errors import (
     AudioError,
     DataError,
@@ -27,10 +28,9 @@ from thanosql.errors import (
     NotSupportedError,
     OperationalError,
 )
-from thanosql.speech.decoding.best_path import greedy_decode
 from thanosql.speech.libraries import require_libraries
 from thanosql.speech.opening import hub
-from thanosql.speech.opening.opening import BASES, Recognizer, open_base, open_files
+from thanosql.speech.opening.opening import open_base, open_files
 
 TEXTS = ["Hello World", "it's eleven"]
 CONVOLUTIONS = {
@@ -88,14 +88,15 @@ def waveform(seconds: float = 1.0) -> np.ndarray:
     return (noise * 0.1).astype(np.float32)
 
 
-def scores(recognizer: Recognizer) -> torch.Tensor:
+def scores(recognizer) -> torch.Tensor:
     with torch.no_grad():
         return recognizer.model(recognizer.features(waveform())[None]).logits
 
 
-def transcript(recognizer: Recognizer) -> str:
-    logits = scores(recognizer)
-    return greedy_decode(logits, torch.tensor([logits.shape[1]]), recognizer)[0]
+def transcript(recognizer) -> str:
+    with torch.no_grad():
+        features = [recognizer.features(waveform())]
+        return recognizer.recognize(features, recognizer.decoding)[0].text
 
 
 def contents(directory: Path) -> dict[str, bytearray]:
@@ -179,7 +180,7 @@ def test_the_base_in_the_package_opens_without_a_network(monkeypatch):
 def test_a_fine_tuned_checkpoint_keeps_its_vocabulary(fine_tuned):
     recognizer = open_base(str(fine_tuned), no_texts)
     assert recognizer.fresh == frozenset()
-    assert recognizer.encode("hello world") == tuple(
+    assert recognizer.spelling.encode("hello world") == tuple(
         recognizer.tokenizer("hello world").input_ids
     )
 

@@ -9,9 +9,10 @@ import torch
 from toys import one_thread, parakeet, recording  # noqa: F401
 
 from thanosql.errors import AudioError
+from thanosql.speech.prefetch import chunks, prefetched_batches
 from thanosql.speech.sound.augmentation import SPEEDS, change_speed, draw_speeds
-from thanosql.speech.training import batches
-from thanosql.speech.training.batches import length_buckets, prefetched, row_features
+from thanosql.speech.training.batches import length_buckets, row_features
+from thanosql.speech.training.examination import Utterance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +60,7 @@ def test_preparation_is_two_batches_ahead_and_no_further():
             taken.append(i)
             yield [i]
 
-    prepared = prefetched(batches(), lambda item: item * 10, ahead=2)
+    prepared = prefetched_batches(batches(), lambda item: item * 10, 2)
     assert next(prepared) == [0]
     assert taken == [0, 1, 2]
     assert [*prepared] == [[i * 10] for i in range(1, 10)]
@@ -77,7 +78,7 @@ def test_batches_are_read_in_the_calling_thread_only():
         workers.add(threading.get_ident())
         return item
 
-    assert len([*prefetched(batches(), prepare)]) == 5
+    assert len([*prefetched_batches(batches(), prepare, 2)]) == 5
     assert readers == {threading.get_ident()}
     assert threading.get_ident() not in workers
 
@@ -89,7 +90,7 @@ def test_an_error_is_raised_when_its_batch_is_due():
             raise AudioError(message)
         return item
 
-    prepared = prefetched([[0, 1], [2, 3], [4, 5]], prepare, ahead=2)
+    prepared = prefetched_batches([[0, 1], [2, 3], [4, 5]], prepare, 4)
     assert next(prepared) == [0, 1]
     with pytest.raises(AudioError, match="row 3"):
         next(prepared)
@@ -97,7 +98,7 @@ def test_an_error_is_raised_when_its_batch_is_due():
 
 
 def test_threads_end_when_the_generator_is_closed():
-    prepared = prefetched(([i] for i in range(10_000)), lambda item: item)
+    prepared = prefetched_batches(([i] for i in range(10_000)), lambda item: item, 1)
     next(prepared)
     assert preparing_threads()
     prepared.close()
@@ -112,7 +113,7 @@ def test_a_thread_that_computes_first_while_others_prepare_has_all_cores():
         counts.append(torch.get_num_threads())
 
     def train():
-        for batch in prefetched([[None]] * 3, lambda item: item):
+        for batch in prefetched_batches([[None]] * 3, lambda item: item, 1):
             new = threading.Thread(target=compute, args=(batch,))
             new.start()
             new.join()
@@ -131,7 +132,7 @@ def test_threads_end_when_the_rows_raise():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(prefetched(batches(), lambda item: item))
+        next(prefetched_batches(batches(), lambda item: item, 1))
     assert not preparing_threads()
 
 
@@ -155,17 +156,21 @@ def test_speeds_are_drawn_from_the_whole_set_and_by_the_seed():
 def test_a_text_that_would_no_longer_fit_keeps_its_recordings_speed(tmp_path):
     recognizer = parakeet(tmp_path)
     blob = recording("abcd")
-    plain = row_features(recognizer, 1, blob, None)
-    assert len(row_features(recognizer, 1, blob, None, 1.12, (3, 4))) < len(plain)
+    plain = row_features(recognizer, Utterance(1, 1.0, ()), blob, None)
+    assert len(
+        row_features(recognizer, Utterance(1, 1.0, (3, 4)), blob, None, 1.12)
+    ) < len(plain)
     frames = (len(plain) + 3) // 4
     tight = tuple([3, 4] * frames)[:frames]
-    assert len(row_features(recognizer, 1, blob, None, 1.12, tight)) == len(plain)
+    assert len(
+        row_features(recognizer, Utterance(1, 1.0, tight), blob, None, 1.12)
+    ) == len(plain)
 
 
 def test_a_bad_recording_is_named_by_its_row(tmp_path):
     with pytest.raises(AudioError, match=r"^row 7: .*no audio"):
-        row_features(parakeet(tmp_path), 7, b"this is text", None)
+        row_features(parakeet(tmp_path), Utterance(7, 1.0, ()), b"this is text", None)
 
 
 def test_chunks_keep_the_order_and_the_rest():
-    assert [*batches.chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert [*chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]

@@ -8,9 +8,8 @@ from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.recognizers.padded import forward, frozen_part
+from thanosql.speech.prefetch import prefetched_batches
 from thanosql.speech.training import batches, train
-from thanosql.speech.training import loop as loops
 from thanosql.speech.training.caching import FeatureCache, Key
 from thanosql.speech.training.examination import examine
 
@@ -34,7 +33,7 @@ def caches(monkeypatch):
             super().__init__(budget)
             made.append(self)
 
-    monkeypatch.setattr(loops, "FeatureCache", Noted)
+    monkeypatch.setattr(train, "FeatureCache", Noted)
     return made
 
 
@@ -42,13 +41,13 @@ def caches(monkeypatch):
 def prepared(monkeypatch):
     """Return the list of all rows whose features are computed from now on."""
     rows = []
-    features = loops.row_features
+    features = batches.row_features
 
-    def noted(recognizer, row, *others):
-        rows.append(row)
-        return features(recognizer, row, *others)
+    def noted(recognizer, utterance, *others):
+        rows.append(utterance.row)
+        return features(recognizer, utterance, *others)
 
-    monkeypatch.setattr(loops, "row_features", noted)
+    monkeypatch.setattr(batches, "row_features", noted)
     return rows
 
 
@@ -138,11 +137,11 @@ def test_frozen_frames_stand_in_for_the_waveform(tmp_path):
     for parameter in recognizer.model.parameters():
         parameter.requires_grad_(False)
     waveforms = [torch.randn(length) for length in (9000, 16_000, 100)]
-    frames = frozen_part(recognizer, waveforms)
-    mixed = frozen_part(recognizer, [waveforms[0], frames[1], frames[2]])
+    frames = recognizer.frozen(waveforms)
+    mixed = recognizer.frozen([waveforms[0], frames[1], frames[2]])
     for inputs in (frames, mixed):
-        logits, lengths = forward(recognizer, inputs)
-        expected, expected_lengths = forward(recognizer, waveforms)
+        logits, lengths = recognizer.logits(inputs)
+        expected, expected_lengths = recognizer.logits(waveforms)
         assert torch.equal(logits, expected)
         assert torch.equal(lengths, expected_lengths)
 
@@ -192,8 +191,8 @@ def test_a_view_does_not_keep_what_it_is_a_part_of():
 
 def test_threads_that_prepare_leave_the_cores_to_the_model():
     torch.set_num_threads(2)
-    prepared = batches.prefetched(
-        [[None] * 3] * 2, lambda _: torch.get_num_threads(), ahead=1
+    prepared = prefetched_batches(
+        [[None] * 3] * 2, lambda _: torch.get_num_threads(), 3
     )
     assert list(prepared) == [[1, 1, 1]] * 2
     assert torch.get_num_threads() == 2

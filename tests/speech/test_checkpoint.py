@@ -8,6 +8,7 @@ import torch
 from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
+from thanosql.speech.recognizers.recognizer import Loss
 from thanosql.speech.training import checkpoint, train
 from thanosql.speech.training.checkpoint import Checkpoints, State
 from thanosql.speech.training.examination import examine
@@ -141,7 +142,7 @@ def test_training_does_not_wait_for_the_disk(tmp_path, monkeypatch):
 def test_a_loss_log_goes_on_where_it_was():
     log, other = (LossLog(torch.device("cpu"), 2) for _ in range(2))
     for step in range(7):
-        log.add(torch.tensor(3.0 - step / 10), torch.tensor(0.0), 4)
+        log.add(Loss(torch.tensor(3.0 - step / 10), torch.tensor(0.0)), 4)
     log.mean()
     other.restore(log.state())
     assert other.state() == log.state()

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from toys import one_thread  # noqa: F401
 from transformers import LasrCTCConfig, LasrForCTC, ParakeetCTCConfig, ParakeetForCTC
 
-from thanosql.speech.recognizers import parakeet
+from thanosql.speech.recognizers import families
+from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,10 +73,12 @@ def noises(model, frames=FRAMES, seed=1):
 
 def rows_of(model, features):
     """Return the logits (frames, vocab) of each utterance."""
-    lengths = model._get_subsampling_output_length(
-        torch.tensor([len(utterance) for utterance in features])
-    )
-    return torch.split(parakeet.encode(model, features), lengths.tolist())
+    logits, lengths = recognizer_of(model).logits(features)
+    return [row[:length] for row, length in zip(logits, lengths, strict=True)]
+
+
+def recognizer_of(model):
+    return families.recognizer(model, None, None)
 
 
 def gradients(model, rows):
@@ -102,7 +105,7 @@ def test_an_utterance_has_the_logits_and_gradients_that_transformers_gives_it_al
 ):
     model = build(variant)
     features = noises(model)
-    assert parakeet.supports(model)
+    assert recognizer_of(model).runs_unpadded
     ours = rows_of(model, features)
     theirs = [model(utterance[None]).logits[0] for utterance in features]
     for row, alone in zip(ours, theirs, strict=True):
@@ -188,21 +191,22 @@ def test_autocast_to_bfloat16_trains_close_to_float32():
 @pytest.mark.parametrize("name", NO_DROPOUT)
 def test_a_model_that_draws_random_numbers_is_trained_by_transformers(name):
     model = build(**{name: 0.1})
-    assert parakeet.supports(model)
-    assert not parakeet.supports(model.train())
+    assert recognizer_of(model).runs_unpadded
+    assert not recognizer_of(model.train()).runs_unpadded
 
 
 @torch.no_grad()
 def test_other_models_are_left_to_others():
     sizes = {**TINY, "num_attention_heads": 2, "head_dim": 12}
     lasr = LasrForCTC(LasrCTCConfig(vocab_size=VOCABULARY, encoder_config=sizes))
-    assert not parakeet.supports(lasr)
-    assert not parakeet.supports(build(subsampling_conv_kernel_size=5))
+    assert not isinstance(recognizer_of(lasr), ParakeetRecognizer)
+    assert not recognizer_of(build(subsampling_conv_kernel_size=5)).runs_unpadded
 
     class ParakeetForCTC(type(build())):
         """Another model by the same name."""
 
-    assert not parakeet.supports(ParakeetForCTC(build().config))
+    other = recognizer_of(ParakeetForCTC(build().config))
+    assert not isinstance(other, ParakeetRecognizer)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from toys import SECONDS_A_LETTER, one_thread, parakeet, recording, spoken, wav2
 
 from thanosql.errors import TrainingError
 from thanosql.speech.recognizers.ctc import frames_needed
-from thanosql.speech.recognizers.padded import output_length
 from thanosql.speech.training.batches import CUT_OFF, row_features
 from thanosql.speech.training.examination import (
     BadRow,
@@ -83,7 +82,7 @@ def test_a_text_too_long_for_its_audio_says_how_long_it_would_have_to_be(tmp_pat
 
     def frames(seconds):
         # A recording may lack some silence at its end, which is added.
-        return output_length(recognizer, round((seconds + CUT_OFF) * 16_000))
+        return recognizer.frames(round((seconds + CUT_OFF) * 16_000))
 
     assert frames(seconds + 0.01) >= frames_needed([1, 1, 2, 2] * 6) == 24 + 12
     assert frames(seconds - 0.01) < 36
@@ -92,7 +91,7 @@ def test_a_text_too_long_for_its_audio_says_how_long_it_would_have_to_be(tmp_pat
 def test_a_word_cut_out_closely_gets_the_silence_that_its_letters_need(tmp_path):
     recognizer = wav2vec2(tmp_path)
     text = "aabb" * 6
-    enough = next(n for n in range(1, 10**6) if output_length(recognizer, n) >= 36)
+    enough = next(n for n in range(1, 10**6) if recognizer.frames(n) >= 36)
     noise = np.random.default_rng(0).normal(0, 0.1, enough - 1)
     word = io.BytesIO()
     soundfile.write(word, noise, 16_000, format="WAV")
@@ -102,10 +101,8 @@ def test_a_word_cut_out_closely_gets_the_silence_that_its_letters_need(tmp_path)
     (utterance,) = found.utterances
     assert utterance.seconds == pytest.approx((enough - 1) / 16_000)
     for speed in (0.9, 1.0, 1.1):
-        features = row_features(
-            recognizer, 1, row[0], None, speed, targets=utterance.targets
-        )
-        assert output_length(recognizer, len(features)) >= 36
+        features = row_features(recognizer, utterance, row[0], None, speed)
+        assert recognizer.frames(len(features)) >= 36
 
 
 def test_equal_neighbours_need_a_frame_between_them():

@@ -23,14 +23,13 @@ from transformers import (
     WavLMConfig,
 )
 
-from thanosql.speech.recognizers import wav2vec2
-from thanosql.speech.recognizers.padded import forward, output_length
-from thanosql.speech.recognizers.recognizer import Recognizer
+from thanosql.speech.recognizers import families
 from thanosql.speech.recognizers.spec_augment import (
     draw_mask,
     mask_log_mels,
     spec_augment,
 )
+from thanosql.speech.recognizers.wav2vec2 import Wav2Vec2Recognizer
 from thanosql.speech.training.conditions import spec_augmented
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,7 +138,7 @@ def build(name, **settings):
         for buffer_name, buffer in model.named_buffers():
             if "running_mean" in buffer_name:
                 buffer += 0.3 * torch.randn(buffer.shape)
-    return Recognizer(model, None, None, frozenset())
+    return families.recognizer(model, None, None)
 
 
 def inputs(recognizer, seed=0):
@@ -154,10 +153,10 @@ def inputs(recognizer, seed=0):
 def test_a_row_is_what_the_model_gives_for_it_alone(name):
     recognizer = build(name)
     features = inputs(recognizer)
-    logits, lengths = forward(recognizer, features)
+    logits, lengths = recognizer.logits(features)
     for row, length, feature in zip(logits, lengths, features, strict=True):
         alone = recognizer.model(feature[None]).logits[0]
-        assert length == len(alone) == output_length(recognizer, len(feature))
+        assert length == len(alone) == recognizer.frames(len(feature))
         torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
         assert not row[length:].any()
     assert logits.abs().max() > 0.1  # so that 1e-4 says something
@@ -168,11 +167,11 @@ def test_a_row_is_what_the_model_gives_for_it_alone(name):
 def test_neighbours_and_their_order_change_nothing(name):
     recognizer = build(name)
     features = inputs(recognizer)
-    logits, lengths = forward(recognizer, features)
-    backwards, _ = forward(recognizer, features[::-1])
+    logits, lengths = recognizer.logits(features)
+    backwards, _ = recognizer.logits(features[::-1])
     torch.testing.assert_close(backwards.flip(0), logits, atol=1e-4, rtol=0)
     for many in (1, 3):
-        first, _ = forward(recognizer, features[:many])
+        first, _ = recognizer.logits(features[:many])
         torch.testing.assert_close(
             first[0, : lengths[0]], logits[0, : lengths[0]], atol=1e-4, rtol=0
         )
@@ -194,7 +193,7 @@ def test_gradients_are_those_of_each_utterance_alone(name):
         }
 
     alone = gradients([model(feature[None]).logits[0] for feature in features])
-    logits, lengths = forward(recognizer, features)
+    logits, lengths = recognizer.logits(features)
     ours = gradients([row[:n] for row, n in zip(logits, lengths, strict=True)])
     assert ours.keys() == alone.keys()
     # A key's bias adds the same to a frame's scores: its gradient is noise.
@@ -211,7 +210,7 @@ def test_a_batch_norm_is_trained_on_the_batch_as_a_whole(name):
         m for m in recognizer.model.modules() if isinstance(m, torch.nn.BatchNorm1d)
     )
     recognizer.model.train()
-    logits, lengths = forward(recognizer, inputs(recognizer))
+    logits, lengths = recognizer.logits(inputs(recognizer))
     assert norm.num_batches_tracked == 1
     torch.stack(
         [r[:n].sum() for r, n in zip(logits, lengths, strict=True)]
@@ -227,17 +226,17 @@ def test_too_short_an_utterance_has_length_zero(name, training):
     recognizer.model.train(training)
     normal = inputs(recognizer)[1]
     empty = normal[:0]
-    logits, lengths = forward(recognizer, [empty, normal])
-    assert lengths.tolist() == [0, output_length(recognizer, len(normal))]
+    logits, lengths = recognizer.logits([empty, normal])
+    assert lengths.tolist() == [0, recognizer.frames(len(normal))]
     assert logits.shape == (2, int(lengths[1]), VOCABULARY)
-    logits, lengths = forward(recognizer, [empty])
+    logits, lengths = recognizer.logits([empty])
     assert logits.shape == (1, 0, VOCABULARY)
     assert lengths.dtype == torch.int64
     # The shortest that gives a frame at all.
-    shortest = next(n for n in range(1000) if output_length(recognizer, n))
+    shortest = next(n for n in range(1000) if recognizer.frames(n))
     if not training:  # some have a batch norm, which is not trained on one frame
-        assert forward(recognizer, [normal[:shortest]])[1].tolist() == [
-            output_length(recognizer, shortest)
+        assert recognizer.logits([normal[:shortest]])[1].tolist() == [
+            recognizer.frames(shortest)
         ]
 
 
@@ -250,9 +249,7 @@ def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
     features.append(features[0][:2_000] if features[0].ndim == 1 else features[0][:6])
 
     def run(seed):
-        return forward(
-            recognizer, features, generator=torch.Generator().manual_seed(seed)
-        )[0]
+        return recognizer.logits(features, torch.Generator().manual_seed(seed))[0]
 
     np.random.seed(7)
     before = np.random.get_state()[1].copy()
@@ -266,7 +263,9 @@ def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
 
 
 def test_the_family_of_wav2vec2_runs_unpadded_and_others_do_not():
-    supported = {name for name in CONFIGS if wav2vec2.supports(build(name).model)}
+    supported = {
+        name for name in CONFIGS if isinstance(build(name), Wav2Vec2Recognizer)
+    }
     assert supported == {"wav2vec2"}
 
 
@@ -275,9 +274,9 @@ def test_autocast_to_bfloat16_runs_on_a_cpu(name):
     recognizer = build(name)
     features = inputs(recognizer)
     features.insert(0, features[0][:0])
-    exact, _ = forward(recognizer, features)
+    exact, _ = recognizer.logits(features)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        logits, _ = forward(recognizer, features)
+        logits, _ = recognizer.logits(features)
     assert (logits.float() - exact).norm() < 0.1 * exact.norm()
 
 

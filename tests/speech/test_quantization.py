@@ -15,9 +15,8 @@ from toys import config, one_thread, parakeet, spoken  # noqa: F401
 from thanosql.errors import OptionError
 from thanosql.speech.progress import silent
 from thanosql.speech.recognizers import precision, quantization
-from thanosql.speech.recognizers.padded import forward
-from thanosql.speech.recognizers.quantization import Int8Linear, quantized
-from thanosql.speech.recognizers.wav2vec2_positions import keep_transform
+from thanosql.speech.recognizers.quantization import Int8Linear
+from thanosql.speech.recognizers.wav2vec2_positions import transform
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
 from thanosql.speech.transcription import transcribe
@@ -55,15 +54,15 @@ def test_every_architecture_runs_in_int8_close_to_fp32(name):
     recognizer = build(name)
     before = {n: p.clone() for n, p in recognizer.model.named_parameters()}
     features = inputs(recognizer)
-    exact, lengths = forward(recognizer, features)
-    int8 = quantized(recognizer)
-    assert any(isinstance(m, Int8Linear) for m in int8.model.modules())
-    logits, same = forward(int8, features)
+    exact, lengths = recognizer.logits(features)
+    int8 = recognizer.int8
+    assert int8 is not recognizer
+    logits, same = int8.logits(features)
     assert same.tolist() == lengths.tolist()
     assert 0 < (logits - exact).norm() < 0.1 * exact.norm()
     for name, parameter in recognizer.model.named_parameters():
         torch.testing.assert_close(parameter, before[name], rtol=0, atol=0)
-    torch.testing.assert_close(forward(recognizer, features)[0], exact)
+    torch.testing.assert_close(recognizer.logits(features)[0], exact)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +115,7 @@ def test_positions_are_prepared_of_a_model_that_is_on_a_gpu():
     with FakeTensorMode(), torch.no_grad():  # a GPU of which only the shapes are there
         conv = torch.nn.Conv1d(32, 32, 8, groups=2, device="cuda")
         embedding = SimpleNamespace(conv=conv)
-        keep_transform(embedding)
-    assert embedding.transformed.device.type == "cpu"
+        assert transform(embedding).device.type == "cpu"
 
 
 @pytest.mark.gpu

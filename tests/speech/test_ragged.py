@@ -20,7 +20,12 @@ from transformers import (
     WavLMForCTC,
 )
 
-from thanosql.speech.recognizers import wav2vec2, wav2vec2_encoder, wav2vec2_positions
+from thanosql.speech.recognizers import (
+    families,
+    wav2vec2,
+    wav2vec2_encoder,
+    wav2vec2_positions,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,7 +106,11 @@ def noises(samples=SAMPLES, seed=0):
 
 
 def together(model, waveforms, generator=None):
-    return wav2vec2.encode(model, wav2vec2.extract(model, waveforms), generator)
+    return recognizer_of(model).logits(waveforms, generator)
+
+
+def recognizer_of(model):
+    return families.recognizer(model, None, None)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -109,11 +118,12 @@ def together(model, waveforms, generator=None):
 def test_logits_are_those_of_transformers_on_each_utterance_alone(variant):
     model = build(variant)
     waveforms = noises()
-    assert wav2vec2.supports(model)
+    recognizer = recognizer_of(model)
+    assert isinstance(recognizer, wav2vec2.Wav2Vec2Recognizer)
     logits, lengths = together(model, waveforms)
     for waveform, row, length in zip(waveforms, logits, lengths, strict=True):
         alone = model(input_values=waveform[None]).logits[0]
-        assert length == len(alone) == wav2vec2.output_length(model, len(waveform))
+        assert length == len(alone) == recognizer.frames(len(waveform))
         torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
         assert not row[length:].any()
     assert logits.abs().max() > 0.5  # so that 1e-4 says something
@@ -181,27 +191,17 @@ def test_a_long_utterance_is_the_same_in_stretches_and_whole(monkeypatch):
 
 @pytest.mark.parametrize("kernel", [16, 17, 6])
 @torch.no_grad()
-def test_positions_by_fourier_are_those_of_the_convolution(monkeypatch, kernel):
+def test_positions_by_fourier_are_those_of_the_convolution(kernel):
     model = build(num_conv_pos_embeddings=kernel)
     embedding = model.base_model.encoder.pos_conv_embed
     counts = [2 * kernel, 1, kernel + 1, 100, 7 * kernel + 3]
     hidden = torch.randn(sum(counts), TINY["hidden_size"])
-    by_fourier = wav2vec2_positions.positions(embedding, hidden, counts)
-    monkeypatch.setattr(wav2vec2_positions, "WORTH_A_TRANSFORM", 10**9)
+    by_fourier = wav2vec2_positions.positions(
+        embedding, hidden, counts, wav2vec2_positions.transform(embedding)
+    )
     convolved = wav2vec2_positions.positions(embedding, hidden, counts)
     torch.testing.assert_close(by_fourier, convolved, atol=1e-5, rtol=0)
     assert not torch.equal(by_fourier, convolved)  # two ways indeed
-
-
-@torch.no_grad()
-def test_logits_are_those_of_transformers_with_positions_by_fourier(monkeypatch):
-    monkeypatch.setattr(wav2vec2_positions, "WORTH_A_TRANSFORM", 0)
-    model = build()
-    waveforms = noises()
-    logits, lengths = together(model, waveforms)
-    for waveform, row, length in zip(waveforms, logits, lengths, strict=True):
-        alone = model(input_values=waveform[None]).logits[0]
-        torch.testing.assert_close(row[:length], alone, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1e-6], ids=str)
@@ -225,7 +225,7 @@ def test_an_utterance_too_short_for_a_frame_has_no_logits(variant, training):
     assert lengths.tolist() == [0, 0, 0]
     long = noises((5_000,))[0]
     logits, lengths = together(model, [short[0], long, short[1]])
-    expected = wav2vec2.output_length(model, 5_000)
+    expected = recognizer_of(model).frames(5_000)
     assert lengths.tolist() == [0, expected, 0]
     assert logits.shape == (3, expected, TINY["vocab_size"])
     torch.testing.assert_close(
@@ -297,12 +297,13 @@ def test_autocast_to_bfloat16_runs_close_to_float32(variant, training):
 
 def test_other_architectures_are_left_to_others():
     wavlm = WavLMForCTC(WavLMConfig(**TINY))
-    assert not wav2vec2.supports(wavlm)
+    assert not isinstance(recognizer_of(wavlm), wav2vec2.Wav2Vec2Recognizer)
 
     class Wav2Vec2ForCTC(type(build())):
         """Another model by the same name."""
 
-    assert not wav2vec2.supports(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)))
+    other = recognizer_of(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)))
+    assert not isinstance(other, wav2vec2.Wav2Vec2Recognizer)
 
 
 @pytest.mark.parametrize("counts", [[5, 1, 9], [7, 7], [3]])

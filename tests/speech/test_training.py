@@ -11,6 +11,7 @@ from toys import config, one_thread, parakeet, recording, spoken, wav2vec2  # no
 
 from thanosql import errors
 from thanosql.errors import AudioError, OptionError, TrainingError
+from thanosql.speech.recognizers.recognizer import Loss
 from thanosql.speech.training import train
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.monitoring import PLATEAU_STEPS, LossLog
@@ -344,7 +345,7 @@ def test_only_matrices_decay(tmp_path):
 
 def losses(log, values, speaking=0.0):
     for value in values:
-        log.add(torch.tensor(value), torch.tensor(speaking), 1)
+        log.add(Loss(torch.tensor(value), torch.tensor(speaking)), 1)
 
 
 def test_a_flat_loss_without_a_word_is_warned_of_once():
@@ -364,10 +365,10 @@ def test_a_loss_that_falls_or_a_model_that_speaks_is_not_warned_of():
 
 def test_the_mean_loss_weighs_each_utterance_alike():
     log = LossLog(torch.device("cpu"), warmup_steps=0)
-    log.add(torch.tensor(1.0), torch.tensor(0.0), 3)
-    log.add(torch.tensor(5.0), torch.tensor(0.0), 1)
+    log.add(Loss(torch.tensor(1.0), torch.tensor(0.0)), 3)
+    log.add(Loss(torch.tensor(5.0), torch.tensor(0.0)), 1)
     assert log.mean() == 2.0
-    log.add(torch.tensor(7.0), torch.tensor(0.0), 1)
+    log.add(Loss(torch.tensor(7.0), torch.tensor(0.0)), 1)
     assert log.mean() == 7.0
 
 

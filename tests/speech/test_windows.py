@@ -15,15 +15,15 @@ from test_forward import CONFIGS
 from toys import config, one_thread, parakeet, recording, spoken  # noqa: F401
 
 from thanosql.errors import AudioError, OptionError
-from thanosql.speech import windows
 from thanosql.speech.metrics import character_errors
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.recognizers.padded import forward
+from thanosql.speech.recognizers.ctc import CTCRecognizer
+from thanosql.speech.sound import windows
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
+from thanosql.speech.sound.windows import Layout, cut
 from thanosql.speech.training import train
 from thanosql.speech.training.examination import examine
 from thanosql.speech.transcription import transcribe
-from thanosql.speech.windows import Layout, cut, frame_stride, layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,12 +66,12 @@ def test_joined_frames_are_as_many_as_the_whole_has(name, tmp_path):
     rng = np.random.default_rng(0)
     waveform = rng.normal(0, 0.1, int(5.3 * SAMPLE_RATE)).astype(np.float32)
     for chunk, samples in [(2.0, len(waveform)), (2.01, 70_003), (3.3, 80_320)]:
-        plan = layout(recognizer, chunk)
+        plan = recognizer.windows(chunk)
         heard = [*cut([waveform[:samples]], plan)]
         assert len(heard) > 1
-        _, whole = forward(recognizer, [recognizer.features(waveform[:samples])])
-        logits, lengths = forward(
-            recognizer, [recognizer.features(each.waveform) for each in heard]
+        _, whole = recognizer.logits([recognizer.features(waveform[:samples])])
+        logits, lengths = recognizer.logits(
+            [recognizer.features(each.waveform) for each in heard]
         )
         kept = [
             row[:length][each.frames]
@@ -84,7 +84,7 @@ def test_joined_frames_are_as_many_as_the_whole_has(name, tmp_path):
 @torch.no_grad()
 def test_a_windows_frames_lie_where_those_of_the_whole_do(name, tmp_path):
     recognizer = opened(name, tmp_path)
-    stride = frame_stride(recognizer)
+    stride = recognizer.stride
     rng = np.random.default_rng(0)
     # Loud and silent by turns, which any model hears, at no regular intervals.
     loud = np.repeat(rng.integers(0, 2, 60), rng.integers(1_000, 4_000, 60))
@@ -93,7 +93,7 @@ def test_a_windows_frames_lie_where_those_of_the_whole_do(name, tmp_path):
     begin -= begin % (windows._TOGETHER * stride)
 
     def heard(samples):
-        logits, _ = forward(recognizer, [recognizer.features(samples)])
+        logits, _ = recognizer.logits([recognizer.features(samples)])
         return logits[0] - logits[0].mean(0)
 
     whole, part = heard(waveform), heard(waveform[begin:])
@@ -174,15 +174,14 @@ def test_windows_share_batches_with_other_recordings_and_keep_the_order(reader):
 
 
 def test_a_batch_never_has_more_windows_than_its_size(reader, monkeypatch):
-    from thanosql.speech import transcription
-
     sizes = []
 
-    def counted(recognizer, inputs):
-        sizes.append(len(inputs))
-        return forward(recognizer, inputs)
+    def counted(recognizer, batch, decoding):
+        sizes.append(len(batch))
+        return scores(recognizer, batch, decoding)
 
-    monkeypatch.setattr(transcription, "forward", counted)
+    scores = CTCRecognizer.scores
+    monkeypatch.setattr(CTCRecognizer, "scores", counted)
     long, _ = long_words(2)
     texts(reader, long, chunk_seconds=2, batch_size=3)
     assert max(sizes) == 3
@@ -192,7 +191,7 @@ def test_a_batch_never_has_more_windows_than_its_size(reader, monkeypatch):
 def test_a_recording_that_fits_is_heard_whole(reader):
     audio = [recording("abcd" * 5)]  # 3.2 s
     assert texts(reader, audio, chunk_seconds=3.2) == texts(reader, audio)
-    exact = [*cut([load(audio[0], None)], layout(reader, 3.2))]
+    exact = [*cut([load(audio[0], None)], reader.windows(3.2))]
     assert len(exact) == 1
     assert exact[0].frames == slice(0, None)
 

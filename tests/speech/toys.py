@@ -11,7 +11,7 @@ import torch
 from transformers import ParakeetCTCConfig, ParakeetEncoderConfig, Wav2Vec2Config
 
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.training.train import TrainingConfig
+from thanosql.speech.training.config import TrainingConfig
 
 SECONDS_A_LETTER = 0.16
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
+    from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.examination import BadRow, Utterance
-    from thanosql.speech.training.train import TrainingConfig
     from thanosql.statements import BuildOptions
 
 Rows = Sequence[tuple[Any, ...]]
@@ -171,15 +171,14 @@ def estimated_seconds(
 
 
 def _config(options: BuildOptions) -> TrainingConfig:
-    from thanosql.speech.training import train
+    from thanosql.speech.training.config import TrainingConfig
 
     wanted = {
-        field.name: getattr(options, field.name)
-        for field in fields(train.TrainingConfig)
+        field.name: getattr(options, field.name) for field in fields(TrainingConfig)
     }
     # Fresh weights are trained in any case, so "auto" needs no look at them.
     wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
-    return train.TrainingConfig(**wanted)
+    return TrainingConfig(**wanted)
 
 
 def train(

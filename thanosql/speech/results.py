@@ -18,16 +18,25 @@ class Word:
     confidence: float  # 0 to 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transcription:
-    """What a recording says."""
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What decoding makes of a recording's scores."""
 
-    text: str | None
-    "None where the recording is bad."
+    text: str
     confidence: float | None = None
     "From 0 to 1, of the whole; None where it was not asked for."
     words: tuple[Word, ...] = ()
     "Empty where they were not asked for."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """A hypothesis and its recording; or what is wrong with the recording."""
+
+    text: str | None
+    "None where the recording is bad."
+    confidence: float | None = None
+    words: tuple[Word, ...] = ()
     seconds: float = 0.0
     "How long the recording is."
     error: str | None = None

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from thanosql.errors import AudioError
-from thanosql.speech.decoding.best_path import best_paths, read
-from thanosql.speech.recognizers.padded import forward
+from thanosql.speech.prefetch import chunks, prefetched
 from thanosql.speech.recognizers.precision import resolve, within_memory
 from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks
-from thanosql.speech.training.batches import chunks, naming, preparing_threads
-from thanosql.speech.windows import cut, layout
+from thanosql.speech.sound.files import naming
+from thanosql.speech.sound.windows import cut
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
-    from concurrent.futures import Future
     from pathlib import Path
 
+    from thanosql.speech.decoding.decoding import Decoder
     from thanosql.speech.recognizers.recognizer import Recognizer
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Piece:
     """A window of a recording, or all of it, ready for the model."""
 
     features: torch.Tensor | None
@@ -57,9 +54,9 @@ def transcribe(
 
     A text depends on its recording alone, not on the batch. audio: what `audio.load`
     takes; advanced in the calling thread only, at most two batches ahead of the texts.
-    While the model hears one batch, threads decode the next. Closing the generator
-    ends them. A recording longer than `chunk_seconds` is heard in windows
-    (`windows.py`), each of which takes the place of a recording in a batch.
+    While the model works on one batch, threads decode the audio of the next. Closing
+    the generator ends them. A recording longer than `chunk_seconds` is cut into windows
+    (`Recognizer.windows`), each of which takes the place of a recording in a batch.
 
     Raises AudioError that names the row (counted from `first_row`), when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
@@ -73,26 +70,26 @@ def transcribe(
         # change, into a little more than noise.
         recognizer, at_once = recognizer.int8, 1
     model: torch.nn.Module = recognizer.model
-    plan = layout(recognizer, chunk_seconds)
+    model.to(compute.device).eval()
+    decoding = recognizer.decoding
+    plan = recognizer.windows(chunk_seconds)
 
-    def hear(row: int, value: object) -> Generator[_Heard, None, None]:
+    def pieces(row: int, value: object) -> Generator[_Piece, None, None]:
         try:
             with closing(blocks(value, root)) as waveform:
                 for window in cut(waveform, plan):
                     features = compute.stage(recognizer.features(window.waveform))
-                    yield _Heard(features, window.frames, window.seconds, window.last)
+                    yield _Piece(features, window.frames, window.seconds, window.last)
         except AudioError as error:
             if on_error == "raise":
                 with naming(row):
                     raise
-            yield _Heard(None, slice(0), 0.0, last=True, error=str(error))
+            yield _Piece(None, slice(0), 0.0, last=True, error=str(error))
 
-    recordings = (hear(row, value) for row, value in enumerate(audio, first_row))
-    paths: list[torch.Tensor] = []  # of the recording that is being heard
-    with closing(_ahead(recordings, batch_size)) as heard:
-        for batch in chunks(heard, batch_size):
-            # Another use of the same model may have moved it since the last batch.
-            model.to(compute.device).eval()
+    recordings = (pieces(row, value) for row, value in enumerate(audio, first_row))
+    decoder: Decoder | None = None  # of the recording whose windows are coming
+    with closing(prefetched(recordings, batch_size)) as prepared:
+        for batch in chunks(prepared, batch_size):
             with (
                 within_memory(len(batch)),
                 torch.inference_mode(),
@@ -100,64 +97,32 @@ def transcribe(
                 compute.autocast(),
             ):
                 inputs = [
-                    each.features.to(compute.device, non_blocking=True)
-                    for each in batch
-                    if each.features is not None
+                    compute.move(p.features) for p in batch if p.features is not None
                 ]
-                found = deque(
-                    path
+                scores = [
+                    each
                     for group in chunks(inputs, at_once)
-                    for path in best_paths(*forward(recognizer, group))
-                )
+                    for each in recognizer.scores(group, decoding)
+                ]
             done = []
-            for each in batch:
-                if each.features is not None:
-                    paths.append(found.popleft()[each.frames])
-                if each.error is not None:  # of what was heard before, nothing is kept
+            following = iter(scores)
+            for piece in batch:
+                if piece.features is not None:
+                    decoder = decoder or decoding.start()
+                    decoder.feed(next(following)[piece.frames])
+                if piece.error is not None:  # of the windows before, nothing is kept
+                    done.append(Transcription(text=None, error=piece.error))
+                    decoder = None
+                elif piece.last and decoder is not None:
+                    found = decoder.finish()
                     done.append(
-                        Transcription(text=None, seconds=each.seconds, error=each.error)
+                        Transcription(
+                            text=found.text,
+                            confidence=found.confidence,
+                            words=found.words,
+                            seconds=piece.seconds,
+                        )
                     )
-                    paths.clear()
-                elif each.last:
-                    text = read(torch.cat(paths), recognizer)
-                    done.append(Transcription(text=text, seconds=each.seconds))
-                    paths.clear()
+                    decoder = None
             if done:
                 yield done
-
-
-def _ahead(
-    recordings: Iterable[Generator[_Heard, None, None]], count: int
-) -> Generator[_Heard, None, None]:
-    """Yield what is to be heard of each recording, in order.
-
-    Threads begin with up to `count` recordings while the caller works on the one
-    before, and prepare a long one's next window. `recordings` itself is advanced in the
-    calling thread only, so it may read from a SQLite connection. What goes wrong in a
-    recording is raised here, when it is due. Closing the generator ends the threads
-    and closes the recordings.
-    """
-    begun: deque[Generator[_Heard, None, None]] = deque()
-    # The next of each that has begun. No variable names one whose result is asked for:
-    # an error's traceback holds the variables, and the future holds the error.
-    waiting: deque[Future[_Heard]] = deque()
-    following = iter(recordings)
-    each: _Heard | None = None
-    try:
-        with preparing_threads() as pool:
-            while True:
-                for recording in islice(following, count - len(begun)):
-                    begun.append(recording)
-                    waiting.append(pool.submit(next, recording))
-                if each is not None:
-                    yield each
-                if not begun:
-                    return
-                each = waiting.popleft().result()
-                if each.last:
-                    begun.popleft().close()
-                else:
-                    waiting.appendleft(pool.submit(next, begun[0]))
-    finally:
-        for recording in begun:
-            recording.close()

@@ -1,39 +1,62 @@
-"""A model's scores for every frame in, text out."""
+"""Scores of frames in, the text of the best path out (Graves et al. 2006, section 3.2).
+
+A decoding has three steps. `start` gives a decoder, one a recording; it is fed the
+scores of the recording's windows in their order, and `finish` gives the hypothesis.
+What a decoding needs of a model's output is its `scores`: of a best path, one token a
+frame, so that a long recording leaves little in memory until it is read.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from thanosql.speech.results import Hypothesis
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.decoding.spelling import Spelling
 
 
-def best_paths(logits: Tensor, lengths: Tensor) -> list[Tensor]:
-    """Return the likeliest token at each frame of each row: (frames,) each, on the CPU.
+@dataclass(frozen=True, slots=True)
+class BestPath:
+    """The likeliest token at each frame; repeats merged, then blanks removed."""
 
-    logits: (batch, frames, vocab), logarithms of probabilities up to a constant a
-    frame; lengths: (batch,), frames that count.
-    """
-    best = logits.argmax(dim=-1).cpu()  # the one time this waits for a GPU
-    return [path[:length] for path, length in zip(best, lengths.tolist(), strict=True)]
+    spelling: Spelling
+    blank: int
+
+    def scores(self, logits: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Return the best path of each row: (frames,), int64, on the CPU.
+
+        logits: (batch, frames, vocab), logarithms of probabilities up to a constant a
+        frame; lengths: (batch,), frames that count.
+        """
+        best = logits.argmax(dim=-1).cpu()  # the one time this waits for a GPU
+        return [path[:n] for path, n in zip(best, lengths.tolist(), strict=True)]
+
+    def start(self) -> BestPathDecoder:
+        """Return a decoder for a recording."""
+        return BestPathDecoder(self)
 
 
-def read(path: Tensor, recognizer: Recognizer) -> str:
-    """Return the text of a best path: Graves et al. 2006, section 3.2.
+class BestPathDecoder:
+    """The path of one recording, window by window."""
 
-    Repeats merged, then blanks removed; the word delimiter becomes a space.
-    path: (frames,), a token id for each frame.
-    """
-    return recognizer.spelling.decode(collapse(path, recognizer.blank))
+    def __init__(self, decoding: BestPath) -> None:
+        self._decoding = decoding
+        self._paths: list[Tensor] = []
 
+    def feed(self, scores: Tensor) -> None:
+        """Take the frames that follow: (frames,), as `BestPath.scores` gives them."""
+        self._paths.append(scores)
 
-def greedy_decode(logits: Tensor, lengths: Tensor, recognizer: Recognizer) -> list[str]:
-    """Return the text of the best path of each row; shapes as in `best_paths`."""
-    return [read(path, recognizer) for path in best_paths(logits, lengths)]
+    def finish(self) -> Hypothesis:
+        """Return the text of all frames; a letter on a joint is there once."""
+        tokens = collapse(torch.cat(self._paths), self._decoding.blank)
+        return Hypothesis(self._decoding.spelling.decode(tokens))
 
 
 def collapse(path: Tensor, blank: int) -> list[int]:

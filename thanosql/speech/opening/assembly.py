@@ -5,7 +5,6 @@ No code that comes with a model is ever run.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from transformers.initialization import no_init_weights
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from thanosql.errors import (
@@ -31,7 +29,9 @@ from thanosql.errors import (
 from thanosql.speech.decoding.spelling import BLANK, UNKNOWN, WORD_DELIMITER, vocabulary
 from thanosql.speech.opening.directory import read_json
 from thanosql.speech.opening.weights import draw_by_fan_in
-from thanosql.speech.recognizers.recognizer import LAST_LAYERS, Recognizer, quiet
+from thanosql.speech.recognizers import families
+from thanosql.speech.recognizers.ctc import LAST_LAYERS
+from thanosql.speech.recognizers.recognizer import quiet
 from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
+    from thanosql.speech.recognizers.ctc import CTCRecognizer
+
 # transformers is annotated in part only: what it leaves open goes by Any.
 _hf: Any = transformers
 
@@ -55,7 +57,7 @@ def assemble(
     directory: Path,
     state: Mapping[str, Tensor],
     texts: Callable[[], Iterable[str]] | None,
-) -> Recognizer:
+) -> CTCRecognizer:
     """Return the recognizer of a model directory.
 
     directory: its files but the weights; state: the weights, empty for a bare config.
@@ -97,7 +99,7 @@ def assemble(
     with damaged(f"the feature extractor of {where}"), quiet():
         extractor = _feature_extractor(directory, config)
     with damaged(where):
-        recognizer = Recognizer(model, tokenizer, extractor, fresh)
+        recognizer = families.recognizer(model, tokenizer, extractor, fresh)
         _check(recognizer, where)
     return recognizer
 
@@ -276,23 +278,10 @@ def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
         return _hf.AutoFeatureExtractor.from_pretrained(
             directory, trust_remote_code=False
         )
-    if config.model_type == "wav2vec2-bert":
-        # Two frames of filterbanks are stacked into one input.
-        bins = config.feature_projection_input_dim // 2
-        return _hf.SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins)
-    kind: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
-    encoder = getattr(config, "encoder_config", None)
-    if encoder is None:
-        # With group norm over time, padding cannot be told from silence: no mask.
-        norm = getattr(config, "feat_extract_norm", "layer")
-        return kind(return_attention_mask=norm == "layer")
-    takes_bins = "num_mel_bins" in inspect.signature(kind).parameters
-    return kind(
-        **{"num_mel_bins" if takes_bins else "feature_size": encoder.num_mel_bins}
-    )
+    return families.default_feature_extractor(config)
 
 
-def _check(recognizer: Recognizer, where: str) -> None:
+def _check(recognizer: CTCRecognizer, where: str) -> None:
     """Raise where model, tokenizer and feature extractor do not belong together."""
     model, tokenizer = recognizer.model, recognizer.tokenizer
     # Published texts are decoded by the tokenizer's padding token, so that one holds.

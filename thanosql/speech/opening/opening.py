@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -20,20 +19,15 @@ from thanosql.errors import DataError, ModelNotFoundError, OperationalError, nea
 from thanosql.speech.opening import hub, weights
 from thanosql.speech.opening.assembly import assemble, damaged
 from thanosql.speech.opening.directory import check, read_json
-from thanosql.speech.recognizers.padded import forward, output_length
-from thanosql.speech.recognizers.recognizer import Recognizer
-from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
     from torch import Tensor
 
-__all__ = ["BASES", "Recognizer", "open_base", "open_files"]
-
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_MOST_FRAMES = 400  # a second; common are 12 to 50, and attention takes their square
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -64,7 +58,9 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     recognizer = assemble(directory, weights.widened(state), texts)
     known = find(base)
     if known is None or known.directory is None:  # what ships is tried out by our tests
-        _try_out(recognizer, where)
+        # transformers draws a number a layer, which is to change no training's numbers.
+        with damaged(where), torch.random.fork_rng(devices=[]):
+            recognizer.try_out()
     return recognizer
 
 
@@ -100,25 +96,6 @@ def open_files(
         whole()
         weights.check(state, where)
         return recognizer
-
-
-def _try_out(recognizer: Recognizer, where: str) -> None:
-    """Raise DataError where the model cannot hear a second of noise.
-
-    What its files do not contradict may still make no model: a stride of 0, say.
-    """
-    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
-    # transformers draws a number a layer, which is to change no training's numbers.
-    with damaged(where), torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        features = recognizer.features(noise)
-        frames = output_length(recognizer, len(features))
-        if not 1 <= frames <= _MOST_FRAMES:
-            message = f"it makes {frames} frames of a second of audio"
-            raise ValueError(message)
-        logits, _ = forward(recognizer, [features])
-        if not bool(torch.isfinite(logits).all()):
-            message = "its output for a second of noise holds NaN or infinite values"
-            raise ValueError(message)
 
 
 def _locate(base: str) -> Path:

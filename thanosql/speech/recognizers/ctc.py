@@ -1,4 +1,4 @@
-"""CTC's objective: a model's logits and target characters in, the loss out.
+"""CTC models: what all families of them share, and their objective.
 
 Graves et al. 2006, "Connectionist temporal classification": each frame emits a
 character or a blank; repeats are merged and blanks dropped; the loss is the negative
@@ -7,16 +7,160 @@ log-probability of all frame sequences that read as the target.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from bisect import bisect_left
+from dataclasses import replace
+from functools import cached_property
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from thanosql.speech.decoding.best_path import BestPath
+from thanosql.speech.decoding.decoding import decode
 from thanosql.speech.recognizers.precision import sent
+from thanosql.speech.recognizers.quantization import quantized
+from thanosql.speech.recognizers.recognizer import Loss, Recognizer
+from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from thanosql.speech.results import Hypothesis
+
+# The layer that scores the vocabulary, in every CTC class of transformers; Granite's
+# is one with a layer half-way, under whose name it is saved.
+LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
+_MOST_FRAMES = 400  # a second; common are 12 to 50, and attention takes their square
+CUT_OFF = 0.1  # seconds of silence that a recording may lack at its end
+
+
+class CTCRecognizer(Recognizer):
+    """A model that gives every frame its character or a blank."""
+
+    @property
+    def fp32_layers(self) -> tuple[str, ...]:
+        """What the names of linear layers end in that `int8` leaves as they are."""
+        return ()
+
+    @property
+    def blank(self) -> int:
+        """The token id that stands for no letter."""
+        return int(self.model.config.pad_token_id)
+
+    @abstractmethod
+    def logits(
+        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, frames, vocab), zeros at the end, and lengths (batch,).
+
+        batch: features; lengths: int64, on the CPU. An utterance too short for a frame
+        has length 0. generator: as `loss` takes it.
+        """
+
+    @abstractmethod
+    def frames(self, length: int) -> int:
+        """Return how many frames of logits features of that length give, perhaps 0."""
+
+    @property
+    def decoding(self) -> BestPath:
+        """The best path."""
+        return BestPath(self.spelling, self.blank)
+
+    def scores(self, batch: Sequence[Tensor], decoding: BestPath) -> list[Tensor]:
+        """Return what the decoding keeps of each utterance's logits."""
+        return decoding.scores(*self.logits(batch))
+
+    def loss(
+        self,
+        batch: Sequence[Tensor],
+        targets: Sequence[Sequence[int]],
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """Return CTC's loss, and the share of frames that are not blank."""
+        logits, lengths = self.logits(batch, generator)
+        return Loss(
+            ctc_loss(logits, lengths, targets, self.blank),
+            speaking_share(logits.detach(), lengths, self.blank),
+        )
+
+    def assess(
+        self,
+        batch: Sequence[Tensor],
+        targets: Sequence[Sequence[int]],
+        decoding: BestPath,
+    ) -> tuple[Tensor, list[Hypothesis]]:
+        """Return the mean loss and the hypotheses, of the same logits."""
+        logits, lengths = self.logits(batch)
+        hypotheses = decode(decoding, decoding.scores(logits, lengths))
+        return ctc_loss(logits, lengths, targets, self.blank), hypotheses
+
+    def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
+        """Return that the frames are too few for the characters, if they are."""
+        needed, frames = frames_needed(targets), self.frames(length)
+        if frames >= needed:
+            return ""
+        # Frames grow with the length, so the length that would do is found by halving.
+        lengths = range(1, max(1, length) * 2 * needed * 400)
+        least = 1 + bisect_left(lengths, needed, key=self.frames)
+        return (
+            f"text too long for its audio: {needed} frames are needed for its "
+            f"{len(targets)} characters, {seconds:.2f} s give {frames}; it would need "
+            f"{seconds * least / max(1, length) - CUT_OFF:.2f} s"
+        )
+
+    @property
+    def feature_encoder(self) -> nn.Module | None:
+        """The convolutions over the waveform; None where features are log-mels."""
+        base: Any = self.model.base_model
+        encoder: nn.Module | None = getattr(base, "feature_extractor", None)
+        return encoder
+
+    @cached_property
+    def stride(self) -> int:
+        """Samples from one frame of logits to the next.
+
+        Measured, since each architecture keeps it elsewhere: features a second by the
+        feature extractor, logits a feature by the model's own formula.
+        """
+        few, many = (len(self.features(_noise(seconds))) for seconds in (1, 5))
+        features = 10**9
+        return round(4 * SAMPLE_RATE / (many - few)) * round(
+            features / self.frames(features)
+        )
+
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Raise ValueError where a second of noise gives no frames, or no numbers."""
+        features = self.features(_noise(1))
+        frames = self.frames(len(features))
+        if not 1 <= frames <= _MOST_FRAMES:
+            message = f"it makes {frames} frames of a second of audio"
+            raise ValueError(message)
+        logits, _ = self.logits([features])
+        if not bool(torch.isfinite(logits).all()):
+            message = "its output for a second of noise holds NaN or infinite values"
+            raise ValueError(message)
+
+    @cached_property
+    def int8(self) -> CTCRecognizer:
+        """The same, multiplying in int8; itself where no layer is large enough."""
+        model = quantized(self.model, self._stays_fp32)
+        return self if model is None else replace(self, model=model)
+
+    def _stays_fp32(self, layer: str) -> bool:
+        last = f"{layer}.".startswith(LAST_LAYERS)
+        return last or layer.endswith(self.fp32_layers)
+
+
+def _noise(seconds: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(0)
+    return rng.normal(0, 0.1, seconds * SAMPLE_RATE).astype(np.float32)
 
 
 def frames_needed(targets: Sequence[int]) -> int:

@@ -34,64 +34,77 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
+
+from thanosql.speech.recognizers.padded import PaddedRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from transformers import PreTrainedModel
-
 Module = Any  # transformers', made of parts that mypy can only take for tensors
 
 
-def supports(model: PreTrainedModel) -> bool:
-    """Return whether this module can stand in for the model's own forward, as it is.
+class ParakeetRecognizer(PaddedRecognizer):
+    """Parakeet on a CPU without padding; elsewhere by its own forward."""
 
-    It draws no random numbers: with dropout or LayerDrop it is for evaluation only. A
-    GPU has its own fast convolutions, and rather pads than takes utterances in turn.
-    """
-    kind = type(model)  # not isinstance: a subclass may compute something else
-    package = kind.__module__.partition(".")[0]
-    if package != "transformers" or kind.__name__ != "ParakeetForCTC":
-        return False
-    config: Any = model.config.encoder_config
-    random = (
-        config.dropout,
-        config.dropout_positions,
-        config.attention_dropout,
-        config.activation_dropout,
-        config.layerdrop,
-        getattr(model.config, "apply_spec_augment", False),
-    )
-    return (
-        model.device.type == "cpu"
-        and config.subsampling_conv_kernel_size == 3
-        and config.subsampling_conv_stride == 2
-        and config.conv_kernel_size % 2 == 1
-        and not (model.training and any(random))
-    )
+    def logits(
+        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, frames, vocab) and lengths (batch,)."""
+        lengths = [self.frames(len(each)) for each in batch]
+        if not self.runs_unpadded or not any(lengths):
+            return super().logits(batch, generator)
+        logits = self._encoded([each for each in batch if len(each)])
+        rows = torch.split(logits, lengths)
+        return pad_sequence(list(rows), batch_first=True), torch.tensor(lengths)
 
+    @property
+    def runs_unpadded(self) -> bool:
+        """Whether this can stand in for the model's own forward, as it is.
 
-def encode(model: PreTrainedModel, features: Sequence[Tensor]) -> Tensor:
-    """Return logits, (sum of lengths, vocab), of utterances one after the other.
+        It draws no random numbers: with dropout or LayerDrop it is for evaluation only.
+        A GPU has its own fast convolutions, and rather pads than takes utterances in
+        turn.
+        """
+        model = self.model
+        config: Any = model.config.encoder_config
+        random = (
+            config.dropout,
+            config.dropout_positions,
+            config.attention_dropout,
+            config.activation_dropout,
+            config.layerdrop,
+            getattr(model.config, "apply_spec_augment", False),
+        )
+        return (
+            model.device.type == "cpu"
+            and config.subsampling_conv_kernel_size == 3
+            and config.subsampling_conv_stride == 2
+            and config.conv_kernel_size % 2 == 1
+            and not (model.training and any(random))
+        )
 
-    features: log-mel frames of each, (frames, mels), one at least; an utterance's
-    length is as many of them as subsampling leaves.
-    """
-    head: Module = model
-    encoder = head.encoder
-    hidden, counts = _subsampled(encoder.subsampling, features)
-    hidden = hidden * encoder.input_scale
-    # (1, 2 * longest - 1, features), from the farthest behind to the farthest ahead
-    positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
-    for layer in encoder.layers:
-        if model.training and layer.gradient_checkpointing:
-            hidden = checkpoint(
-                _layer, layer, hidden, positions, counts, use_reentrant=False
-            )
-        else:
-            hidden = _layer(layer, hidden, positions, counts)
-    return _pointwise(head.ctc_head, hidden)
+    def _encoded(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits, (sum of lengths, vocab), of utterances one after the other.
+
+        features: log-mel frames of each, (frames, mels), one at least; an utterance's
+        length is as many of them as subsampling leaves.
+        """
+        model: Module = self.model
+        encoder = model.encoder
+        hidden, counts = _subsampled(encoder.subsampling, features)
+        hidden = hidden * encoder.input_scale
+        # (1, 2 * longest - 1, features), from the farthest behind to the farthest ahead
+        positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
+        for layer in encoder.layers:
+            if model.training and layer.gradient_checkpointing:
+                hidden = checkpoint(
+                    _layer, layer, hidden, positions, counts, use_reentrant=False
+                )
+            else:
+                hidden = _layer(layer, hidden, positions, counts)
+        return _pointwise(model.ctc_head, hidden)
 
 
 def _subsampled(

@@ -1,26 +1,25 @@
-"""A recognizer in, the same that multiplies in int8 out: for inference on a CPU.
+"""A model in, the same that multiplies in int8 out: for inference on a CPU.
 
 A weight matrix has one scale for each of its outputs, made once; the inputs have one
 for each frame, made as they come. A scale of a frame's own, unlike the usual one for
 all that is multiplied together, keeps the promise that no neighbour changes a text.
-For a convolution of the wav2vec 2.0 family (`wav2vec2_encoder.py`), the window of
-frames that an output frame sees is what has a scale. Its first layer, positions,
-attention's own products, norms, small layers and the one that scores the letters stay
-in fp32.
+What a family computes by other means than linear layers (`wav2vec2.py`) it rounds
+itself. Attention's own products, norms, small layers and the one that scores the
+letters stay in fp32.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from thanosql.speech.recognizers import wav2vec2
-from thanosql.speech.recognizers.recognizer import LAST_LAYERS, Recognizer
-from thanosql.speech.recognizers.wav2vec2_positions import keep_transform
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
 
 # Without VNNI a processor adds two products of 8 bits in 16, which overflow unless one
 # of the factors has 7.
@@ -28,12 +27,6 @@ _LARGEST = 127 if torch.cpu._is_vnni_supported() else 63
 _ZERO = 128  # what stands for 0 in the inputs, which must be unsigned
 LEAST_SIZE = 2**17  # weights of a layer, below which fp32 is about as fast
 _LEAST = 1e-12  # a scale: of a frame or an output that is all zeros
-
-# Layers whose weights are looked at from outside, so that they stay as they are.
-_KEPT = {
-    "GraniteSpeech5ForCTC": (".input_linear",),
-    "WavLMForCTC": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
-}
 
 
 class Int8Linear(nn.Module):
@@ -86,45 +79,26 @@ class Int8Linear(nn.Module):
         return output.view(*inputs.shape[:-1], -1)
 
 
-def quantized(recognizer: Recognizer) -> Recognizer:
-    """Return a recognizer that computes in int8; the given one stays as it is.
+def quantized(
+    model: PreTrainedModel, stays_fp32: Callable[[str], bool]
+) -> PreTrainedModel | None:
+    """Return a model whose large linear layers compute in int8; None if it has none.
 
-    Parameters are shared by the two, so that it takes a quarter of the memory more,
-    and about a second to make of 94 million parameters. Where every layer is too small
-    to gain by it, the given one is returned.
+    stays_fp32: says, by its name, whether a layer stays as it is. Parameters are shared
+    by the two models, so that it takes a quarter of the memory more, and about a second
+    to make of 94 million parameters.
     """
-    shared: dict[int, Any] = {id(p): p for p in recognizer.model.parameters()}
-    model: Any = copy.deepcopy(recognizer.model, shared)
-    kept = _KEPT.get(type(model).__name__, ())
-    if wav2vec2.supports(model):
-        _prepare_ragged(model.base_model)
-        kept = ("q_proj", "k_proj", "v_proj")
-    for name, module in list(model.named_modules()):
-        last = f"{name}.".startswith(LAST_LAYERS)
-        if type(module) is nn.Linear and not last and not name.endswith(kept):
-            rounded = _rounded(module.weight, module.bias)
-            if rounded is not None:
-                model.set_submodule(name, rounded)
-    if not any(isinstance(module, Int8Linear) for module in model.modules()):
-        return recognizer
-    return replace(recognizer, model=model)
+    shared: dict[int, Any] = {id(p): p for p in model.parameters()}
+    copied: PreTrainedModel = copy.deepcopy(model, shared)
+    for name, module in list(copied.named_modules()):
+        if type(module) is nn.Linear and not stays_fp32(name):
+            layer = rounded(module.weight, module.bias)
+            if layer is not None:
+                copied.set_submodule(name, layer)
+    has_any = any(isinstance(module, Int8Linear) for module in copied.modules())
+    return copied if has_any else None
 
 
-@torch.no_grad()
-def _prepare_ragged(base: Any) -> None:
-    """Give the modules that `wav2vec2.py` runs what it then takes in their place."""
-    for module in base.feature_extractor.conv_layers[1:]:
-        weight = module.conv.weight.transpose(1, 2).flatten(1)  # (out, kernel * in)
-        module.int8 = _rounded(weight, module.conv.bias)
-    for layer in base.encoder.layers:
-        projections = [getattr(layer.attention, f"{name}_proj") for name in "qkv"]
-        layer.attention.int8 = _rounded(
-            torch.cat([each.weight for each in projections]),
-            torch.cat([each.bias for each in projections]),
-        )
-    keep_transform(base.encoder.pos_conv_embed)
-
-
-def _rounded(weight: Tensor, bias: Tensor | None) -> Int8Linear | None:
+def rounded(weight: Tensor, bias: Tensor | None) -> Int8Linear | None:
     """Return that layer in int8, or None where it is too small to gain by it."""
     return Int8Linear(weight, bias) if weight.numel() >= LEAST_SIZE else None

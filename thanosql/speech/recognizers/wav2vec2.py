@@ -10,8 +10,7 @@ frame?
 * The convolutional encoder (and its GroupNorm): run per utterance, in
   `wav2vec2_encoder.py`.
 * The positional convolution, in `wav2vec2_positions.py`, and the adapter's
-  (`add_adapter`): per
-  utterance.
+  (`add_adapter`): per utterance.
 * Attention: softmax(QK'/sqrt d)V among an utterance's own frames, per utterance by
   `scaled_dot_product_attention`; but on a GPU, or of words, where so many small calls
   take longer than the arithmetic, padded, with a mask over the keys.
@@ -35,8 +34,9 @@ time, which keeps the wide feed-forward activations in the cache and memory flat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,109 +44,175 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from thanosql.speech.recognizers import wav2vec2_encoder
+from thanosql.speech.recognizers import wav2vec2_encoder, wav2vec2_positions
+from thanosql.speech.recognizers.ctc import CTCRecognizer
 from thanosql.speech.recognizers.precision import sent
+from thanosql.speech.recognizers.quantization import Int8Linear, quantized, rounded
 from thanosql.speech.recognizers.spec_augment import spec_augment
-from thanosql.speech.recognizers.wav2vec2_positions import positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from transformers import PreTrainedModel
 
 Module = Any  # transformers', made of parts that mypy can only take for tensors
 
 ROWS = 1024  # frames (20 s) that go through a feed-forward layer together
 SHORT = 40  # frames of the longest utterance, up to which a CPU pads in attention
 
-# Their models are made of the same blocks; a test compares each with transformers.
-_ARCHITECTURES = frozenset(
-    {
-        "Wav2Vec2ForCTC",
-        "HubertForCTC",
-        "Data2VecAudioForCTC",
-        "UniSpeechForCTC",
-        "UniSpeechSatForCTC",
-    }
-)
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """What `int8` computes by other means than linear layers."""
+
+    convolutions: list[Int8Linear | None]
+    "Of the encoder; None for a layer that stays as it is."
+    projections: list[Int8Linear | None]
+    "To queries, keys and values together, of each transformer layer."
+    positions: Tensor | None
+    "The transform of the positional convolution's kernel."
 
 
-def supports(model: PreTrainedModel) -> bool:
-    """Return whether this module can stand in for the model's own forward."""
-    kind = type(model)  # not isinstance: a subclass may compute something else
-    package = kind.__module__.partition(".")[0]
-    return package == "transformers" and kind.__name__ in _ARCHITECTURES
+@dataclass(eq=False)
+class Wav2Vec2Recognizer(CTCRecognizer):
+    """wav2vec 2.0 and those made of its blocks, without padding."""
 
-
-def output_length(model: PreTrainedModel, samples: int) -> int:
-    """Return how many frames of logits come out of that many samples."""
-    base: Module = model.base_model
-    return _logits(
-        base, wav2vec2_encoder.output_length(base.feature_extractor, samples)
+    architectures: ClassVar[frozenset[str]] = frozenset(
+        {
+            "Wav2Vec2ForCTC",
+            "HubertForCTC",
+            "Data2VecAudioForCTC",
+            "UniSpeechForCTC",
+            "UniSpeechSatForCTC",
+        }
     )
+    "Classes of transformers; a test compares each with transformers' own forward."
 
+    rounded: Rounded | None = None
 
-def extract(model: PreTrainedModel, waveforms: Sequence[Tensor]) -> list[Tensor]:
-    """Return the convolutional encoder's frames of each waveform, (samples,).
+    @property
+    def fp32_layers(self) -> tuple[str, ...]:
+        """The projections, which are rounded together."""
+        return ("q_proj", "k_proj", "v_proj")
 
-    Each is (frames, channels), about 50 frames a second; (0, channels) of fewer
-    samples than a frame takes, 400. They depend on the waveform and that encoder's
-    parameters alone: while those are frozen, frames may be kept.
-    """
-    return wav2vec2_encoder.extract(model.base_model.feature_extractor, waveforms)
+    def frames(self, length: int) -> int:
+        """Return how many frames of logits come out of that many samples."""
+        base: Module = self.model.base_model
+        return _logit_frames(
+            base, wav2vec2_encoder.output_length(base.feature_extractor, length)
+        )
 
+    def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """Return the convolutional encoder's frames, if none of it is trained.
 
-def encode(
-    model: PreTrainedModel,
-    frames: Sequence[Tensor],
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return logits (batch, frames, vocab), zeros at the end, and lengths (batch,).
+        Each is (frames, channels), about 50 frames a second, in the precision of its
+        products; (0, channels) of fewer samples than a frame takes, 400.
+        """
+        base: Module = self.model.base_model
+        if any(p.requires_grad for p in base.feature_extractor.parameters()):
+            return list(batch)
+        return self._extracted(batch)
 
-    frames: what `extract` gave for each utterance; one without frames gets length 0.
-    lengths: int64, on the CPU. generator: on the CPU; what SpecAugment and LayerDrop
-    draw from in training mode (dropout draws from torch's default generator).
-    """
-    head: Module = model
-    base: Module = model.base_model
-    config = model.config
-    stable = getattr(config, "do_stable_layer_norm", False)
-    lengths = [_logits(base, len(utterance)) for utterance in frames]
-    present = [u for u, length in zip(frames, lengths, strict=True) if length]
-    if not present:
-        empty = torch.zeros(len(frames), 0, config.vocab_size, device=model.device)
-        return empty, torch.tensor(lengths)
-    counts = [len(utterance) for utterance in present]
+    def logits(
+        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, frames, vocab) and lengths (batch,)."""
+        model: Module = self.model
+        inputs = [each.to(model.device, non_blocking=True) for each in batch]
+        return self._encoded(self._extracted(inputs), generator)
 
-    hidden = base.feature_projection(torch.cat(present))
-    if isinstance(hidden, tuple):  # some return what they projected as well
-        hidden = hidden[0]
-    # As transformers takes it where a config, such as data2vec's, does not say.
-    if model.training and getattr(config, "apply_spec_augment", True):
-        mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
-        hidden = spec_augment(hidden, counts, mask_vector, config, generator)
-    encoder = base.encoder
-    hidden = hidden + positions(encoder.pos_conv_embed, hidden, counts)
-    if not stable:
-        hidden = encoder.layer_norm(hidden)
-    hidden = encoder.dropout(hidden)
-    batch = _batch(counts, hidden.device)
-    for layer in encoder.layers:
-        if model.training and _chance(config.layerdrop, generator):
-            continue
-        if model.training and layer.gradient_checkpointing:
-            hidden = checkpoint(
-                _layer, layer, hidden, batch, stable, use_reentrant=False
+    @cached_property
+    def int8(self) -> CTCRecognizer:
+        """The same, multiplying in int8; itself where no layer is large enough."""
+        base: Module = self.model.base_model
+        with torch.no_grad():
+            parts = Rounded(
+                [
+                    None,  # of one channel
+                    *(
+                        # (out, kernel * in)
+                        rounded(
+                            module.conv.weight.transpose(1, 2).flatten(1),
+                            module.conv.bias,
+                        )
+                        for module in base.feature_extractor.conv_layers[1:]
+                    ),
+                ],
+                [
+                    _rounded_projections(layer.attention)
+                    for layer in base.encoder.layers
+                ],
+                wav2vec2_positions.transform(base.encoder.pos_conv_embed),
             )
-        else:
-            hidden = _layer(layer, hidden, batch, stable)
-    if stable:
-        hidden = encoder.layer_norm(hidden)
-    if getattr(base, "adapter", None) is not None:
-        hidden = _adapter(base.adapter, hidden, counts)
+        model = quantized(self.model, self._stays_fp32)
+        if model is None and not any((*parts.convolutions, *parts.projections)):
+            return self
+        return replace(self, model=model or self.model, rounded=parts)
 
-    logits = torch.split(head.lm_head(head.dropout(hidden)), lengths)
-    return pad_sequence(list(logits), batch_first=True), torch.tensor(lengths)
+    def _extracted(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the encoder's frames of each utterance; what is frames stays so."""
+        waveforms = [i for i, utterance in enumerate(inputs) if utterance.ndim == 1]
+        results = list(inputs)
+        base: Module = self.model.base_model
+        frames = wav2vec2_encoder.extract(
+            base.feature_extractor,
+            [inputs[i] for i in waveforms],
+            self.rounded.convolutions if self.rounded else None,
+        )
+        for i, each in zip(waveforms, frames, strict=True):
+            results[i] = each
+        return results
+
+    def _encoded(
+        self, frames: Sequence[Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `logits` does, of the encoder's frames of each utterance."""
+        model: Module = self.model
+        base, config = model.base_model, model.config
+        stable = getattr(config, "do_stable_layer_norm", False)
+        lengths = [_logit_frames(base, len(utterance)) for utterance in frames]
+        present = [u for u, length in zip(frames, lengths, strict=True) if length]
+        if not present:
+            empty = torch.zeros(len(frames), 0, config.vocab_size, device=model.device)
+            return empty, torch.tensor(lengths)
+        counts = [len(utterance) for utterance in present]
+
+        hidden = base.feature_projection(torch.cat(present))
+        if isinstance(hidden, tuple):  # some return what they projected as well
+            hidden = hidden[0]
+        # As transformers takes it where a config, such as data2vec's, does not say.
+        if model.training and getattr(config, "apply_spec_augment", True):
+            mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
+            hidden = spec_augment(hidden, counts, mask_vector, config, generator)
+        encoder = base.encoder
+        parts = self.rounded or Rounded([], [None] * len(encoder.layers), None)
+        hidden = hidden + wav2vec2_positions.positions(
+            encoder.pos_conv_embed, hidden, counts, parts.positions
+        )
+        if not stable:
+            hidden = encoder.layer_norm(hidden)
+        hidden = encoder.dropout(hidden)
+        batch = _batch(counts, hidden.device)
+        for layer, projections in zip(encoder.layers, parts.projections, strict=True):
+            if model.training and _chance(config.layerdrop, generator):
+                continue
+            if model.training and layer.gradient_checkpointing:
+                hidden = checkpoint(
+                    _layer,
+                    layer,
+                    projections,
+                    hidden,
+                    batch,
+                    stable,
+                    use_reentrant=False,
+                )
+            else:
+                hidden = _layer(layer, projections, hidden, batch, stable)
+        if stable:
+            hidden = encoder.layer_norm(hidden)
+        if getattr(base, "adapter", None) is not None:
+            hidden = _adapter(base.adapter, hidden, counts)
+
+        logits = torch.split(model.lm_head(model.dropout(hidden)), lengths)
+        return pad_sequence(list(logits), batch_first=True), torch.tensor(lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +237,23 @@ def _places(counts: list[int]) -> Tensor:
     return torch.cat([i * longest + torch.arange(n) for i, n in enumerate(counts)])
 
 
-def _layer(layer: Module, hidden: Tensor, batch: _Batch, stable: bool) -> Tensor:
-    """Return a transformer layer's output, (sum of counts, features), of `hidden`."""
+def _layer(
+    layer: Module,
+    projections: Int8Linear | None,
+    hidden: Tensor,
+    batch: _Batch,
+    stable: bool,
+) -> Tensor:
+    """Return a transformer layer's output, (sum of counts, features), of `hidden`.
+
+    projections: what computes queries, keys and values in int8, if anything does.
+    """
     attention = layer.attention
     inputs = layer.layer_norm(hidden) if stable else hidden
     # Per tensor (heads, sum of counts, features of a head)
     queries, keys, values = (
         projected.view(len(hidden), attention.num_heads, -1).transpose(0, 1)
-        for projected in _projections(attention, inputs)
+        for projected in _projected(attention, projections, inputs)
     )
     attend = _one_by_one if batch.places is None else _padded
     dropout = attention.dropout if layer.training else 0.0
@@ -253,13 +328,23 @@ def _padded(
     return context.transpose(1, 2).flatten(0, 1)[batch.places].flatten(1)
 
 
-def _projections(attention: Module, inputs: Tensor) -> Sequence[Tensor]:
+def _projected(
+    attention: Module, int8: Int8Linear | None, inputs: Tensor
+) -> Sequence[Tensor]:
     """Return queries, keys and values, each as `inputs`, (frames, features), is."""
-    int8 = getattr(attention, "int8", None)  # `quantization.py`
     if int8 is not None:
         together: Tensor = int8(inputs)
         return together.chunk(3, 1)
     return attention.q_proj(inputs), attention.k_proj(inputs), attention.v_proj(inputs)
+
+
+def _rounded_projections(attention: Module) -> Int8Linear | None:
+    """Return what computes queries, keys and values, one behind the other, in int8."""
+    projections = [getattr(attention, f"{name}_proj") for name in "qkv"]
+    return rounded(
+        torch.cat([each.weight for each in projections]),
+        torch.cat([each.bias for each in projections]),
+    )
 
 
 def _feed_forward(
@@ -291,7 +376,7 @@ def _adapter(adapter: Module, hidden: Tensor, counts: list[int]) -> Tensor:
     return torch.cat([utterance[0].T for utterance in utterances])
 
 
-def _logits(base: Module, frames: int) -> int:
+def _logit_frames(base: Module, frames: int) -> int:
     """Return how many frames of logits there are for that many frames."""
     adapter = getattr(base, "adapter", None)
     for layer in adapter.layers if adapter is not None and frames else ():

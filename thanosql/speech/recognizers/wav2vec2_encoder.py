@@ -102,8 +102,15 @@ def output_length(encoder: Module, samples: int) -> int:
     return max(samples, 0)
 
 
-def extract(encoder: Module, waveforms: Sequence[Tensor]) -> list[Tensor]:
+def extract(
+    encoder: Module,
+    waveforms: Sequence[Tensor],
+    int8: Sequence[Module | None] | None = None,
+) -> list[Tensor]:
     """Return the frames, (frames, channels), of each waveform, (samples,), alone.
+
+    int8: for each layer what computes it from (frames, kernel * channels in) instead,
+    or None.
 
     A waveform too short for a frame gives (0, channels). Where gradients are off, or
     the encoder's parameters frozen, nothing is recorded for autograd; with gradient
@@ -114,7 +121,12 @@ def extract(encoder: Module, waveforms: Sequence[Tensor]) -> list[Tensor]:
     dtype = _product_dtype(modules[0].conv.weight)
     trained = any(parameter.requires_grad for parameter in encoder.parameters())
     with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-        layers = [_layer(module, dtype) for module in modules]
+        layers = [
+            _layer(module, dtype, rounded)
+            for module, rounded in zip(
+                modules, int8 or [None] * len(modules), strict=True
+            )
+        ]
 
         def frames(waveforms: Sequence[Tensor]) -> list[Tensor]:
             if not isinstance(layers[0].norm, nn.GroupNorm):
@@ -182,7 +194,7 @@ def _through(layers: Sequence[_Layer], waveforms: Sequence[Tensor]) -> list[Tens
     return [torch.cat(stretches)]
 
 
-def _layer(module: Module, dtype: torch.dtype) -> _Layer:
+def _layer(module: Module, dtype: torch.dtype, int8: Module | None = None) -> _Layer:
     conv, bias = module.conv, module.conv.bias
     return _Layer(
         weight=conv.weight.permute(2, 1, 0).reshape(-1, conv.out_channels).to(dtype),
@@ -191,7 +203,7 @@ def _layer(module: Module, dtype: torch.dtype) -> _Layer:
         stride=conv.stride[0],
         norm=getattr(module, "layer_norm", None),
         activation=module.activation,
-        int8=getattr(module, "int8", None),  # `quantization.py`
+        int8=int8,
     )
 
 

@@ -1,17 +1,12 @@
 """The convolutional position embedding of wav2vec 2.0: frames in, positions out.
 
 A convolution over time of kernel K (128 frames) in groups, by which a frame learns
-where it is (Baevski et al. 2020, section 2). Per utterance it is
-
-* a convolution, where gradients are wanted or there are few frames; or
-* a product of Fourier transforms, six times as fast on a CPU as the former: over
-  stretches of 2K frames, the first K-1 results of which are wrong, since the transform
-  takes time for a circle, and are left out (overlap-save: Oppenheim and Schafer,
-  Discrete-Time Signal Processing, section 8.7). At each of K+1 frequencies a group is a
-  product with a small complex matrix. To transform the kernel, itself a product with a
-  matrix of cosines and sines, costs about what 5K frames do the first way.
-
-They differ by the order of floating-point sums.
+where it is (Baevski et al. 2020, section 2), per utterance. In int8, where the rest is
+fast and the kernel never changes, a product of Fourier transforms takes its place: over
+stretches of 2K frames, the first K-1 results of which are wrong, since the transform
+takes time for a circle, and are left out (overlap-save: Oppenheim and Schafer,
+Discrete-Time Signal Processing, section 8.7). At each of K+1 frequencies a group is a
+product with a small complex matrix. In fp32 that gains nothing (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -24,70 +19,48 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 Module = Any  # transformers', made of parts that mypy can only take for tensors
 
-WORTH_A_TRANSFORM = 8  # times as many frames as the kernel has
 
-
-def positions(embedding: Module, hidden: Tensor, counts: Sequence[int]) -> Tensor:
+def positions(
+    embedding: Module,
+    hidden: Tensor,
+    counts: Sequence[int],
+    transformed: Tensor | None = None,
+) -> Tensor:
     """Return the position embedding of each utterance's frames, as `hidden` is.
 
     hidden: (sum of counts, features), the utterances' frames one after the other.
+    transformed: what `transform` made of the embedding, to be used in its place.
     """
     if not hasattr(embedding, "conv"):  # data2vec: layers of convolution and norm
         utterances = torch.split(hidden, list(counts))
         return torch.cat([embedding(utterance[None])[0] for utterance in utterances])
     if getattr(embedding, "batch_norm", None) is not None:
         hidden = embedding.batch_norm(hidden)
-    convolve = _convolution(embedding, hidden)
-    return torch.cat(
-        [
-            embedding.activation(embedding.padding(convolve(utterance)[None]))[0].T
-            for utterance in torch.split(hidden, list(counts))
-        ]
-    )
-
-
-def keep_transform(embedding: Module) -> None:
-    """Have `positions` on a CPU transform no kernel again; it must not change."""
-    if hasattr(embedding, "conv"):
-        conv = embedding.conv
-        # From where a PREDICT on a GPU may have left it.
-        embedding.transformed = _transform(conv.weight.cpu(), conv.groups)
-
-
-def _convolution(embedding: Module, hidden: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what makes (features, frames + 1) of an utterance's (frames, features).
-
-    The frame too many, of an even kernel, is what transformers has, and cuts off.
-    """
     conv = embedding.conv
-    kept = getattr(embedding, "transformed", None)
-    kernel, padding = conv.kernel_size[0], conv.padding[0]
-    if kept is not None:
-        return lambda utterance: _by_fourier(
-            utterance, kept, conv.bias, kernel, padding
-        )
     weight = conv.weight  # computed at each look: 5 million numbers in a base model
-    if (
-        torch.is_grad_enabled()
-        or hidden.device.type != "cpu"
-        or hidden.dtype != torch.float32
-        or len(hidden) < WORTH_A_TRANSFORM * kernel
-    ):
-        return lambda utterance: functional.conv1d(
-            utterance.T[None],
-            weight,
-            conv.bias,
-            padding=conv.padding,
-            groups=conv.groups,
-        )[0]
-    transformed = _transform(weight, conv.groups)
-    return lambda utterance: _by_fourier(
-        utterance, transformed, conv.bias, kernel, padding
-    )
+    results = []
+    for utterance in torch.split(hidden, list(counts)):
+        if transformed is None:
+            convolved = functional.conv1d(
+                utterance.T, weight, conv.bias, padding=conv.padding, groups=conv.groups
+            )
+        else:
+            convolved = _by_fourier(utterance, transformed, conv)
+        # transformers cuts off the frame too many that an even kernel gives.
+        results.append(embedding.activation(embedding.padding(convolved[None]))[0].T)
+    return torch.cat(results)
+
+
+def transform(embedding: Module) -> Tensor | None:
+    """Return the kernel's transform for `positions`, on the CPU; None for data2vec."""
+    if not hasattr(embedding, "conv"):
+        return None
+    # From where a PREDICT on a GPU may have left it.
+    return _transform(embedding.conv.weight.cpu(), embedding.conv.groups)
 
 
 def _transform(weight: Tensor, groups: int) -> Tensor:
@@ -109,9 +82,9 @@ def _transform(weight: Tensor, groups: int) -> Tensor:
     return torch.complex(real, imaginary).transpose(2, 3)
 
 
-def _by_fourier(
-    utterance: Tensor, transformed: Tensor, bias: Tensor, kernel: int, padding: int
-) -> Tensor:
+def _by_fourier(utterance: Tensor, transformed: Tensor, conv: Module) -> Tensor:
+    """Return (features, frames + 1) of an utterance's (frames, features)."""
+    kernel, padding, bias = conv.kernel_size[0], conv.padding[0], conv.bias
     circle, step = 2 * kernel, kernel + 1
     results = len(utterance) + 2 * padding - kernel + 1
     stretches = -(-results // step)

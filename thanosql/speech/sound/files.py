@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from thanosql.errors import AudioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def open_file(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
@@ -64,3 +68,13 @@ def check_url(url: str, root: Path | None) -> None:
 def _without_waiting(path: str, flags: int) -> int:
     # A pipe would wait for its other end; to files the flag is nothing.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def naming(row: int) -> Iterator[None]:
+    """Put the row's number, from 1, before the reason of an AudioError."""
+    try:
+        yield
+    except AudioError as error:
+        message = f"row {row}: {error}"
+        raise AudioError(message) from error

@@ -1,40 +1,151 @@
-"""Make batches: durations, or rows in order, in; features ready for the model out."""
+"""What a batch is: examined rows in, features ready for the model out.
+
+Rows are read, in the calling thread, one to two batches ahead of the step they are
+for; of them a `FeatureCache` keeps what fits its budget.
+"""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Barrier
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
-from thanosql.errors import AudioError
-from thanosql.speech.recognizers.ctc import frames_needed
-from thanosql.speech.recognizers.padded import output_length
+from thanosql.speech.prefetch import chunks, prefetched_batches
+from thanosql.speech.recognizers.ctc import CUT_OFF
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
-from thanosql.speech.sound.augmentation import Acoustics, change_speed, hear
+from thanosql.speech.sound.augmentation import (
+    Acoustics,
+    change_speed,
+    draw_acoustics,
+    draw_speeds,
+    hear,
+)
+from thanosql.speech.sound.files import naming
+from thanosql.speech.training.caching import FeatureCache, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
 
+    from thanosql.speech.recognizers.precision import Compute
     from thanosql.speech.recognizers.recognizer import Recognizer
-
-_Item = TypeVar("_Item")
-_Prepared = TypeVar("_Prepared")
+    from thanosql.speech.training.config import TrainingConfig
+    from thanosql.speech.training.examination import Utterance
 
 # Durations are jittered before they are sorted, by a share of each and by seconds.
 NOISE_SHARE = 0.1
 NOISE_SECONDS = 1.0
-CUT_OFF = 0.1  # seconds of silence that a recording may lack at its end
-# Decoding is cheap beside any model, which wants the other cores for itself.
-WORKERS = max(1, min(8, (os.cpu_count() or 1) - 1))
+AHEAD = 2  # batches prepared in threads while the model works on one
+
+
+class Prepared(NamedTuple):
+    """An utterance of a batch."""
+
+    utterance: Utterance
+    key: Key | None  # None where the features are never needed again
+    features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
+
+
+class _Task(NamedTuple):
+    utterance: Utterance
+    key: Key
+    audio: object  # None where the features were kept
+    kept: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training, or, of `world` processes, one rank's share of each."""
+
+    recognizer: Recognizer
+    config: TrainingConfig
+    compute: Compute
+    root: Path | None
+    cache: FeatureCache
+    rank: int = 0
+    world: int = 1
+
+    def training(
+        self,
+        utterances: Sequence[Utterance],
+        rows: Sequence[tuple[object, object]],
+        epoch: int,
+    ) -> Generator[list[Prepared], None, None]:
+        """Yield every utterance once, each as the epoch draws its speed and noise.
+
+        rows: (audio, text) of the query, by position.
+        """
+        config = self.config
+        seconds = [u.seconds for u in utterances]
+        speeds = [1.0] * len(seconds)
+        if config.speed_perturbation:
+            speeds = draw_speeds(len(seconds), config.seed, epoch)
+        buckets = length_buckets(seconds, config.batch_size, config.seed, epoch)
+        batches = (
+            [(utterances[i], speeds[i]) for i in bucket[self.rank :: self.world]]
+            for bucket in buckets
+        )
+        noisy = epoch if config.noise_perturbation else None
+        return self._prepared(batches, rows, noisy=noisy)
+
+    def validation(
+        self,
+        utterances: Sequence[Utterance],
+        rows: Sequence[tuple[object, object]],
+        *,
+        held_out: bool,
+    ) -> Generator[list[Prepared], None, None]:
+        """Yield every utterance as it is, by length.
+
+        held_out: whether `rows` are those of a validation query.
+        """
+        by_length = sorted(utterances, key=lambda u: u.seconds)
+        batches = chunks(((u, 1.0) for u in by_length), self.config.batch_size)
+        return self._prepared(batches, rows, held_out=held_out)
+
+    def _prepared(
+        self,
+        batches: Iterable[list[tuple[Utterance, float]]],
+        rows: Sequence[tuple[object, object]],
+        *,
+        held_out: bool = False,
+        noisy: int | None = None,
+    ) -> Generator[list[Prepared], None, None]:
+        """Yield the batches with their features, each utterance at its speed.
+
+        noisy: the epoch with whose noises they are heard, this once and never again.
+        """
+
+        def task(utterance: Utterance, speed: float) -> _Task:
+            key = Key(held_out, utterance.row, speed)
+            kept = self.cache.get(key) if noisy is None else None
+            audio = rows[utterance.row - 1][0] if kept is None else None
+            return _Task(utterance, key, audio, kept)
+
+        def prepare(task: _Task) -> Prepared:
+            utterance, key, audio, features = task
+            if features is None:
+                acoustics = None
+                if noisy is not None:
+                    acoustics = draw_acoustics(self.config.seed, noisy, utterance.row)
+                features = self.compute.stage(
+                    row_features(
+                        self.recognizer,
+                        utterance,
+                        audio,
+                        self.root,
+                        key.speed,
+                        acoustics,
+                    )
+                )
+            return Prepared(utterance, key if noisy is None else None, features)
+
+        tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
+        return prefetched_batches(tasks, prepare, AHEAD * self.config.batch_size)
 
 
 def length_buckets(
@@ -57,105 +168,28 @@ def length_buckets(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Yield the items in their order, `size` at a time."""
-    chunk: list[_Item] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def prefetched(
-    batches: Iterable[Sequence[_Item]],
-    prepare: Callable[[_Item], _Prepared],
-    ahead: int = 1,
-) -> Generator[list[_Prepared], None, None]:
-    """Yield each batch with `prepare` applied to its items, in order.
-
-    Threads prepare up to `ahead` batches while the caller works on the one before.
-    `batches` itself is advanced in the calling thread only, so it may read from a
-    SQLite connection. What `prepare` raises is raised here, when that item's batch
-    is due. Closing the generator, or any error, ends the threads.
-    """
-    waiting: deque[deque[Future[_Prepared]]] = deque()
-    with preparing_threads() as pool:
-        for batch in batches:
-            waiting.append(deque(pool.submit(prepare, item) for item in batch))
-            if len(waiting) > ahead:
-                yield _results(waiting.popleft())
-        while waiting:
-            yield _results(waiting.popleft())
-
-
-@contextmanager
-def preparing_threads() -> Iterator[ThreadPoolExecutor]:
-    """Open the threads that prepare what a model works on next; end them with it.
-
-    Where each of them shared its operations out among threads of its own, as torch
-    does, these and the model's would wait for each other: on two cores, half the speed.
-    """
-    # Each thread has a count of its own, which is, as long as nobody has asked for it,
-    # whatever was last set in any: the caller's is asked for before theirs are set, and
-    # set again once all of theirs are.
-    count = torch.get_num_threads()
-    begun = Barrier(WORKERS + 1)
-    pool = ThreadPoolExecutor(WORKERS, "thanosql-prepare", _share_nothing_out)
-    try:
-        for _ in range(WORKERS):
-            pool.submit(begun.wait)
-        begun.wait()
-        torch.set_num_threads(count)
-        yield pool
-    finally:
-        begun.abort()  # where an interrupt came before all had begun
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _share_nothing_out() -> None:
-    # Asked for first: else it would be taken over from the others after this.
-    torch.get_num_threads()
-    torch.set_num_threads(1)
-
-
-def _results(futures: deque[Future[_Prepared]]) -> list[_Prepared]:
-    """Return the results, in order.
-
-    A future that fails is held by no variable when it raises: the error's traceback
-    holds the variables, and the future the error, so that neither would ever go.
-    """
-    results = []
-    while futures:
-        results.append(futures.popleft().result())
-    return results
-
-
 def row_features(
     recognizer: Recognizer,
-    row: int,
+    utterance: Utterance,
     value: object,
     root: Path | None,
     speed: float = 1.0,
-    targets: Sequence[int] = (),
     acoustics: Acoustics | None = None,
 ) -> torch.Tensor:
     """Return a row's recording as the model's features: (samples,) or (frames, mels).
 
-    speed: played so many times as fast, unless `targets` would then no longer fit;
-    targets: silence is added where they do not fit otherwise; acoustics: heard under
-    these, or else as it is. Raises AudioError that names the row.
+    value: its audio. speed: played so many times as fast, unless the targets would then
+    no longer fit; silence is added where they do not fit otherwise; acoustics: heard
+    under these, or else as it is. Raises AudioError that names the row.
     """
-    with naming(row):
+    with naming(utterance.row):
         waveform = load(value, root)
         # The later ones only where the text does not fit into those before.
         for heard in (change_speed(waveform, speed), waveform, lengthened(waveform)):
             features = recognizer.features(
                 heard if acoustics is None else hear(heard, acoustics)
             )
-            if frames_needed(targets) <= output_length(recognizer, len(features)):
+            if not recognizer.misfit(utterance.targets, len(features), 0.0):
                 break
         return features
 
@@ -166,13 +200,3 @@ def lengthened(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     A word cut out closely may have a frame or two less than its letters need.
     """
     return np.pad(waveform, (0, round(CUT_OFF * SAMPLE_RATE)))
-
-
-@contextmanager
-def naming(row: int) -> Iterator[None]:
-    """Put the row's number, from 1, before the reason of an AudioError."""
-    try:
-        yield
-    except AudioError as error:
-        message = f"row {row}: {error}"
-        raise AudioError(message) from error

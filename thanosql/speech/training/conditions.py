@@ -54,7 +54,7 @@ def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[Non
     Weights that were newly drawn are never frozen: they would stay noise. A model
     whose features are no convolutions over the waveform has nothing to freeze.
     """
-    encoder = getattr(recognizer.model.base_model, "feature_extractor", None)
+    encoder = recognizer.feature_encoder
     inside = set(encoder.parameters()) if frozen and encoder is not None else set()
     held = [
         parameter

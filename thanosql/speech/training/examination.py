@@ -6,7 +6,6 @@ it is kept but its length.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from thanosql.errors import AudioError, TrainingError
+from thanosql.speech.prefetch import chunks, prefetched_batches
 from thanosql.speech.progress import Progress, silent
-from thanosql.speech.recognizers.ctc import frames_needed
-from thanosql.speech.recognizers.padded import output_length
 from thanosql.speech.sound import audio
-from thanosql.speech.training.batches import CUT_OFF, chunks, lengthened, prefetched
+from thanosql.speech.training.batches import lengthened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +92,9 @@ def examine(
 
     utterances: list[Utterance] = []
     bad: list[BadRow] = []
-    for findings in prefetched(chunks(candidates(), ROWS_AT_ONCE), check):
+    for findings in prefetched_batches(
+        chunks(candidates(), ROWS_AT_ONCE), check, ROWS_AT_ONCE
+    ):
         utterances += (f for f in findings if isinstance(f, Utterance))
         bad += (f for f in findings if isinstance(f, BadRow))
         progress("examine", len(utterances) + len(bad), len(rows))
@@ -153,7 +153,7 @@ def _targets(
         return (), "text is empty"
     normalized = recognizer.spelling.normalize(text)
     dropped.update(normalized.dropped)
-    targets = recognizer.encode(normalized.text)
+    targets = recognizer.spelling.encode(normalized.text)
     return targets, "" if targets else f"the model can spell nothing of {text[:40]!r}"
 
 
@@ -170,24 +170,12 @@ def _check(
         waveform = audio.load(value, root)
         if checkup is not None:
             checkup.notice(row, value, waveform)
-        length = len(recognizer.features(waveform))
-        needed = frames_needed(targets)
-        frames = output_length(recognizer, length)
-        enough = frames
-        if frames < needed:
+        seconds = audio.seconds(waveform)
+        misfit = recognizer.misfit(targets, len(recognizer.features(waveform)), seconds)
+        if misfit:
             longer = recognizer.features(lengthened(waveform))
-            enough = output_length(recognizer, len(longer))
+            if not recognizer.misfit(targets, len(longer), seconds):
+                misfit = ""
     except AudioError as error:
         return BadRow(row, str(error))
-    seconds = audio.seconds(waveform)
-    if enough >= needed:
-        return Utterance(row, seconds, targets)
-    # Frames grow with the length, so the length that would do is found by halving.
-    lengths = range(1, max(1, length) * 2 * needed * 400)
-    least = 1 + bisect_left(lengths, needed, key=lambda n: output_length(recognizer, n))
-    return BadRow(
-        row,
-        f"text too long for its audio: {needed} frames are needed for its "
-        f"{len(targets)} characters, {seconds:.2f} s give {frames}; it would need "
-        f"{seconds * least / max(1, length) - CUT_OFF:.2f} s",
-    )
+    return BadRow(row, misfit) if misfit else Utterance(row, seconds, targets)

@@ -1,7 +1,6 @@
-"""The inside of a training: batches of rows in, steps of the optimizer and scores out.
+"""What a step is: batches in; steps of the optimizer, and scores, out.
 
-Rows are read, in the calling thread, one to two batches ahead of the step they are
-for; of them a `FeatureCache` keeps what fits its budget.
+The objective is the recognizer's; the loop is the same for all families.
 """
 
 from __future__ import annotations
@@ -14,37 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from thanosql.speech.decoding.best_path import greedy_decode
 from thanosql.speech.metrics import EditCounts, character_errors, word_errors
-from thanosql.speech.recognizers.ctc import ctc_loss, speaking_share
-from thanosql.speech.recognizers.padded import forward, frozen_part
 from thanosql.speech.recognizers.precision import within_memory
 from thanosql.speech.recognizers.spec_augment import mask_log_mels
-from thanosql.speech.sound.augmentation import draw_acoustics, draw_speeds
-from thanosql.speech.training.batches import (
-    chunks,
-    length_buckets,
-    prefetched,
-    row_features,
-)
-from thanosql.speech.training.caching import FeatureCache, Key
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import mixed_seed
 from thanosql.speech.training.monitoring import LossLog
 from thanosql.speech.training.optimization import adamw, rate_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from thanosql.speech.progress import Progress
-    from thanosql.speech.recognizers.precision import Compute
-    from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.training.batches import Batches, Prepared
     from thanosql.speech.training.examination import Utterance
-    from thanosql.speech.training.train import TrainingConfig
 
 _WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin with
-AHEAD = 2  # batches prepared in threads while the model works on one
 
 
 class Score(NamedTuple):
@@ -56,29 +40,15 @@ class Score(NamedTuple):
     loss: float  # mean over utterances, per target character
 
 
-class _Task(NamedTuple):
-    utterance: Utterance
-    key: Key
-    audio: object  # None where the features were kept
-    kept: torch.Tensor | None
-
-
-class _Prepared(NamedTuple):
-    utterance: Utterance
-    key: Key | None  # None where they are never needed again
-    features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
-
-
 @dataclass
 class Loop:
     """A training under way: its optimizer, its place in the schedule, its clock."""
 
-    recognizer: Recognizer
+    batches: Batches
     utterances: Sequence[Utterance]
+    "Those to train on."
     rows: Sequence[tuple[object, object]]
-    config: TrainingConfig
-    compute: Compute
-    root: Path | None
+    "(audio, text) of the query they are of."
     progress: Progress
     epoch: int = 0
     step: int = 0
@@ -86,7 +56,8 @@ class Loop:
     _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        config = self.config
+        config = self.config = self.batches.config
+        self.recognizer, self.compute = self.batches.recognizer, self.batches.compute
         self.total_steps = config.epochs * math.ceil(
             len(self.utterances) / config.batch_size
         )
@@ -95,7 +66,6 @@ class Loop:
         self._model: torch.nn.Module = self.recognizer.model
         self._optimizer = adamw(self._model, config.weight_decay)
         self._scaler = self.compute.grad_scaler()
-        self._cache = FeatureCache(config.feature_cache)
         warmup_steps = round(config.warmup * self.total_steps)
         self._log = LossLog(self.compute.device, warmup_steps)
 
@@ -160,7 +130,8 @@ class Loop:
         # SpecAugment's own, whatever else draws random numbers.
         masks = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
         audio_seconds = 0.0
-        with closing(self._training_batches()) as batches:
+        epoch = self.batches.training(self.utterances, self.rows, self.epoch)
+        with closing(epoch) as batches:
             for batch in batches:
                 with within_memory(len(batch)):
                     self._train_step(batch, masks)
@@ -178,7 +149,7 @@ class Loop:
                     break
         return self._log.mean(), audio_seconds
 
-    def _train_step(self, batch: list[_Prepared], masks: torch.Generator) -> None:
+    def _train_step(self, batch: list[Prepared], masks: torch.Generator) -> None:
         """Take one step of the optimizer. Nothing in it waits for a GPU."""
         # Towards whichever end comes first, the last step's or the time limit's.
         done = max((self.step + 1) / (self.total_steps + 1), self._time_share())
@@ -186,9 +157,14 @@ class Loop:
         self.learning_rate = self.config.learning_rate * factor
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
-        loss, logits, lengths = self._forward(batch, masks)
-        speaking = speaking_share(logits.detach(), lengths, self.recognizer.blank)
-        torch.autograd.backward(self._scaler.scale(loss))
+        with self.compute.autocast():
+            inputs = self._inputs(batch)
+            bins = self.recognizer.mel_bins
+            if bins and self.config.spec_augment is True:
+                inputs = mask_log_mels(inputs, bins, masks)
+            targets = [p.utterance.targets for p in batch]
+            loss = self.recognizer.loss(inputs, targets, masks)
+        torch.autograd.backward(self._scaler.scale(loss.mean))
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(
             self._model.parameters(), self.config.max_grad_norm
@@ -197,7 +173,7 @@ class Loop:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._log.add(loss, speaking, len(batch))
+        self._log.add(loss, len(batch))
 
     def score(
         self,
@@ -208,99 +184,45 @@ class Loop:
         if not utterances:
             return None
         self._model.eval()
-        by_length = sorted(utterances, key=lambda u: u.seconds)
         words = characters = EditCounts()
         loss, done, silent = 0.0, 0, True
-        plain = ((u, 1.0) for u in by_length)
-        tasks = self._prepared(chunks(plain, self.config.batch_size), rows)
-        with closing(tasks) as batches:
+        decoding = self.recognizer.decoding
+        validation = self.batches.validation(
+            utterances, rows, held_out=rows is not self.rows
+        )
+        with closing(validation) as batches:
             for batch in batches:
+                targets = [p.utterance.targets for p in batch]
                 # Not inference mode, whose tensors training could not use again.
-                with torch.no_grad(), within_memory(len(batch)):
-                    mean, logits, lengths = self._forward(batch)
-                    hypotheses = greedy_decode(logits, lengths, self.recognizer)
-                references = [
-                    self.recognizer.spelling.decode(p.utterance.targets) for p in batch
-                ]
+                with (
+                    torch.no_grad(),
+                    within_memory(len(batch)),
+                    self.compute.autocast(),
+                ):
+                    mean, found = self.recognizer.assess(
+                        self._inputs(batch), targets, decoding
+                    )
+                hypotheses = [hypothesis.text for hypothesis in found]
+                references = [self.recognizer.spelling.decode(t) for t in targets]
                 words += word_errors(references, hypotheses)
                 characters += character_errors(references, hypotheses)
                 silent = silent and not any(hypotheses)
                 loss += float(mean) * len(batch)
                 done += len(batch)
-                self.progress("validate", done, len(by_length), epoch=self.epoch)
+                self.progress("validate", done, len(utterances), epoch=self.epoch)
         # Of word delimiters alone there is no rate.
         return Score(silent, characters.rate or 0.0, words.rate or 0.0, loss / done)
 
-    def _forward(
-        self, batch: Sequence[_Prepared], masks: torch.Generator | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the loss, the logits (batch, frames, vocab) and lengths (batch,)."""
+    def _inputs(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """Return what the first trained layer takes of each, kept if there is room."""
         features = [self.compute.move(p.features) for p in batch]
-        with self.compute.autocast():
-            inputs = frozen_part(self.recognizer, features)
-            for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
+        inputs = self.recognizer.frozen(features)
+        for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
+            if prepared.key is not None:
                 # Features that no layer has touched are on the CPU already.
                 keep = prepared.features if frozen is moved else frozen
-                if prepared.key is not None:
-                    self._cache.add(prepared.key, keep)
-            bins = self.recognizer.mel_bins
-            if masks is not None and bins and self.config.spec_augment is True:
-                inputs = mask_log_mels(inputs, bins, masks)
-            logits, lengths = forward(self.recognizer, inputs, generator=masks)
-        targets = [p.utterance.targets for p in batch]
-        loss = ctc_loss(logits, lengths, targets, self.recognizer.blank)
-        return loss, logits, lengths
-
-    def _training_batches(self) -> Generator[list[_Prepared], None, None]:
-        config, epoch = self.config, self.epoch
-        seconds = [u.seconds for u in self.utterances]
-        buckets = length_buckets(seconds, config.batch_size, config.seed, epoch)
-        speeds = [1.0] * len(seconds)
-        if config.speed_perturbation:
-            speeds = draw_speeds(len(seconds), config.seed, epoch)
-        batches = ([(self.utterances[i], speeds[i]) for i in b] for b in buckets)
-        noisy = epoch if config.noise_perturbation else None
-        return self._prepared(batches, self.rows, noisy)
-
-    def _prepared(
-        self,
-        batches: Iterable[list[tuple[Utterance, float]]],
-        rows: Sequence[tuple[object, object]],
-        noisy: int | None = None,
-    ) -> Generator[list[_Prepared], None, None]:
-        """Yield the batches with their features, each utterance at its speed.
-
-        noisy: the epoch with whose noises they are heard, this once and never again.
-        """
-        held_out = rows is not self.rows
-
-        def task(utterance: Utterance, speed: float) -> _Task:
-            key = Key(held_out, utterance.row, speed)
-            kept = self._cache.get(key) if noisy is None else None
-            audio = rows[utterance.row - 1][0] if kept is None else None
-            return _Task(utterance, key, audio, kept)
-
-        def prepare(task: _Task) -> _Prepared:
-            utterance, key, audio, features = task
-            if features is None:
-                acoustics = None
-                if noisy is not None:
-                    acoustics = draw_acoustics(self.config.seed, noisy, utterance.row)
-                features = self.compute.stage(
-                    row_features(
-                        self.recognizer,
-                        utterance.row,
-                        audio,
-                        self.root,
-                        key.speed,
-                        utterance.targets,
-                        acoustics,
-                    )
-                )
-            return _Prepared(utterance, key if noisy is None else None, features)
-
-        tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
-        return prefetched(tasks, prepare, AHEAD)
+                self.batches.cache.add(prepared.key, keep)
+        return inputs
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

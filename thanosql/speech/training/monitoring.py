@@ -14,6 +14,8 @@ from thanosql.errors import TrainingError, warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from thanosql.speech.recognizers.recognizer import Loss
+
 SEND_EVERY = 10  # steps between copies from a GPU; a CPU's values are there at once
 PLATEAU_STEPS = 250  # so long may a loss lie still, twice over, before we speak up
 PLATEAU_GAIN = 0.02  # ... gaining less than this share of it
@@ -46,9 +48,9 @@ class LossLog:
         self._warned = False
         self._sum = self._weight = 0.0
 
-    def add(self, loss: torch.Tensor, speaking: torch.Tensor, weight: int) -> None:
-        """Take one step's mean loss, its share of speaking frames and its size."""
-        self._pending.append(torch.stack([loss.detach(), speaking]))
+    def add(self, loss: Loss, weight: int) -> None:
+        """Take one step's loss and how many utterances it had."""
+        self._pending.append(torch.stack([loss.mean.detach(), loss.speaking]))
         self._weights.append(weight)
         if len(self._pending) == self._send_every:
             self._send()

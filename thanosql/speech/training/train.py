@@ -1,19 +1,21 @@
-"""Train a model with CTC: examined rows in, an `EpochResult` an epoch out.
+"""Train a model: examined rows in, an `EpochResult` an epoch out.
 
-The loop is plain PyTorch and lies in `loop.py`; here is what it is told, what it
-tells, and which of its epochs is kept.
+The loop is plain PyTorch and lies in `loop.py`; here is what it tells, and which of its
+epochs is kept.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from thanosql.errors import TrainingError
 from thanosql.speech.progress import Progress, silent
 from thanosql.speech.recognizers.precision import resolve
 from thanosql.speech.results import EpochResult
+from thanosql.speech.training.batches import Batches
+from thanosql.speech.training.caching import FeatureCache
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import (
     frozen_feature_encoder,
@@ -21,7 +23,6 @@ from thanosql.speech.training.conditions import (
     seeded,
     spec_augmented,
 )
-from thanosql.speech.training.dropout import cheap_dropout
 from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
 
 if TYPE_CHECKING:
@@ -32,32 +33,10 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
+    from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.examination import Utterance
 
 SAMPLE = 32  # training utterances listened to at the end where none were held out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """How to train; the options of BUILD MODEL hold the defaults."""
-
-    epochs: int
-    batch_size: int  # utterances
-    learning_rate: float  # the peak
-    warmup: float  # share of the steps in which the rate rises to it
-    weight_decay: float
-    max_grad_norm: float
-    freeze_feature_encoder: bool  # fresh weights are trained all the same
-    speed_perturbation: bool
-    noise_perturbation: bool
-    spec_augment: Literal["auto"] | bool
-    feature_cache: int  # bytes
-    precision: str  # auto, fp32, bf16, fp16
-    device: str  # auto, cpu, cuda, cuda:1
-    seed: int
-    gradient_checkpointing: bool  # computes twice, to hold less in memory
-    max_steps: int | None  # at most so many, whatever `epochs` says
-    time_limit: float | None  # seconds; the rate falls to 0 towards it
 
 
 def train(
@@ -107,7 +86,9 @@ def train(
             gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
             spec_augmented(recognizer, config.spec_augment),
         ):
-            loop = Loop(recognizer, utterances, rows, config, compute, root, progress)
+            cache = FeatureCache(config.feature_cache)
+            batches = Batches(recognizer, config, compute, root, cache)
+            loop = Loop(batches, utterances, rows, progress)
             saved = None if checkpoints is None else checkpoints.load()
             if saved is not None:
                 at, kept = saved
@@ -127,7 +108,6 @@ def train(
                 with (
                     compute.tf32(),
                     seeded(config.seed, loop.epoch + 1, compute.device),
-                    cheap_dropout(model),
                 ):
                     train_loss, audio_seconds = loop.run_epoch()
                     score = loop.score(validation_utterances, validation_rows)

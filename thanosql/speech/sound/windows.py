@@ -26,15 +26,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thanosql.errors import OptionError
-from thanosql.speech.recognizers.padded import output_length
 from thanosql.speech.sound.audio import LONGEST, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-
-    from thanosql.speech.recognizers.recognizer import Recognizer
 
 CONTEXT_SECONDS = 2.0  # on either side of what is kept; docs/experiments.md says why
 _CONTEXT_SHARE = 0.25  # of a window at most, where windows are small
@@ -71,12 +68,12 @@ class Window:
     last: bool
 
 
-def layout(recognizer: Recognizer, chunk_seconds: float) -> Layout:
-    """Return how recordings longer than `chunk_seconds` are cut for a model.
+def layout(stride: int, chunk_seconds: float) -> Layout:
+    """Return how recordings longer than `chunk_seconds` are cut for a CTC model.
 
-    Raises OptionError where that is shorter than its frames allow.
+    stride: its samples a frame. Raises OptionError where `chunk_seconds` is shorter
+    than its frames allow.
     """
-    stride = frame_stride(recognizer)
     group = stride * _TOGETHER
     if chunk_seconds * SAMPLE_RATE < stride * _LEAST:
         least = math.ceil(stride * _LEAST / SAMPLE_RATE * 100) / 100
@@ -119,21 +116,4 @@ def _window(
     end = None if last else (layout.context + layout.step) // layout.stride
     return Window(
         waveform, slice(first, end), (begin + len(waveform)) / SAMPLE_RATE, last
-    )
-
-
-def frame_stride(recognizer: Recognizer) -> int:
-    """Return how many samples lie between one frame of logits and the next.
-
-    Measured, since each architecture keeps it elsewhere: features a second by the
-    feature extractor, logits a feature by the model's own formula.
-    """
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)
-    few, many = (
-        len(recognizer.features(noise[: each * SAMPLE_RATE])) for each in (1, 5)
-    )
-    features = 10**9
-    return round(4 * SAMPLE_RATE / (many - few)) * round(
-        features / output_length(recognizer, features)
     )
