@@ -135,10 +135,41 @@ def test_the_same_seed_builds_the_same_model_and_another_another(tone_table, bar
 
 def test_validation_rows_may_come_from_a_query(tone_table, base):
     tone_table.execute("CREATE TABLE other AS SELECT * FROM spoken LIMIT 5")
+    tone_table.execute("DELETE FROM spoken WHERE rowid <= 5")
+    tone_table.commit()
     build(tone_table, base, validation="SELECT audio, text FROM other; ")
     assert tone_table.execute(
         "SELECT utterances, validation_utterances FROM thanosql_runs"
-    ).fetchone() == (40, 5)
+    ).fetchone() == (35, 5)
+
+
+def test_rows_that_are_validated_on_and_trained_on_are_warned_of(tone_table, base):
+    tone_table.execute("CREATE TABLE other AS SELECT * FROM spoken LIMIT 5")
+    with pytest.warns(thanosql.Warning, match="5 of the 5 recordings to validate on"):
+        build(tone_table, base, validation="SELECT audio, text FROM other")
+
+
+def test_rows_that_come_twice_are_on_one_side_of_the_split(tone_table, base):
+    tone_table.execute("CREATE TABLE twice AS SELECT * FROM spoken, (VALUES (1), (2))")
+    tone_table.execute(
+        f"BUILD MODEL m USING '{base}' OPTIONS (epochs=1, validation=0.2) "
+        "AS SELECT audio, text FROM twice"
+    )
+    digests = tone_table.execute(
+        "SELECT count(DISTINCT validation) FROM thanosql_rows GROUP BY audio"
+    ).fetchall()
+    assert digests == [(1,)] * 40
+
+
+def test_a_training_that_ruins_a_model_leaves_the_old_one(tone_table, base):
+    build(tone_table, base, epochs=2)
+    before = digest(tone_table)
+    with pytest.raises(thanosql.TrainingError, match=r"the model (reads worse|writes)"):
+        tone_table.execute(
+            "FIT MODEL m USING m OPTIONS (epochs=2, learning_rate=10) "
+            "AS SELECT * FROM spoken"
+        )
+    assert digest(tone_table) == before
 
 
 def test_a_stored_model_is_a_base(tone_table, base):

@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from toys import SECONDS_A_LETTER, one_thread, parakeet, recording, spoken, wav2vec2  # noqa: F401
 
 from thanosql.errors import TrainingError
@@ -12,9 +14,12 @@ from thanosql.speech.recognizers.ctc import frames_needed
 from thanosql.speech.training.batches import CUT_OFF, row_features
 from thanosql.speech.training.examination import (
     BadRow,
+    Utterance,
+    Utterances,
     bad_rows_error,
     examine,
     hold_out,
+    trained_on,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +36,7 @@ def test_good_rows_become_utterances_in_their_order(recognizer):
     assert found.bad == ()
     assert [u.row for u in found.utterances] == list(range(1, 41))
     for utterance, (_, text) in zip(found.utterances, rows, strict=True):
-        assert recognizer.spelling.decode(utterance.targets) == text
+        assert recognizer.spelling.decode(recognizer.targets(text)) == text
         assert utterance.seconds == pytest.approx(SECONDS_A_LETTER * len(text))
 
 
@@ -101,7 +106,9 @@ def test_a_word_cut_out_closely_gets_the_silence_that_its_letters_need(tmp_path)
     (utterance,) = found.utterances
     assert utterance.seconds == pytest.approx((enough - 1) / 16_000)
     for speed in (0.9, 1.0, 1.1):
-        features = row_features(recognizer, utterance, row[0], None, speed)
+        features = row_features(
+            recognizer, 1, row[0], recognizer.targets(text), None, speed
+        )
         assert recognizer.frames(len(features)) >= 36
 
 
@@ -140,12 +147,38 @@ def test_a_share_of_the_utterances_is_held_out(recognizer, share, held):
     utterances = examine(recognizer, spoken(20), None).utterances
     training, validation = hold_out(utterances, share, seed=0)
     assert len(validation) == held
-    assert sorted(training + validation, key=lambda u: u.row) == list(utterances)
-    assert hold_out(utterances, share, seed=0) == (training, validation)
+    both = [*training, *validation]
+    assert sorted(both, key=lambda u: u.row) == list(utterances)
+    assert [[*part] for part in hold_out(utterances, share, seed=0)] == [
+        [*training],
+        [*validation],
+    ]
     if held == 2:
-        assert hold_out(utterances, share, seed=1) != (training, validation)
+        assert [*hold_out(utterances, share, seed=1)[1]] != [*validation]
+
+
+@given(
+    contents=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 9),
+)
+def test_equal_recordings_stay_on_one_side_of_the_split(contents, share, seed):
+    utterances = Utterances(
+        Utterance(row, 1.0, content) for row, content in enumerate(contents, start=1)
+    )
+    training, validation = hold_out(utterances, share, seed)
+    both = [*training, *validation]
+    assert sorted(both, key=lambda u: u.row) == list(utterances)
+    assert [u.row for u in training] == sorted(u.row for u in training)
+    assert len(training) > 0
+    assert (len(validation) > 0) == (share > 0 and len(contents) > 1)
+    one_recording = len(set(contents)) == 1
+    assert one_recording or trained_on(validation, training) == 0
+    if one_recording:
+        assert trained_on(validation, training) == len(validation)
 
 
 def test_a_single_utterance_is_trained_on(recognizer):
     utterances = examine(recognizer, spoken(1), None).utterances
-    assert hold_out(utterances, 0.5, seed=0) == (utterances, ())
+    training, validation = hold_out(utterances, 0.5, seed=0)
+    assert ([*training], [*validation]) == ([*utterances], [])

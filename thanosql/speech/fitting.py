@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import BadRow, Utterance
+    from thanosql.speech.training.examination import BadRow, Utterances
     from thanosql.statements import BuildOptions
 
 Rows = Sequence[tuple[Any, ...]]
@@ -38,8 +38,8 @@ class Material:
     "Those that `held_out` belong to."
     device: str
     "What the options mean here: where it will be trained."
-    learned: Sequence[Utterance]
-    held_out: Sequence[Utterance]
+    learned: Utterances
+    held_out: Utterances
     dropped: Mapping[str, int]
     "Characters of the texts that the vocabulary cannot spell, counted."
     bad: Sequence[BadRow] = ()
@@ -48,7 +48,7 @@ class Material:
     @property
     def seconds(self) -> float:
         """Of audio, in all."""
-        return sum(u.seconds for u in (*self.learned, *self.held_out))
+        return sum(self.learned.seconds) + sum(self.held_out.seconds)
 
     def digests(self) -> tuple[str, str]:
         """Return a digest of the base, and one of the recordings as they were heard."""
@@ -94,8 +94,8 @@ def prepare(
         if examined.bad:
             raise examination.bad_rows_error(examined.bad, len(rows), options.text_col)
         warn_of_dropped(examined.dropped)
-    learned: Sequence[Utterance] = examined.utterances
-    validation: Sequence[Utterance] = ()
+    learned = examined.utterances
+    validation = examination.Utterances()
     bad_held_out: Sequence[BadRow] = ()
     if held_out is not None:
         checked = examination.examine(recognizer, held_out, root, progress)
@@ -111,6 +111,12 @@ def prepare(
     elif isinstance(options.validation, float) and learned:
         learned, validation = examination.hold_out(
             learned, options.validation, options.seed
+        )
+    known = examination.trained_on(validation, learned)
+    if known and checkup is None:
+        errors.warn(
+            f"{known} of the {len(validation)} recordings to validate on are trained "
+            "on too, so their error rates say little about new ones; validate on others"
         )
     return Material(
         recognizer,
@@ -155,7 +161,13 @@ def estimated_seconds(
     config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
     with closing(
         train.train(
-            material.recognizer, material.rows, material.learned, (), config, root, tell
+            material.recognizer,
+            material.rows,
+            material.learned,
+            material.held_out[:0],
+            config,
+            root,
+            tell,
         )
     ) as epochs:
         next(epochs)
@@ -164,8 +176,8 @@ def estimated_seconds(
     pace = (steps[2][0] - steps[0][0]) / (steps[2][1] - steps[0][1])
     count = -(-len(material.learned) // options.batch_size) * options.epochs
     share = min(1.0, (options.max_steps or count) / count)
-    learned = sum(u.seconds for u in material.learned)
-    held_out = sum(u.seconds for u in material.held_out)
+    learned = sum(material.learned.seconds)
+    held_out = sum(material.held_out.seconds)
     seconds = pace * options.epochs * share * (learned + held_out / 3)
     return min(seconds, options.time_limit or seconds)
 

@@ -157,6 +157,10 @@ class Recognizer(ABC):
 
     # Training
 
+    def targets(self, text: str) -> tuple[int, ...]:
+        """Return the target ids of a transcript, of what of it the model can spell."""
+        return self.spelling.encode(self.spelling.normalize(text).text)
+
     @abstractmethod
     def loss(
         self,

@@ -25,7 +25,7 @@ from thanosql.speech.sound.files import naming
 from thanosql.speech.training.caching import FeatureCache, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.precision import Compute
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import Utterance
+    from thanosql.speech.training.examination import Utterance, Utterances
 
 # Durations are jittered before they are sorted, by a share of each and by seconds.
 NOISE_SHARE = 0.1
@@ -48,13 +48,15 @@ class Prepared(NamedTuple):
     utterance: Utterance
     key: Key | None  # None where the features are never needed again
     features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
+    targets: tuple[int, ...]
 
 
 class _Task(NamedTuple):
     utterance: Utterance
     key: Key
     audio: object  # None where the features were kept
-    kept: torch.Tensor | None
+    features: torch.Tensor | None
+    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Batches:
 
     def training(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Utterances,
         rows: Sequence[tuple[object, object]],
         epoch: int,
     ) -> Generator[list[Prepared], None, None]:
@@ -80,11 +82,12 @@ class Batches:
         rows: (audio, text) of the query, by position.
         """
         config = self.config
-        seconds = [u.seconds for u in utterances]
-        speeds = [1.0] * len(seconds)
+        speeds = [1.0] * len(utterances)
         if config.speed_perturbation:
-            speeds = draw_speeds(len(seconds), config.seed, epoch)
-        buckets = length_buckets(seconds, config.batch_size, config.seed, epoch)
+            speeds = draw_speeds(len(utterances), config.seed, epoch)
+        buckets = length_buckets(
+            utterances.seconds, config.batch_size, config.seed, epoch
+        )
         batches = (
             [(utterances[i], speeds[i]) for i in bucket[self.rank :: self.world]]
             for bucket in buckets
@@ -94,7 +97,7 @@ class Batches:
 
     def validation(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Utterances,
         rows: Sequence[tuple[object, object]],
         *,
         held_out: bool,
@@ -103,8 +106,9 @@ class Batches:
 
         held_out: whether `rows` are those of a validation query.
         """
-        by_length = sorted(utterances, key=lambda u: u.seconds)
-        batches = chunks(((u, 1.0) for u in by_length), self.config.batch_size)
+        by_length = np.argsort(utterances.seconds, kind="stable")
+        whole = ((utterances[int(i)], 1.0) for i in by_length)
+        batches = chunks(whole, self.config.batch_size)
         return self._prepared(batches, rows, held_out=held_out)
 
     def _prepared(
@@ -123,11 +127,15 @@ class Batches:
         def task(utterance: Utterance, speed: float) -> _Task:
             key = Key(held_out, utterance.row, speed)
             kept = self.cache.get(key) if noisy is None else None
-            audio = rows[utterance.row - 1][0] if kept is None else None
-            return _Task(utterance, key, audio, kept)
+            if kept is not None:
+                return _Task(utterance, key, None, *kept)
+            audio, text = rows[utterance.row - 1]
+            # In this thread, since a tokenizer is not made for several.
+            targets = self.recognizer.targets(str(text))
+            return _Task(utterance, key, audio, None, targets)
 
         def prepare(task: _Task) -> Prepared:
-            utterance, key, audio, features = task
+            utterance, key, audio, features, targets = task
             if features is None:
                 acoustics = None
                 if noisy is not None:
@@ -135,14 +143,16 @@ class Batches:
                 features = self.compute.stage(
                     row_features(
                         self.recognizer,
-                        utterance,
+                        utterance.row,
                         audio,
+                        targets,
                         self.root,
                         key.speed,
                         acoustics,
                     )
                 )
-            return Prepared(utterance, key if noisy is None else None, features)
+            kept_as = key if noisy is None else None
+            return Prepared(utterance, kept_as, features, targets)
 
         tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
         return prefetched_batches(tasks, prepare, AHEAD * self.config.batch_size)
@@ -150,8 +160,8 @@ class Batches:
 
 def length_buckets(
     seconds: Sequence[float], batch_size: int, seed: int, epoch: int
-) -> list[list[int]]:
-    """Return one epoch's batches of indexes, each of utterances of similar length.
+) -> Iterator[list[int]]:
+    """Yield one epoch's batches of indexes, each of utterances of similar length.
 
     Every index comes once. Sorting by a jittered duration keeps padding small (an
     eighth, on LibriSpeech) and yet mixes the neighbours anew each epoch. Among short
@@ -163,33 +173,34 @@ def length_buckets(
     jittered = np.asarray(seconds) * random.uniform(
         1 - NOISE_SHARE, 1 + NOISE_SHARE, len(seconds)
     ) + random.uniform(0, NOISE_SECONDS, len(seconds))
-    order = np.argsort(jittered, kind="stable").tolist()
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return [batches[i] for i in random.permutation(len(batches))]
+    order = np.argsort(jittered, kind="stable")
+    for batch in random.permutation(-(-len(order) // batch_size)):
+        yield order[batch * batch_size : (batch + 1) * batch_size].tolist()
 
 
 def row_features(
     recognizer: Recognizer,
-    utterance: Utterance,
+    row: int,
     value: object,
+    targets: Sequence[int],
     root: Path | None,
     speed: float = 1.0,
     acoustics: Acoustics | None = None,
 ) -> torch.Tensor:
     """Return a row's recording as the model's features: (samples,) or (frames, mels).
 
-    value: its audio. speed: played so many times as fast, unless the targets would then
-    no longer fit; silence is added where they do not fit otherwise; acoustics: heard
-    under these, or else as it is. Raises AudioError that names the row.
+    value: its audio. speed: played so many times as fast, unless `targets` would then
+    no longer fit; silence is added where they do not fit otherwise. acoustics: under
+    these, or else as it is. Raises AudioError that names the row.
     """
-    with naming(utterance.row):
+    with naming(row):
         waveform = load(value, root)
         # The later ones only where the text does not fit into those before.
         for heard in (change_speed(waveform, speed), waveform, lengthened(waveform)):
             features = recognizer.features(
                 heard if acoustics is None else hear(heard, acoustics)
             )
-            if not recognizer.misfit(utterance.targets, len(features), 0.0):
+            if not recognizer.misfit(targets, len(features), 0.0):
                 break
         return features
 

@@ -22,6 +22,13 @@ class Key(NamedTuple):
     speed: float
 
 
+class Kept(NamedTuple):
+    """What is kept of a recording, and of its text."""
+
+    features: Tensor
+    targets: tuple[int, ...]
+
+
 class FeatureCache:
     """Features by key, up to a number of bytes; past it, they are computed again.
 
@@ -32,14 +39,14 @@ class FeatureCache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._kept: dict[Key, Tensor] = {}
+        self._kept: dict[Key, Kept] = {}
         self.bytes = 0
 
-    def get(self, key: Key) -> Tensor | None:
+    def get(self, key: Key) -> Kept | None:
         """Return the features kept under `key`, on the CPU, or None."""
         return self._kept.get(key)
 
-    def add(self, key: Key, features: Tensor) -> None:
+    def add(self, key: Key, features: Tensor, targets: tuple[int, ...] = ()) -> None:
         """Keep features, from any device, if there is room; nothing waits for a GPU.
 
         A copy from one may still be under way afterwards: only what the same stream
@@ -55,5 +62,5 @@ class FeatureCache:
         kept = features.to("cpu", non_blocking=True)
         if kept.untyped_storage().nbytes() > kept.nbytes:
             kept = kept.clone()  # a view would hold on to all that it is a part of
-        self._kept[key] = kept
+        self._kept[key] = Kept(kept, targets)
         self.bytes += size

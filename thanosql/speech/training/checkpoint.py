@@ -176,10 +176,10 @@ def fingerprint(recognizer: Recognizer) -> str:
 
 
 def recordings_digest(*utterances: Sequence[Utterance]) -> str:
-    """Return a digest of what was heard and is to be learned: lengths and targets."""
+    """Return a digest of the recordings to train and to validate on."""
     digest = hashlib.blake2b(digest_size=16)
     for each in utterances:
         digest.update(f"{len(each)};".encode())
         for u in each:
-            digest.update(f"{u.row} {u.seconds!r} {u.targets}".encode())
+            digest.update(f"{u.row} {u.seconds!r} {u.content}".encode())
     return digest.hexdigest()

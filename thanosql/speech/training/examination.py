@@ -6,9 +6,13 @@ it is kept but its length.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import compress
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -19,7 +23,7 @@ from thanosql.speech.sound import audio
 from thanosql.speech.training.batches import lengthened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from thanosql.speech.recognizers.recognizer import Recognizer
@@ -32,13 +36,41 @@ _IS_NUMBER = "text is a number, not text"
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What batching needs to know of a row; its audio stays where it is."""
+    """What batching needs to know of a row; its audio and text stay where they are."""
 
     row: int
     "Its number in the query, from 1."
     seconds: float
-    targets: tuple[int, ...]
-    "The ids of its text's characters."
+    content: int
+    "A digest of its waveform, of 64 bits: equal recordings have the same."
+
+
+class Utterances(Sequence[Utterance]):
+    """The utterances of a training in the memory of three numbers each."""
+
+    def __init__(self, utterances: Iterable[Utterance] = ()) -> None:
+        self._rows, self.contents = array("q"), array("Q")
+        self.seconds = array("d")
+        for utterance in utterances:
+            self.append(utterance)
+
+    def append(self, utterance: Utterance) -> None:
+        """Add one at the end."""
+        self._rows.append(utterance.row)
+        self.seconds.append(utterance.seconds)
+        self.contents.append(utterance.content)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Utterances: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Utterances:
+        if isinstance(index, slice):
+            return Utterances(self[i] for i in range(*index.indices(len(self))))
+        return Utterance(self._rows[index], self.seconds[index], self.contents[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +85,7 @@ class BadRow:
 class Examination:
     """What the rows hold."""
 
-    utterances: tuple[Utterance, ...]
+    utterances: Utterances
     bad: tuple[BadRow, ...]
     dropped: Counter[str]
     "Characters of the texts that the vocabulary cannot spell, each with how often."
@@ -90,15 +122,18 @@ def examine(
     def check(candidate: _Candidate) -> Utterance | BadRow:
         return _check(recognizer, candidate, root, checkup)
 
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     bad: list[BadRow] = []
     for findings in prefetched_batches(
         chunks(candidates(), ROWS_AT_ONCE), check, ROWS_AT_ONCE
     ):
-        utterances += (f for f in findings if isinstance(f, Utterance))
-        bad += (f for f in findings if isinstance(f, BadRow))
+        for finding in findings:
+            if isinstance(finding, BadRow):
+                bad.append(finding)
+            else:
+                utterances.append(finding)
         progress("examine", len(utterances) + len(bad), len(rows))
-    return Examination(tuple(utterances), tuple(bad), dropped)
+    return Examination(utterances, tuple(bad), dropped)
 
 
 def bad_rows_error(
@@ -123,20 +158,37 @@ def bad_rows_error(
 
 
 def hold_out(
-    utterances: Sequence[Utterance], share: float, seed: int
-) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
+    utterances: Utterances, share: float, seed: int
+) -> tuple[Utterances, Utterances]:
     """Return the utterances to train on and a drawn `share` to validate on.
 
-    Both keep the rows' order. At least one is held out where the share is not 0, and
-    at least one is left to train on.
+    Both keep the rows' order. Equal recordings are on one side, so that the share may
+    be a little larger. At least one utterance is held out where the share is not 0, and
+    at least one is left to train on, although they may be equal where all are.
     """
     count = round(len(utterances) * share)
     if share > 0:
-        count = min(max(1, count), len(utterances) - 1)
-    drawn = np.random.default_rng(seed).permutation(len(utterances))[: max(0, count)]
-    held = set(drawn.tolist())
-    training = tuple(u for i, u in enumerate(utterances) if i not in held)
-    return training, tuple(utterances[i] for i in sorted(held))
+        count = max(0, min(max(1, count), len(utterances) - 1))
+    contents = np.asarray(utterances.contents)
+    _, first, groups = np.unique(contents, return_index=True, return_inverse=True)
+    # Numbered as they come, so that where no two are equal a group is its utterance.
+    groups = np.argsort(np.argsort(first))[groups]
+    if len(first) < 2:
+        groups = np.arange(len(utterances))
+    sizes = np.bincount(groups)
+    drawn = np.random.default_rng(seed).permutation(len(sizes))
+    # As many groups as the count takes, but for one.
+    needed = int(np.searchsorted(np.cumsum(sizes[drawn]), count)) + 1 if count else 0
+    held = np.isin(groups, drawn[: min(needed, len(sizes) - 1)]).tolist()
+    return (
+        Utterances(compress(utterances, (not each for each in held))),
+        Utterances(compress(utterances, held)),
+    )
+
+
+def trained_on(validation: Utterances, training: Utterances) -> int:
+    """Return how many of the recordings to validate on are among those to train on."""
+    return int(np.isin(validation.contents, training.contents).sum())
 
 
 def _targets(
@@ -178,4 +230,7 @@ def _check(
                 misfit = ""
     except AudioError as error:
         return BadRow(row, str(error))
-    return BadRow(row, misfit) if misfit else Utterance(row, seconds, targets)
+    if misfit:
+        return BadRow(row, misfit)
+    digest = hashlib.blake2b(waveform.tobytes(), digest_size=8).digest()
+    return Utterance(row, seconds, int.from_bytes(digest, "little"))

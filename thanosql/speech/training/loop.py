@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.progress import Progress
     from thanosql.speech.training.batches import Batches, Prepared
-    from thanosql.speech.training.examination import Utterance
+    from thanosql.speech.training.examination import Utterances
 
 _WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin with
 
@@ -34,10 +34,11 @@ _WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin wit
 class Score(NamedTuple):
     """How a model reads utterances; lower is better, and the first counts most."""
 
-    silent: bool  # not one character was written
+    is_stuck: bool  # one and the same text is written, whatever is heard
     cer: float  # before WER, which stays near 1 while letters are being learned
     wer: float
     loss: float  # mean over utterances, per target character
+    text: str  # the one that is written, if it is one; else empty
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Loop:
     """A training under way: its optimizer, its place in the schedule, its clock."""
 
     batches: Batches
-    utterances: Sequence[Utterance]
+    utterances: Utterances
     "Those to train on."
     rows: Sequence[tuple[object, object]]
     "(audio, text) of the query they are of."
@@ -162,7 +163,7 @@ class Loop:
             bins = self.recognizer.mel_bins
             if bins and self.config.spec_augment is True:
                 inputs = mask_log_mels(inputs, bins, masks)
-            targets = [p.utterance.targets for p in batch]
+            targets = [p.targets for p in batch]
             loss = self.recognizer.loss(inputs, targets, masks)
         torch.autograd.backward(self._scaler.scale(loss.mean))
         self._scaler.unscale_(self._optimizer)
@@ -177,7 +178,7 @@ class Loop:
 
     def score(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Utterances,
         rows: Sequence[tuple[object, object]],
     ) -> Score | None:
         """Return how the model as it is reads utterances; None if there are none."""
@@ -185,14 +186,16 @@ class Loop:
             return None
         self._model.eval()
         words = characters = EditCounts()
-        loss, done, silent = 0.0, 0, True
+        loss, done = 0.0, 0
+        first: tuple[str, str] | None = None  # hypothesis and reference
+        are_many_written = are_many_wanted = False
         decoding = self.recognizer.decoding
         validation = self.batches.validation(
             utterances, rows, held_out=rows is not self.rows
         )
         with closing(validation) as batches:
             for batch in batches:
-                targets = [p.utterance.targets for p in batch]
+                targets = [p.targets for p in batch]
                 # Not inference mode, whose tensors training could not use again.
                 with (
                     torch.no_grad(),
@@ -206,12 +209,21 @@ class Loop:
                 references = [self.recognizer.spelling.decode(t) for t in targets]
                 words += word_errors(references, hypotheses)
                 characters += character_errors(references, hypotheses)
-                silent = silent and not any(hypotheses)
+                first = first or (hypotheses[0], references[0])
+                are_many_written |= any(text != first[0] for text in hypotheses)
+                are_many_wanted |= any(text != first[1] for text in references)
                 loss += float(mean) * len(batch)
                 done += len(batch)
                 self.progress("validate", done, len(utterances), epoch=self.epoch)
-        # Of word delimiters alone there is no rate.
-        return Score(silent, characters.rate or 0.0, words.rate or 0.0, loss / done)
+        text = first[0] if first is not None and not are_many_written else None
+        return Score(
+            is_stuck=text == "" or (text is not None and are_many_wanted),
+            # Of word delimiters alone there is no rate.
+            cer=characters.rate or 0.0,
+            wer=words.rate or 0.0,
+            loss=loss / done,
+            text=text or "",
+        )
 
     def _inputs(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         """Return what the first trained layer takes of each, kept if there is room."""
@@ -221,7 +233,7 @@ class Loop:
             if prepared.key is not None:
                 # Features that no layer has touched are on the CPU already.
                 keep = prepared.features if frozen is moved else frozen
-                self.batches.cache.add(prepared.key, keep)
+                self.batches.cache.add(prepared.key, keep, prepared.targets)
         return inputs
 
 

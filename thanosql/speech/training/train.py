@@ -34,16 +34,18 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import Utterance
+    from thanosql.speech.training.examination import Utterances
 
-SAMPLE = 32  # training utterances listened to at the end where none were held out
+SAMPLE = 32  # training utterances that are read where none were held out
+WORSE_CER = 0.1  # by which a model may come to read them worse, with a higher loss
+WORSE_LOSS = 2.0, 1.0  # times as high, and so much more, is worse whatever it reads
 
 
 def train(
     recognizer: Recognizer,
     rows: Sequence[tuple[object, object]],
-    utterances: Sequence[Utterance],
-    validation_utterances: Sequence[Utterance],
+    utterances: Utterances,
+    validation_utterances: Utterances,
     config: TrainingConfig,
     root: Path | None,
     progress: Progress = silent,
@@ -64,9 +66,10 @@ def train(
     is in evaluation mode. The same seed gives the same weights on a CPU, broken off or
     not. torch's and numpy's own random states are as before at each yield.
 
-    Raises TrainingError where the loss becomes NaN or the model writes only blanks at
-    the end, AudioError for a recording that can no longer be read, OptionError for a
-    device or a precision that is not to be had.
+    Raises TrainingError where the loss becomes NaN, where the model writes one text
+    whatever it hears, or reads worse than at the beginning; AudioError for a recording
+    that can no longer be read, OptionError for a device or a precision that is not to
+    be had.
     """
     if not utterances:
         message = "there is no utterance to train on"
@@ -76,6 +79,10 @@ def train(
     compute = resolve(config.device, config.precision)
     model: torch.nn.Module = recognizer.model
     model.to(compute.device)
+    scored = (utterances[:SAMPLE], rows)
+    if validation_utterances:
+        scored = (validation_utterances, validation_rows)
+    before: Score | None = None  # of the weights that the training begins with
     best: Score | None = None
     best_epoch = 0
     kept: Mapping[str, torch.Tensor] = {}  # weights of the best, if not the model's
@@ -98,9 +105,14 @@ def train(
                     best = Score(*at.facts["best"])
                     if best_epoch == loop.epoch and not loop.ended:
                         kept = weights_of(at)
+                if at.facts["before"] is not None:
+                    before = Score(*at.facts["before"])
                 results = [EpochResult(**values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
+            elif not recognizer.fresh:  # fresh weights read nothing yet
+                with compute.tf32():
+                    before = loop.score(*scored)
             # One epoch there is, however short the time: its weights are the model's.
             ended = bool(results) and loop.ended
             while not ended:
@@ -140,6 +152,7 @@ def train(
                 if checkpoints is not None and state is not None:
                     facts = {
                         **state.facts,
+                        "before": before,
                         "best": best,
                         "best_epoch": best_epoch,
                         "results": [asdict(result) for result in results],
@@ -150,14 +163,32 @@ def train(
                     state = None  # which is three times the model
                 yield results[-1]
             model.load_state_dict(kept, strict=False)
-        final = best or loop.score(utterances[:SAMPLE], rows)
-        if final is not None and final.silent:
-            message = (
-                f"the model writes only blanks (epoch {loop.epoch}, step {loop.step}, "
-                f"loss {final.loss:.2f}); train for more epochs, with another "
-                f"learning_rate than {config.learning_rate:g}, or from a larger or a "
-                "pretrained base"
-            )
-            raise TrainingError(message)
+        after = best or loop.score(*scored)
+        if after is not None:
+            _check(before, after, f"epoch {loop.epoch}, step {loop.step}", config)
     finally:
         model.eval()
+
+
+def _check(
+    before: Score | None, after: Score, when: str, config: TrainingConfig
+) -> None:
+    """Raise TrainingError for a model that is of no use, or was better before."""
+    way_out = f"another learning_rate than {config.learning_rate:g}"
+    if after.is_stuck:
+        what = f"{after.text!r}, whatever it hears" if after.text else "only blanks"
+        message = (
+            f"the model writes {what} ({when}, loss {after.loss:.2f}); train for more "
+            f"epochs, with {way_out}, or from a larger or a pretrained base"
+        )
+        raise TrainingError(message)
+    if before is None or after.loss <= before.loss:
+        return
+    factor, margin = WORSE_LOSS
+    if after.cer > before.cer + WORSE_CER or after.loss > factor * before.loss + margin:
+        message = (
+            f"the model reads worse than before it was trained ({when}): its CER of "
+            f"{before.cer:.2f} became {after.cer:.2f}, its loss of {before.loss:.2f} "
+            f"{after.loss:.2f}; train with {way_out}, or for fewer epochs"
+        )
+        raise TrainingError(message)
