@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forward import CONFIGS, build, inputs
+from test_padded import CONFIGS, build, inputs
 from torch._subclasses import FakeTensorMode
 from toys import config, one_thread, parakeet, spoken  # noqa: F401
 

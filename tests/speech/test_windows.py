@@ -11,7 +11,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forward import CONFIGS
+from test_padded import CONFIGS
 from toys import config, one_thread, parakeet, recording, spoken  # noqa: F401
 
 from thanosql.errors import AudioError, OptionError
