@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from tones import tones
+from toys import fine_tuned
 
 import thanosql
 from thanosql.frontends import pytest_plugin
@@ -33,8 +32,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     # The longest first, so that workers side by side end at about the same time.
     def seconds(item):
-        slow = item.get_closest_marker("slow")
-        return 0 if slow is None else slow.kwargs.get("seconds", 30)
+        thorough = item.get_closest_marker("thorough")
+        return 0 if thorough is None else thorough.kwargs["seconds"]
 
     items.sort(key=seconds, reverse=True)
 
@@ -70,37 +69,8 @@ def speech():
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """Return a directory with a small fine-tuned-looking model of random weights.
-
-    A wav2vec 2.0 with group norm, the kind whose text changes when it is padded.
-    """
-    directory = tmp_path_factory.mktemp("base")
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
-    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ'":
-        vocabulary[letter] = len(vocabulary)
-    (directory / "vocab.json").write_text(json.dumps(vocabulary))
-    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(directory / "vocab.json"))
-    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False)
-    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(directory)
-    torch.manual_seed(7)
-    transformers.Wav2Vec2ForCTC(
-        transformers.Wav2Vec2Config(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            conv_dim=(32, 32, 32),
-            conv_kernel=(10, 8, 4),
-            conv_stride=(5, 8, 8),
-            feat_extract_norm="group",
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=2,
-            initializer_range=0.5,
-            pad_token_id=0,
-        )
-    ).save_pretrained(directory)
-    return directory
+    """Return a directory with a small fine-tuned-looking model of random weights."""
+    return fine_tuned(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,9 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
-@pytest.mark.parametrize(
-    "moments", [6, pytest.param(50, marks=pytest.mark.slow)], ids=["short", "long"]
-)
-def test_a_killed_training_harms_nothing_and_goes_on_to_the_same_model(
-    calls, base, moments
-):
+@pytest.mark.thorough(seconds=100)
+def test_a_killed_training_harms_nothing_and_goes_on_to_the_same_model(calls, base):
+    moments = 50
     path = calls.execute("PRAGMA database_list").fetchone()[2]
     calls.close()
     script = Path(__file__).with_name("crashing.py")

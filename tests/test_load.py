@@ -33,7 +33,7 @@ print(count, flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=60)
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_processes_predict_and_read_while_one_builds(calls, base, mode):
     calls.execute(f"PRAGMA journal_mode = {mode}").fetchall()
@@ -66,10 +66,10 @@ def test_processes_predict_and_read_while_one_builds(calls, base, mode):
     assert calls.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_cursors_dropped_half_way_leave_nothing(calls, count):
+@pytest.mark.thorough(seconds=30)
+def test_cursors_dropped_half_way_leave_nothing(calls):
     query = "PREDICT USING m OPTIONS (batch_size=1) AS SELECT * FROM calls"
-    for _ in range(count):
+    for _ in range(1_000):
         assert calls.execute(query).fetchone() is not None
     gc.collect()
     assert (
@@ -82,7 +82,7 @@ def test_cursors_dropped_half_way_leave_nothing(calls, count):
     calls.execute("DROP TABLE writable")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=60)
 def test_memory_is_flat_over_twenty_thousand_rows(calls):
     calls.execute("CREATE TABLE short (audio BLOB)")
     clip = tones("a")
@@ -102,8 +102,10 @@ def test_memory_is_flat_over_twenty_thousand_rows(calls):
     assert peak(200) - before < 40  # MB
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.slow)])
-def test_building_and_dropping_uses_the_same_room_again(calls, base, count):
+@pytest.mark.thorough(seconds=30)
+def test_building_and_dropping_uses_the_same_room_again(calls, base):
+    count = 150
+
     def size():
         return calls.execute("PRAGMA page_count").fetchone()[0]
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,7 +18,7 @@ def librispeech(connection, speech, base):
     return connection
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=30)
 def test_no_transcript_depends_on_the_batch_size_or_the_order_of_rows(librispeech):
     found = []
     for order in ("id", "id DESC", "id * 7 % 61"):
@@ -32,25 +31,6 @@ def test_no_transcript_depends_on_the_batch_size_or_the_order_of_rows(librispeec
             found.append({row[0]: row[2] for row in rows})
     assert len(set(found[0].values())) > 50
     assert all(each == found[0] for each in found)
-
-
-@pytest.mark.slow
-def test_rows_stream(connection, speech, base):
-    connection.execute("CREATE TABLE clips (audio, text)")
-    connection.executemany(
-        "INSERT INTO clips VALUES (?, ?)", speech("librispeech")[:400]
-    )
-    connection.commit()
-    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
-    connection.execute("PREDICT USING m AS SELECT audio FROM clips LIMIT 1").fetchall()
-    began = time.perf_counter()
-    cursor = connection.execute(
-        "PREDICT USING m OPTIONS (batch_size=4) AS SELECT audio FROM clips"
-    )
-    cursor.fetchone()
-    first = time.perf_counter() - began
-    assert len(cursor.fetchall()) == 399
-    assert first < 0.1 * (time.perf_counter() - began)
 
 
 _PEAK = """
@@ -69,7 +49,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=30)
 def test_memory_does_not_grow_with_the_number_of_rows(speech, base):
     paths = [path for path, _ in speech("librispeech")[:50]]
     peaks = [
@@ -104,7 +84,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=30)
 def test_memory_does_not_grow_with_the_length_of_a_recording(base, tmp_path):
     peaks = [
         float(
@@ -168,19 +148,18 @@ def error_on_digits(connection, speech, base, options):
     return wer
 
 
-@pytest.mark.slow(seconds=80)
+@pytest.mark.thorough(seconds=80)
 def test_a_small_parakeet_learns_to_read_digits_from_nothing(connection, speech):
     options = "epochs=12, learning_rate=2e-3"
     assert error_on_digits(connection, speech, "ParakeetTiny", options) <= 0.12
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.thorough(seconds=60)
 def test_the_base_in_the_package_learns_to_read_digits_by_default(connection, speech):
     assert error_on_digits(connection, speech, "TinyEn", "epochs=5") <= 0.12
 
 
-@pytest.mark.long
-@pytest.mark.slow(seconds=240)
+@pytest.mark.thorough(seconds=240)
 def test_a_small_wav2vec2_learns_to_read_digits_from_nothing(
     connection, speech, small_wav2vec2
 ):

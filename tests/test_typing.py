@@ -11,7 +11,7 @@ pytest.importorskip("mypy", reason="mypy is not installed")
 PROGRAM = Path(__file__).parent / "example_program.py"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough(seconds=60)
 def test_a_users_program_type_checks_and_its_mistakes_are_found(tmp_path, pytestconfig):
     wrong = tmp_path / "wrong.py"
     wrong.write_text(

@@ -10,7 +10,7 @@ from tones import tones
 
 import thanosql
 
-pytestmark = pytest.mark.slow  # a second interpreter imports torch
+pytestmark = pytest.mark.thorough(seconds=3)  # each; a second interpreter
 
 WORDS = ["abc", "bad cab", "face", "a", "head bed", "fade", "gabe", "deaf ace"]
 

@@ -38,7 +38,10 @@ def damaged(content: bytes, random) -> tuple[str, bytes]:
 
 @contextlib.contextmanager
 def bounded(seconds: int, memory: int):
-    """Bound the block's time, and the address space beyond what is mapped before it."""
+    """Bound the address space of a block, beyond what is mapped before it.
+
+    seconds: after which it hangs, and ends in a TimeoutError; far more than it takes.
+    """
 
     def too_long(*_) -> None:
         raise TimeoutError

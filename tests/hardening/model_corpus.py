@@ -1,10 +1,10 @@
 """Import damaged model directories in this process; print what came of each as JSON.
 
-    python model_corpus.py DIRECTORY SEED COUNT [STEP]
+    python model_corpus.py DIRECTORY SEED COUNT
 
-DIRECTORY is a whole model; COUNT files of it are damaged at random, after every
-STEPth of the constructed damages. A line a case: name, outcome ("stored" or an error's
-class), message, seconds, whether the database is as it was, growth of memory.
+DIRECTORY is a whole model; COUNT files of it are damaged at random, after the
+constructed damages. A line a case: name, outcome ("stored" or an error's
+class), message, whether the database is as it was, growth of memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import socket
 import struct
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -436,7 +435,7 @@ CONSTRUCTED = {
 }
 
 
-def main(source: Path, seed: int, count: int, step: int = 1) -> None:
+def main(source: Path, seed: int, count: int) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     connection = thanosql.connect(":memory:")
@@ -455,7 +454,7 @@ def main(source: Path, seed: int, count: int, step: int = 1) -> None:
     whole = tempfile.TemporaryDirectory()
     connection.execute("EXPORT MODEL m TO ?", (whole.name,))
     source = Path(whole.name)
-    cases = dict(list(CONSTRUCTED.items())[::step])
+    cases = dict(CONSTRUCTED)
     generator = random.Random(seed)
     names = [path.name for path in source.iterdir()]
     for number in range(count):
@@ -469,10 +468,9 @@ def main(source: Path, seed: int, count: int, step: int = 1) -> None:
             shutil.copytree(source, directory)
             damage(directory)
             result = {"name": name, "outcome": "stored", "message": ""}
-            began = time.monotonic()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             try:
-                with bounded(20, 2 * GIB):
+                with bounded(60, 2 * GIB):
                     connection.execute("IMPORT MODEL n FROM ?", (str(directory),))
                     result["text"] = connection.execute(predict.format("n")).fetchall()
                     connection.execute("DROP MODEL n")
@@ -482,7 +480,6 @@ def main(source: Path, seed: int, count: int, step: int = 1) -> None:
             except BaseException as error:
                 result["outcome"] = f"not PEP 249: {type(error).__name__}"
                 result["message"] = str(error)
-            result["seconds"] = round(time.monotonic() - began, 3)
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
             result["grown_mib"] = grown // 1024
             result["unchanged"] = content(connection) == before

@@ -6,8 +6,8 @@ import fractions
 import itertools
 import math
 import re
-import time
 
+import counting
 import hypothesis
 import numpy as np
 import pandas as pd
@@ -223,16 +223,10 @@ def run(connection, sql, parameters=()):
     return succeeded
 
 
-EXAMPLES = [
-    pytest.param(150, id="short"),
-    pytest.param(5000, id="long", marks=pytest.mark.slow),
-]
-
-
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
-@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.thorough(seconds=60)
 @pytest.mark.parametrize("kind", ["grammar", "mangled", "text"])
-def test_a_made_up_statement_runs_or_fails_by_the_book(examples, kind, database):
+def test_a_made_up_statement_runs_or_fails_by_the_book(kind, database):
     statements = {
         "grammar": STATEMENTS,
         "mangled": mangled(),
@@ -240,7 +234,7 @@ def test_a_made_up_statement_runs_or_fails_by_the_book(examples, kind, database)
     }[kind]
 
     @hypothesis.settings(
-        max_examples=examples,
+        max_examples=5000,
         derandomize=True,
         deadline=20_000,
         suppress_health_check=list(hypothesis.HealthCheck),
@@ -292,7 +286,6 @@ def test_text_that_is_not_unicode_is_an_error_of_ours(sql, database):
     assert not run(database, sql)
 
 
-@pytest.mark.parametrize("size", [10_000])
 @pytest.mark.parametrize(
     "sql",
     [
@@ -312,7 +305,12 @@ def test_text_that_is_not_unicode_is_an_error_of_ours(sql, database):
         "PREDICT USING m AS SELECT {?,}1",
     ],
 )
-def test_a_statement_without_end_is_answered_soon(sql, size, database):
-    began = time.monotonic()
-    run(database, re.sub(r"\{(.*?)\}", lambda m: m[1] * size, sql, flags=re.DOTALL))
-    assert time.monotonic() - began < 20
+def test_a_statement_twice_as_long_is_no_more_than_twice_the_work(sql, database):
+    def work(size):
+        long = re.sub(r"\{(.*?)\}", lambda m: m[1] * size, sql, flags=re.DOTALL)
+        with counting.calls() as calls:
+            run(database, long)
+        return calls.total()
+
+    work(1)  # what is imported and prepared once
+    assert work(2_000) < 2.2 * work(1_000)

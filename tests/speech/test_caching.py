@@ -4,7 +4,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
+from tones import spoken
+from toys import config, parakeet, wav2vec2
 
 from thanosql.errors import TrainingError
 from thanosql.speech.opening.opening import open_base
@@ -12,8 +13,6 @@ from thanosql.speech.prefetch import prefetched_batches
 from thanosql.speech.training import batches, train
 from thanosql.speech.training.caching import FeatureCache, Key
 from thanosql.speech.training.examination import examine
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pretrained(directory, **settings):

@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from toys import config, one_thread, parakeet, spoken, wav2vec2  # noqa: F401
+from tones import spoken
+from toys import config, parakeet, wav2vec2
 
 from thanosql.errors import TrainingError
 from thanosql.speech.recognizers.recognizer import Loss
@@ -13,8 +14,6 @@ from thanosql.speech.training import checkpoint, train
 from thanosql.speech.training.checkpoint import Checkpoints, State
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.monitoring import LossLog
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(recognizer, rows, folder=None, epochs_at_once=99, **changes):

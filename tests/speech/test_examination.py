@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import SECONDS_A_LETTER, one_thread, parakeet, recording, spoken, wav2vec2  # noqa: F401
+from tones import SECONDS_A_LETTER, spoken, tones
+from toys import parakeet, wav2vec2
 
 from thanosql.errors import TrainingError
 from thanosql.speech.recognizers.ctc import frames_needed
@@ -21,8 +22,6 @@ from thanosql.speech.training.examination import (
     hold_out,
     trained_on,
 )
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_good_rows_become_utterances_in_their_order(recognizer):
 def test_every_bad_row_is_returned_with_its_reason(recognizer, tmp_path):
     (tmp_path / "text.wav").write_text("this is no audio")
     (tmp_path / "empty.wav").touch()
-    blob = recording("ab")
+    blob = tones("ab")
     rows = [
         (blob, "ab"),
         (None, "ab"),
@@ -81,7 +80,7 @@ def test_every_bad_row_is_returned_with_its_reason(recognizer, tmp_path):
 
 def test_a_text_too_long_for_its_audio_says_how_long_it_would_have_to_be(tmp_path):
     recognizer = wav2vec2(tmp_path)
-    rows = [(recording("ab"), "aabb" * 6)]
+    rows = [(tones("ab"), "aabb" * 6)]
     (bad,) = examine(recognizer, rows, None).bad
     seconds = float(bad.reason.split()[-2])
 
@@ -119,7 +118,7 @@ def test_equal_neighbours_need_a_frame_between_them():
 
 
 def test_characters_that_cannot_be_spelled_are_counted(recognizer):
-    found = examine(recognizer, [(recording("ab"), "a!b!?")] * 3, None)
+    found = examine(recognizer, [(tones("ab"), "a!b!?")] * 3, None)
     assert found.dropped == {"!": 6, "?": 3}
     assert len(found.utterances) == 3
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forward import CONFIGS, build, inputs
+from tones import spoken
 from torch._subclasses import FakeTensorMode
-from toys import config, one_thread, parakeet, spoken  # noqa: F401
+from toys import CONFIGS, build, config, inputs, parakeet
 
 from thanosql.errors import OptionError
 from thanosql.speech.progress import silent
@@ -20,8 +20,6 @@ from thanosql.speech.recognizers.wav2vec2_positions import transform
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
 from thanosql.speech.transcription import transcribe
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,9 @@ import json
 
 import pytest
 import torch
+from tones import spoken, tones
 from torch.nn.utils.rnn import pad_sequence
-from toys import config, recording, spoken
+from toys import config
 from transformers import (
     Wav2Vec2CTCTokenizer,
     WhisperConfig,
@@ -132,7 +133,7 @@ def texts(recognizer, audio, **options):
 
 def test_another_family_goes_through_transcription_window_by_window(draft):
     draft.try_out()
-    audio = [recording(letters * 4) for letters in ("abcd", "dcba", "bb", "acca")]
+    audio = [tones(letters * 4) for letters in ("abcd", "dcba", "bb", "acca")]
     one_by_one = texts(draft, audio, batch_size=1)
     assert texts(draft, audio, batch_size=3) == one_by_one
     assert texts(draft, audio[::-1], batch_size=5) == one_by_one[::-1]
@@ -161,7 +162,7 @@ def test_another_family_is_trained_by_the_same_loop(draft):
 
 
 def test_another_family_says_what_it_cannot_be_trained_on(draft):
-    (bad,) = examine(draft, [(recording("a" * 12), "abcd" * 3)], None).bad
+    (bad,) = examine(draft, [(tones("a" * 12), "abcd" * 3)], None).bad
     assert bad.reason == "text too long for the model: 12 tokens of 11"
 
 

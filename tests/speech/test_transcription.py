@@ -5,7 +5,8 @@ from contextlib import closing
 
 import pytest
 import torch
-from toys import one_thread, recording, spoken, wav2vec2  # noqa: F401
+from tones import spoken, tones
+from toys import wav2vec2
 
 from thanosql.errors import AudioError, OptionError
 from thanosql.speech import transcription
@@ -18,9 +19,6 @@ def transcribe(recognizer, audio, **options):
     with closing(batches):
         for batch in batches:
             yield from (each.text for each in batch)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -87,7 +85,7 @@ def test_a_bad_row_is_named_when_its_batch_is_reached(recognizer, tmp_path):
 
 
 def test_a_recording_too_short_for_a_frame_is_empty_text(recognizer):
-    short = recording("a")[:100]  # a header and 28 samples
+    short = tones("a")[:100]  # a header and 28 samples
     audio = [AUDIO[0], short, AUDIO[1]]
     texts = [*transcribe(recognizer, audio, batch_size=3)]
     assert texts[1] == ""

@@ -11,8 +11,8 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forward import CONFIGS
-from toys import config, one_thread, parakeet, recording, spoken  # noqa: F401
+from tones import spoken, tones
+from toys import CONFIGS, config, parakeet
 
 from thanosql.errors import AudioError, OptionError
 from thanosql.speech.metrics import character_errors
@@ -24,8 +24,6 @@ from thanosql.speech.sound.windows import Layout, cut
 from thanosql.speech.training import train
 from thanosql.speech.training.examination import examine
 from thanosql.speech.transcription import transcribe
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @given(
@@ -112,11 +110,9 @@ def test_a_windows_frames_lie_where_those_of_the_whole_do(name, tmp_path):
 def reader(tmp_path_factory):
     """Return a model that learned to read tones, words of two to four letters."""
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     recognizer = parakeet(tmp_path_factory.mktemp("reader"))
     rows = [
-        (recording(word, seed=i), word)
+        (tones(word, seed=i), word)
         for i, word in enumerate(
             "".join(np.random.default_rng(i).choice(list("abcd"), size=4 + i % 12))
             for i in range(48)
@@ -126,7 +122,6 @@ def reader(tmp_path_factory):
     wanted = config(epochs=14, batch_size=8, learning_rate=1e-2)
     for _ in train.train(recognizer, rows, utterances, (), wanted, None):
         pass
-    torch.set_num_threads(before)
     return recognizer
 
 
@@ -145,7 +140,7 @@ def long_words(count):
         "".join(rng.choice(list("abcd"), size=size))
         for size in rng.integers(50, 206, count)
     ]
-    return [recording(word, seed=i) for i, word in enumerate(words)], words
+    return [tones(word, seed=i) for i, word in enumerate(words)], words
 
 
 def test_a_trained_model_reads_in_windows_what_it_reads_whole(reader):
@@ -189,7 +184,7 @@ def test_a_batch_never_has_more_windows_than_its_size(reader, monkeypatch):
 
 
 def test_a_recording_that_fits_is_heard_whole(reader):
-    audio = [recording("abcd" * 5)]  # 3.2 s
+    audio = [tones("abcd" * 5)]  # 3.2 s
     assert texts(reader, audio, chunk_seconds=3.2) == texts(reader, audio)
     exact = [*cut([load(audio[0], None)], reader.windows(3.2))]
     assert len(exact) == 1
@@ -197,22 +192,22 @@ def test_a_recording_that_fits_is_heard_whole(reader):
 
 
 def test_windows_of_any_length_are_never_too_long(reader):
-    audio = [recording("abcd")]
+    audio = [tones("abcd")]
     assert texts(reader, audio, chunk_seconds=1e308) == texts(reader, audio)
 
 
 def test_windows_too_small_for_the_model_are_refused(reader):
     with pytest.raises(OptionError, match=r"chunk_seconds=0.1 .* 0.64 is the least"):
-        texts(reader, [recording("ab")], chunk_seconds=0.1)
-    assert len(texts(reader, [recording("abcd" * 9)], chunk_seconds=0.64)) == 1
+        texts(reader, [tones("ab")], chunk_seconds=0.1)
+    assert len(texts(reader, [tones("abcd" * 9)], chunk_seconds=0.64)) == 1
 
 
 def test_what_breaks_off_in_a_later_window_names_its_row(reader):
-    samples = load(recording("abcd" * 9), None).copy()
+    samples = load(tones("abcd" * 9), None).copy()
     samples[-1] = np.nan
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
-    audio = [recording("ab"), file.getvalue()]
+    audio = [tones("ab"), file.getvalue()]
     heard = transcribe(reader, audio, batch_size=1, chunk_seconds=2)
     assert [each.text for each in next(heard)] == texts(reader, audio[:1])
     with pytest.raises(AudioError, match=r"^row 2: .*no numbers"):

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def require_libraries(load: Callable[[str], object] = importlib.import_module) -> None:
     """Raise NotSupportedError, with what to install, where torch cannot be used.
 
-    torchaudio refuses at import a torch built for another CUDA than its own, and
-    transformers, which imports torchaudio wherever it is installed, falls with it
-    under the name "Could not import module". Imported first, it names the true cause.
+    torchaudio 2.11.0 refuses at import a torch built for another version of CUDA than
+    its own, 2.11.1 one for another major version. transformers, which imports
+    torchaudio wherever it is installed, then fails with "Could not import module".
+    torchaudio is imported before it, because its own error names the cause.
     """
     for library in ("torch", "torchaudio", "transformers"):
         try:
@@ -27,7 +28,8 @@ def require_libraries(load: Callable[[str], object] = importlib.import_module) -
             message = (
                 f"speech needs torch and torchaudio that fit each other; {library} "
                 f"cannot be imported beside torch {torch} and torchaudio {torchaudio} "
-                f"({error}); install 'torch>=2.9,<2.15' and 'torchaudio>=2.9'"
+                f"({error}); install 'torch>=2.9,<2.15' and 'torchaudio>=2.9', or "
+                "'torchaudio>=2.11.1', which fits any torch of the same CUDA major"
             )
             raise NotSupportedError(message) from error
 

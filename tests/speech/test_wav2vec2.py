@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import one_thread  # noqa: F401
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioForCTC,
@@ -26,8 +25,6 @@ from thanosql.speech.recognizers import (
     wav2vec2_encoder,
     wav2vec2_positions,
 )
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 SAMPLES = (7_000, 400, 16_321, 9_999, 3_200)
 

@@ -17,7 +17,7 @@ from thanosql.catalog.bases import BASES, LEARNING_RATE
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.sound.audio import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = BASES["TinyEn"]
 FOLDER = TINY.directory
 

@@ -7,13 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
-from toys import one_thread  # noqa: F401
 from transformers import LasrCTCConfig, LasrForCTC, ParakeetCTCConfig, ParakeetForCTC
 
 from thanosql.speech.recognizers import families
 from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY, MELS = 11, 16
 FRAMES = (40, 81, 33, 1, 76)

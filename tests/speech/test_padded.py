@@ -9,21 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import one_thread  # noqa: F401
-from transformers import (
-    AutoModelForCTC,
-    GraniteSpeech5CTCConfig,
-    LasrCTCConfig,
-    ParakeetCTCConfig,
-    SEWConfig,
-    SEWDConfig,
-    Wav2Vec2BertConfig,
-    Wav2Vec2Config,
-    Wav2Vec2ConformerConfig,
-    WavLMConfig,
-)
+from toys import CONFIGS, MELS, VOCABULARY, build, inputs
+from transformers import Wav2Vec2Config
 
-from thanosql.speech.recognizers import families
 from thanosql.speech.recognizers.spec_augment import (
     draw_mask,
     mask_log_mels,
@@ -32,120 +20,9 @@ from thanosql.speech.recognizers.spec_augment import (
 from thanosql.speech.recognizers.wav2vec2 import Wav2Vec2Recognizer
 from thanosql.speech.training.conditions import spec_augmented
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-VOCABULARY = 11
 SEEDS = st.integers(0, 2**32)
-MELS = 16
-SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 40,
-    "initializer_range": 0.3,  # logits well apart from nothing
-}
-TINY = {
-    **SIZES,
-    "vocab_size": VOCABULARY,
-    "apply_spec_augment": False,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    **dict.fromkeys(
-        (
-            "hidden_dropout",
-            "attention_dropout",
-            "activation_dropout",
-            "feat_proj_dropout",
-            "final_dropout",
-            "conformer_conv_dropout",
-            "layerdrop",
-        ),
-        0.0,
-    ),
-}
-CONV = {"conv_dim": (16,) * 7}
-SEW_CONV = {"conv_dim": (16,) * 13}
-ADAPTER = {"add_adapter": True, "output_hidden_size": 24, "num_adapter_layers": 2}
-BERT = {**TINY, "feature_projection_input_dim": MELS, "output_hidden_size": 24}
-NO_DROPOUT = dict.fromkeys(
-    (
-        "dropout",
-        "dropout_positions",
-        "attention_dropout",
-        "activation_dropout",
-        "layerdrop",
-    ),
-    0.0,
-)
-CONFORMER = {
-    **SIZES,
-    **NO_DROPOUT,
-    "num_mel_bins": MELS,
-    "subsampling_conv_channels": 8,
-    "conv_kernel_size": 7,
-}
-
-
-def _ctc(config_class, **encoder):
-    return config_class(vocab_size=VOCABULARY, encoder_config={**CONFORMER, **encoder})
-
-
-CONFIGS = {
-    "wav2vec2": lambda: Wav2Vec2Config(**TINY, **CONV),
-    "wavlm": lambda: WavLMConfig(**TINY, **CONV),
-    "wavlm, stable": lambda: WavLMConfig(
-        **TINY, **CONV, do_stable_layer_norm=True, feat_extract_norm="layer"
-    ),
-    "wavlm, adapter": lambda: WavLMConfig(**TINY, **CONV, **ADAPTER),
-    "sew": lambda: SEWConfig(**TINY, **SEW_CONV),
-    "sew-d": lambda: SEWDConfig(**TINY, **SEW_CONV),
-    "conformer": lambda: Wav2Vec2ConformerConfig(**TINY, **CONV),
-    "wav2vec2-bert": lambda: Wav2Vec2BertConfig(**BERT),
-    "wav2vec2-bert, rotary": lambda: Wav2Vec2BertConfig(
-        **BERT, position_embeddings_type="rotary"
-    ),
-    "wav2vec2-bert, relative": lambda: Wav2Vec2BertConfig(
-        **BERT, position_embeddings_type="relative"
-    ),
-    "wav2vec2-bert, adapter": lambda: Wav2Vec2BertConfig(**{**BERT, **ADAPTER}),
-    "parakeet": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=4),
-    "parakeet, factor 8": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=8),
-    "lasr": lambda: _ctc(LasrCTCConfig, num_attention_heads=2),
-    "granite": lambda: GraniteSpeech5CTCConfig(
-        vocab_size=VOCABULARY,
-        encoder_config={
-            **SIZES,
-            "vocab_size": VOCABULARY,
-            "num_mel_bins": MELS // 4,
-            "num_key_value_heads": 3,
-            "head_dim": 8,
-            "context_size": 8,
-        },
-    ),
-}
 SEE_THE_BATCH = ("parakeet", "parakeet, factor 8", "lasr")  # padded, and a batch norm
 MASKED = ("wavlm", "sew", "sew-d", "conformer", "wav2vec2-bert")
-
-
-def build(name, **settings):
-    """Return a recognizer that is nothing but a tiny model of fresh weights."""
-    config = CONFIGS[name]()
-    for key, value in settings.items():
-        setattr(config, key, value)
-    torch.manual_seed(0)
-    model = AutoModelForCTC.from_config(config).eval()
-    with torch.no_grad():  # a batch norm that does something
-        for buffer_name, buffer in model.named_buffers():
-            if "running_mean" in buffer_name:
-                buffer += 0.3 * torch.randn(buffer.shape)
-    return families.recognizer(model, None, None)
-
-
-def inputs(recognizer, seed=0):
-    torch.manual_seed(seed)
-    if recognizer.model.main_input_name == "input_values":
-        return [torch.randn(n) for n in (5_000, 9_999, 3_217, 9_800)]
-    return [torch.randn(n, MELS) for n in (40, 81, 33, 76)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,17 +1,11 @@
 """Loaded models are shared, and loading one holds up nobody else."""
 
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from thanosql import speech
 from thanosql.speech import loading
-from thanosql.store import files as model_files
-from thanosql.store import models as store
 
 
 @pytest.fixture
@@ -66,17 +60,3 @@ def test_only_the_models_used_last_stay_loaded(opened):
     for name in ("a", "b", "a", "c", "a", "b"):
         get(loaded, name)
     assert opened.names == ["a", "b", "c", "b"]
-
-
-def test_a_model_of_many_chunks_is_read_whole(connection, base, monkeypatch):
-    monkeypatch.setattr(model_files, "CHUNK", 2**15)
-    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
-    (chunks,) = connection.execute("SELECT count(*) FROM thanosql_files").fetchone()
-    assert chunks > 10
-    models = store.ModelStore(connection.apsw)
-    opened = speech.open_stored(models, models.get("m"))
-    expected = load_file(Path(base, "model.safetensors"))
-    found = opened.model.state_dict()
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor)

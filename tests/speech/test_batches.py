@@ -6,14 +6,13 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from toys import one_thread, parakeet, recording  # noqa: F401
+from tones import tones
+from toys import parakeet
 
 from thanosql.errors import AudioError
 from thanosql.speech.prefetch import chunks, prefetched_batches
 from thanosql.speech.sound.augmentation import SPEEDS, change_speed, draw_speeds
 from thanosql.speech.training.batches import length_buckets, row_features
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def preparing_threads():
@@ -104,8 +103,17 @@ def test_threads_end_when_the_generator_is_closed():
     assert not preparing_threads()
 
 
-def test_a_thread_that_computes_first_while_others_prepare_has_all_cores():
+@pytest.fixture
+def two_threads():
+    """Have torch share its work out between two threads, not one as in all tests."""
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_thread_that_computes_first_while_others_prepare_has_all_cores():
     counts = []
 
     def compute(_batch):
@@ -154,7 +162,7 @@ def test_speeds_are_drawn_from_the_whole_set_and_by_the_seed():
 
 def test_a_text_that_would_no_longer_fit_keeps_its_recordings_speed(tmp_path):
     recognizer = parakeet(tmp_path)
-    blob = recording("abcd")
+    blob = tones("abcd")
     plain = row_features(recognizer, 1, blob, (), None)
     assert len(row_features(recognizer, 1, blob, (3, 4), None, 1.12)) < len(plain)
     frames = (len(plain) + 3) // 4

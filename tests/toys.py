@@ -1,0 +1,290 @@
+"""Models to try things on, so small that they open, run and learn in no time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+import transformers
+from transformers import (
+    AutoModelForCTC,
+    GraniteSpeech5CTCConfig,
+    LasrCTCConfig,
+    ParakeetCTCConfig,
+    ParakeetEncoderConfig,
+    SEWConfig,
+    SEWDConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    WavLMConfig,
+)
+
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.recognizers import families
+from thanosql.speech.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Every type of bare config that a base may be, by transformers' name of it.
+CONVOLUTIONS = {
+    "conv_dim": [16, 16],
+    "conv_kernel": [10, 8],
+    "conv_stride": [8, 8],
+    "num_feat_extract_layers": 2,
+}
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+POSITIONS = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+WAV2VEC2 = {**SMALL, **CONVOLUTIONS, **POSITIONS}
+KINDS = {
+    "wav2vec2": WAV2VEC2,
+    "hubert": {**WAV2VEC2, "feat_extract_norm": "layer"},
+    "wavlm": {**WAV2VEC2, "num_buckets": 8},
+    "data2vec-audio": WAV2VEC2,
+    "sew": {**WAV2VEC2, "squeeze_factor": 2},
+    "sew-d": {**WAV2VEC2, "squeeze_factor": 2, "position_buckets": 8},
+    "unispeech": WAV2VEC2,
+    "unispeech-sat": WAV2VEC2,
+    "wav2vec2-conformer": WAV2VEC2,
+    "wav2vec2-bert": SMALL,
+    "parakeet_ctc": {
+        "encoder_config": {
+            **SMALL,
+            "subsampling_factor": 4,
+            "subsampling_conv_channels": 8,
+        }
+    },
+    "lasr_ctc": {
+        "encoder_config": {**SMALL, "num_mel_bins": 64, "conv_kernel_size": 9}
+    },
+    "granite_speech5_ctc": {"encoder_config": {**SMALL, "num_hidden_layers": 2}},
+}
+
+
+# Every architecture with logits worth comparing, and nothing drawn at random.
+VOCABULARY = 11
+MELS = 16
+SIZES = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "initializer_range": 0.3,  # logits well apart from nothing
+}
+TINY = {
+    **SIZES,
+    "vocab_size": VOCABULARY,
+    "apply_spec_augment": False,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    **dict.fromkeys(
+        (
+            "hidden_dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "feat_proj_dropout",
+            "final_dropout",
+            "conformer_conv_dropout",
+            "layerdrop",
+        ),
+        0.0,
+    ),
+}
+CONV = {"conv_dim": (16,) * 7}
+SEW_CONV = {"conv_dim": (16,) * 13}
+ADAPTER = {"add_adapter": True, "output_hidden_size": 24, "num_adapter_layers": 2}
+BERT = {**TINY, "feature_projection_input_dim": MELS, "output_hidden_size": 24}
+NO_DROPOUT = dict.fromkeys(
+    (
+        "dropout",
+        "dropout_positions",
+        "attention_dropout",
+        "activation_dropout",
+        "layerdrop",
+    ),
+    0.0,
+)
+CONFORMER = {
+    **SIZES,
+    **NO_DROPOUT,
+    "num_mel_bins": MELS,
+    "subsampling_conv_channels": 8,
+    "conv_kernel_size": 7,
+}
+
+
+def _ctc(config_class, **encoder):
+    return config_class(vocab_size=VOCABULARY, encoder_config={**CONFORMER, **encoder})
+
+
+CONFIGS = {
+    "wav2vec2": lambda: Wav2Vec2Config(**TINY, **CONV),
+    "wavlm": lambda: WavLMConfig(**TINY, **CONV),
+    "wavlm, stable": lambda: WavLMConfig(
+        **TINY, **CONV, do_stable_layer_norm=True, feat_extract_norm="layer"
+    ),
+    "wavlm, adapter": lambda: WavLMConfig(**TINY, **CONV, **ADAPTER),
+    "sew": lambda: SEWConfig(**TINY, **SEW_CONV),
+    "sew-d": lambda: SEWDConfig(**TINY, **SEW_CONV),
+    "conformer": lambda: Wav2Vec2ConformerConfig(**TINY, **CONV),
+    "wav2vec2-bert": lambda: Wav2Vec2BertConfig(**BERT),
+    "wav2vec2-bert, rotary": lambda: Wav2Vec2BertConfig(
+        **BERT, position_embeddings_type="rotary"
+    ),
+    "wav2vec2-bert, relative": lambda: Wav2Vec2BertConfig(
+        **BERT, position_embeddings_type="relative"
+    ),
+    "wav2vec2-bert, adapter": lambda: Wav2Vec2BertConfig(**{**BERT, **ADAPTER}),
+    "parakeet": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=4),
+    "parakeet, factor 8": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=8),
+    "lasr": lambda: _ctc(LasrCTCConfig, num_attention_heads=2),
+    "granite": lambda: GraniteSpeech5CTCConfig(
+        vocab_size=VOCABULARY,
+        encoder_config={
+            **SIZES,
+            "vocab_size": VOCABULARY,
+            "num_mel_bins": MELS // 4,
+            "num_key_value_heads": 3,
+            "head_dim": 8,
+            "context_size": 8,
+        },
+    ),
+}
+
+
+def write_config(directory: Path, kind: str = "wav2vec2", **changes: object) -> Path:
+    """Return the directory, with nothing but the config of a type of model in it."""
+    directory.mkdir(exist_ok=True)
+    settings = {**KINDS[kind], **changes}
+    transformers.AutoConfig.for_model(kind, **settings).save_pretrained(directory)
+    return directory
+
+
+def fine_tuned(directory: Path, **settings: object) -> Path:
+    """Return the directory, with a fine-tuned-looking model of random weights in it.
+
+    A wav2vec 2.0 with group norm, the kind whose text changes when it is padded.
+    """
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ'":
+        vocabulary[letter] = len(vocabulary)
+    (directory / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(directory / "vocab.json"))
+    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(directory)
+    torch.manual_seed(7)
+    transformers.Wav2Vec2ForCTC(
+        Wav2Vec2Config(
+            **{
+                "vocab_size": len(vocabulary),
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 64,
+                "conv_dim": (32, 32, 32),
+                "conv_kernel": (10, 8, 4),
+                "conv_stride": (5, 8, 8),
+                "feat_extract_norm": "group",
+                "num_conv_pos_embeddings": 16,
+                "num_conv_pos_embedding_groups": 2,
+                "initializer_range": 0.5,
+                "pad_token_id": 0,
+                **settings,
+            }
+        )
+    ).save_pretrained(directory)
+    return directory
+
+
+def parakeet(directory, **encoder):
+    """Return a recognizer of fresh weights that learns tones in a few seconds."""
+    settings = {
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 16,
+        "conv_kernel_size": 5,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "layerdrop": 0.0,
+        **encoder,
+    }
+    config = ParakeetEncoderConfig(**settings)
+    ParakeetCTCConfig(encoder_config=config.to_dict()).save_pretrained(directory)
+    return open_base(str(directory), lambda: ["abcd"])
+
+
+def wav2vec2(directory, **settings):
+    """Return a recognizer of fresh weights, dropout and SpecAugment as by default."""
+    Wav2Vec2Config(
+        **{
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "conv_dim": (16, 16, 32),
+            "conv_kernel": (10, 8, 8),
+            "conv_stride": (5, 8, 8),
+            "feat_extract_norm": "layer",
+            "do_stable_layer_norm": True,
+            "num_conv_pos_embeddings": 8,
+            "num_conv_pos_embedding_groups": 2,
+            **settings,
+        }
+    ).save_pretrained(directory)
+    return open_base(str(directory), lambda: ["abcd"])
+
+
+def config(**changes):
+    """Return a TrainingConfig for toys, with some settings changed."""
+    settings = {
+        "epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "freeze_feature_encoder": False,
+        "speed_perturbation": False,
+        "noise_perturbation": False,
+        "spec_augment": "auto",
+        "feature_cache": 10**8,
+        "precision": "auto",
+        "device": "cpu",
+        "seed": 0,
+        "gradient_checkpointing": False,
+        "max_steps": None,
+        "time_limit": None,
+    }
+    return TrainingConfig(**settings | changes)
+
+
+def build(name, **settings):
+    """Return a recognizer that is nothing but a tiny model of fresh weights."""
+    config = CONFIGS[name]()
+    for key, value in settings.items():
+        setattr(config, key, value)
+    torch.manual_seed(0)
+    model = AutoModelForCTC.from_config(config).eval()
+    with torch.no_grad():  # a batch norm that does something
+        for buffer_name, buffer in model.named_buffers():
+            if "running_mean" in buffer_name:
+                buffer += 0.3 * torch.randn(buffer.shape)
+    return families.recognizer(model, None, None)
+
+
+def inputs(recognizer, seed=0):
+    torch.manual_seed(seed)
+    if recognizer.model.main_input_name == "input_values":
+        return [torch.randn(n) for n in (5_000, 9_999, 3_217, 9_800)]
+    return [torch.randn(n, MELS) for n in (40, 81, 33, 76)]
