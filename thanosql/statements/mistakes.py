@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from difflib import SequenceMatcher
 
-from thanosql.statements.grammar import HEADS, STATEMENTS
+from thanosql.statements.grammar import BY_VERB, STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
 
 _LIKE_ENOUGH = 0.7  # share of letters that a word and the one meant have in common
@@ -45,7 +45,7 @@ def _beginnings(verb: str) -> list[str]:
     verb = _ELSEWHERE.get(verb, verb)
     return [
         " ".join(head)
-        for head in HEADS.get(verb, ())
+        for head in BY_VERB.get(verb, ())
         if verb not in _SQLITES_OWN
         and "THANOSQL" not in head
         and (*head[:-1], f"{head[-1]}S") not in STATEMENTS  # LIST MODEL

@@ -407,3 +407,9 @@ def _validation_query(text: str) -> statements.Query:
         )
         raise errors.OptionError(message)
     return query
+
+
+RELATIONS = {
+    statements.BuildModel: build,
+    statements.FitModel: fit,
+}
