@@ -27,7 +27,7 @@ def parse(sql: str) -> Query:
     return Parser(sql, BY_VERB).statement()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BuildModel(Node):
     """BUILD [OR REPLACE] MODEL [IF NOT EXISTS] name USING base [OPTIONS] AS query."""
 
@@ -56,7 +56,7 @@ def _base(parser: Parser, expected: str) -> str:
     return base
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FitModel(Node):
     """FIT MODEL name USING model [OPTIONS] AS query."""
 
@@ -74,7 +74,7 @@ def _fit_model(parser: Parser) -> FitModel:
     return FitModel(name, model_name, parser.options(), parser.as_query())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Predict(Node):
     """PREDICT USING model [OPTIONS] AS query."""
 
@@ -88,7 +88,7 @@ def _predict(parser: Parser) -> Predict:
     return Predict(name, parser.options(), parser.as_query())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluate(Node):
     """EVALUATE USING model [OPTIONS] AS query."""
 
@@ -102,7 +102,7 @@ def _evaluate(parser: Parser) -> Evaluate:
     return Evaluate(name, parser.options(), parser.as_query())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PrintAudio(Node):
     """PRINT AUDIO [OPTIONS] AS query."""
 
@@ -124,7 +124,7 @@ _KINDS: Mapping[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class List(Node):
     """LIST [THANOSQL] MODELS, TABLES, BASES or DATASETS."""
 
@@ -135,7 +135,7 @@ def _list(kind: Kind) -> Callable[[Parser], List]:
     return lambda _parser: List(kind)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Describe(Node):
     """DESCRIBE MODEL, TABLE, BASE or DATASET name."""
 
@@ -148,7 +148,7 @@ def _describe(kind: Kind) -> Callable[[Parser], Describe]:
     return lambda parser: Describe(kind, parser.name(expected))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExportModel(Node):
     """EXPORT MODEL name TO 'directory' [OPTIONS]."""
 
@@ -164,7 +164,7 @@ def _export_model(parser: Parser) -> ExportModel:
     return ExportModel(name, target, parser.options())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImportModel(Node):
     """IMPORT MODEL name FROM 'directory or hub id' [OPTIONS], or UPLOAD MODEL."""
 
@@ -180,7 +180,7 @@ def _import_model(parser: Parser) -> ImportModel:
     return ImportModel(name, source, parser.options())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GetModel(Node):
     """GET [THANOSQL] MODEL base [OPTIONS]."""
 
@@ -193,7 +193,7 @@ def _get_model(parser: Parser) -> GetModel:
     return GetModel(base, parser.options())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GetDataset(Node):
     """GET [THANOSQL] DATASET name [OPTIONS]."""
 
@@ -206,7 +206,7 @@ def _get_dataset(parser: Parser) -> GetDataset:
     return GetDataset(name, parser.options())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Copy(Node):
     """COPY table [OPTIONS] FROM 'path' [OPTIONS]."""
 
@@ -228,7 +228,7 @@ def _copy(parser: Parser) -> Copy:
     return Copy(table, source, options or parser.options())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DropModel(Node):
     """DROP MODEL [IF EXISTS] name, or DELETE MODEL."""
 

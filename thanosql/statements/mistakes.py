@@ -1,7 +1,7 @@
 """A statement that SQLite refused in, the first words that were probably meant out.
 
-``BIULD MODEL m ...`` is no clause, so it is SQLite that refuses it, with nothing to
-say but that there is a syntax error near BIULD.
+``BIULD MODEL m ...`` is no clause, so it goes to SQLite, which only says that there is
+a syntax error near BIULD.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _SQLITES_OWN = ("DELETE", "DROP")  # which other words may follow
 def meant(sql: str, offset: int) -> str:
     """Return the first words that were meant at or before ``sql[offset]``, or "".
 
-    Those nearly spelled there; else, where SQLite stumbled over one of our verbs, all
-    that begin with it, as "LIST MODELS, ... or LIST DATASETS".
+    First the statement whose words are spelled nearly so. If there is none, and the
+    word is one of our verbs, all that begin with it, as "LIST MODELS, ... or LIST
+    DATASETS".
     """
     tokens = tokenize(sql)
     here = next((i for i, token in enumerate(tokens) if token.end > offset), 0)
@@ -53,7 +54,7 @@ def _beginnings(verb: str) -> list[str]:
 
 
 def _likeness(tokens: tuple[Token, ...], head: tuple[str, ...]) -> float:
-    """Return how like the tokens are to the first words of a clause; 0 if not."""
+    """Return how like a clause's first words the tokens are, from 0 to 1."""
     if len(tokens) < len(head):
         return 0.0
     if head == ("COPY",) and "FROM" not in {token.keyword for token in tokens}:

@@ -151,9 +151,13 @@ def _stand_in(name: str) -> str:
     return f"SELECT * FROM {quoted(name)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
-    """A statement of ours, read; each has a class of its own in the grammar."""
+    """A statement of ours, read; each has a class of its own in the grammar.
+
+    Without slots, for which `dataclass` makes each class twice: `__subclasses__` is the
+    list of statements.
+    """
 
     yields_rows: ClassVar[bool] = True
     "Whether it may stand where SQL takes a query; else it is the whole statement."

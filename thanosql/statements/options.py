@@ -70,7 +70,7 @@ def _audio_column() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpeechOptions:
-    """What all statements take that run a model over a query's recordings."""
+    """Options of all statements that run a model over a query's recordings."""
 
     audio_col: str | None = _audio_column()
     batch_size: int = _option(16, _FROM_ONE, "recordings in a batch", unit="rows")
@@ -194,7 +194,7 @@ class FitOptions(BuildOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ListeningOptions(_SpeechOptions):
-    """What the statements take that transcribe."""
+    """Options of all statements that transcribe."""
 
     chunk_seconds: float = _option(
         60.0,
