@@ -1,6 +1,9 @@
-"""Write the pages' tables from what defines or measured them: options, bases, errors.
+"""Write what follows from a definition elsewhere: what defines it in, the files out.
 
-python docs/options.py            rewrites the pages that have such tables
+The pages' tables of options, bases, datasets and measured errors, the contents of the
+statements' pages, and the driver's table of verbs.
+
+python docs/options.py            rewrites the files that have such tables
 """
 
 from __future__ import annotations
@@ -9,38 +12,29 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 from thanosql import statements
 from thanosql.catalog.bases import BASES
 from thanosql.catalog.datasets import DATASETS
+from thanosql.statements.grammar import BY_VERB, STATEMENTS
 
 DOCS = Path(__file__).parent
+INDEX = DOCS / "statements/index.md"
 PAGES = (
     DOCS / "models.md",
     DOCS / "tiny-en.md",
     *sorted(DOCS.glob("statements/*.md")),
+    DOCS.parent / "thanosql/driver/routes.py",
 )
 ERRORS = DOCS.parent / "benchmarks/results/tiny_en.json"
-TABLES = {
-    cls.statement: cls
-    for cls in (
-        statements.BuildOptions,
-        statements.PredictOptions,
-        statements.EvaluateOptions,
-        statements.PrintAudioOptions,
-        statements.ImportOptions,
-        statements.ExportOptions,
-        statements.GetModelOptions,
-        statements.GetDatasetOptions,
-        statements.CopyOptions,
-    )
-}
+TABLES = {cls.statement: cls for cls in get_args(statements.Options)}
 
 
 def with_tables(page: str) -> str:
     """Return the page with every table between its markers as it should be."""
     return re.sub(
-        r"(<!-- (options: )?([A-Z ]+|bases|datasets|tiny_en) -->\n).*?(<!-- end -->)",
+        r"(<!-- (options: )?([A-Z ]+|[a-z_]+) -->\n).*?((?:# )?<!-- end -->)",
         lambda found: (
             found[1]
             + (options_table(TABLES[found[3]]) if found[2] else LISTS[found[3]]())
@@ -115,7 +109,56 @@ def errors_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-LISTS = {"bases": bases_table, "datasets": datasets_table, "tiny_en": errors_table}
+def contents() -> str:
+    """Return the list of the statements' pages, in the grammar's order.
+
+    A page's title is its statement's first words; its first sentence says what it does.
+    """
+    places: dict[int, tuple[str, str, str]] = {}
+    heads = [" ".join(head) for head in STATEMENTS]
+    for path in set(DOCS.glob("statements/*.md")) - {INDEX}:
+        page = path.read_text(encoding="utf-8")
+        about = re.match(r"# (.+)\n\n([^`<|]+?\.)\n", page)
+        if about is None:
+            message = f"{path} begins with a title and a sentence on what is done"
+            raise ValueError(message)
+        first_words = about[1].partition(",")[0]
+        place = next(i for i, head in enumerate(heads) if head.startswith(first_words))
+        places[place] = path.stem, about[1], about[2].replace("\n", " ")
+    pages = [page for _, page in sorted(places.items())]
+    return "\n".join(
+        [
+            "| statement | |",
+            "|---|---|",
+            *(f"| [{title}]({name}.md) | {does} |" for name, title, does in pages),
+            "\n```{toctree}\n:hidden:\n",
+            *(name for name, _, _ in pages),
+            "```\n",
+        ]
+    )
+
+
+def verbs() -> str:
+    """Return the driver's table: with each verb, what else its statements begin with.
+
+    A statement of several spellings is there by the shortest: MODEL, not MODELS.
+    """
+    lines = ["_SECOND_WORDS: dict[str, tuple[str, ...]] = {"]
+    for verb in dict.fromkeys(head[0] for head in STATEMENTS):
+        last = list(dict.fromkeys(head[-1] for head in BY_VERB[verb]))
+        words = [word for word in last if not any(o in word for o in last if o != word)]
+        listed = ", ".join(f'"{word}"' for word in words)
+        lines.append(f'    "{verb}": ({listed}{"," if len(words) == 1 else ""}),')
+    return "\n".join([*lines, "}\n"])
+
+
+LISTS = {
+    "bases": bases_table,
+    "datasets": datasets_table,
+    "tiny_en": errors_table,
+    "contents": contents,
+    "verbs": verbs,
+}
 
 
 if __name__ == "__main__":

@@ -58,6 +58,31 @@ def pieces():
         ("abcdnot", "Don't", "dont", "'"),
         (ENGLISH, "well-known and/or so—then", "well known and or so then", "-/—"),
         (ENGLISH + "-", "well-known", "well-known", ""),
+        (ENGLISH, "and,blad she's held\u200bher", "and blad she's held her", ","),
+        (ENGLISH, "end.Next U.S. wait...what", "end next u s wait what", "......"),
+        (ENGLISH, "a\u3000b\u00a0c\u2009d\ufeffe\u3164f", "a b c d e f", ""),
+        (
+            ENGLISH,
+            "co\u00adop na\u200dive a\u200cb x\u2060y l\u200fr",
+            "coop naive ab xy lr",
+            "\u00ad\u200d\u200c\u2060\u200f",
+        ),
+        (
+            ENGLISH,
+            "h2o at&t a\u2212b snake_case",
+            "h o at t a b snake case",
+            "2&\u2212_",
+        ),
+        (ENGLISH, "kjære a世b", "kjre ab", "æ世"),
+        (ENGLISH, "col·lecció", "colleccio", "·"),
+        (ENGLISH + "0123456789", "1,000.5 10:30 a,1", "10005 10 30 a 1", ",.:,"),
+        (
+            "今日は晴れ한글",
+            "今日は、晴れ。 한,글 今\u200b日",
+            "今日は晴れ 한 글 今 日",
+            "、。,",
+        ),
+        ("צהלבית", 'צה"ל צה״ל בי־ת', "צהל צהל בי ת", '"״־'),
         (ENGLISH, "3.14 is pi", "is pi", "3.14"),
         (ENGLISH + "0123456789", "3.14 is pi", "314 is pi", "."),
         (ENGLISH, "Café, naïve Ångström", "cafe naive angstrom", ","),
@@ -84,6 +109,38 @@ def test_a_text_becomes_what_the_vocabulary_spells(
     assert normalized.text == expected
     assert normalized.dropped == Counter(dropped)
     assert spelling.decode(spelling.encode(expected)) == expected
+
+
+english_words = st.text(ENGLISH[1:], min_size=1, max_size=5)
+# What a vocabulary of English letters spells nothing of, by whether it parts words.
+parting = st.one_of(
+    st.characters(categories=["P", "S", "Z", "N", "Cc", "Cn", "Co"]).filter(
+        lambda c: c not in "'‘’＇´`·‧׳״"  # noqa: RUF001
+    ),
+    st.sampled_from("\u200b\ufeff\u3164\uffa0\t\n\x85"),
+)
+binding = st.one_of(
+    st.characters(categories=["Cf"]).filter(lambda c: c not in "\u200b\ufeff"),
+    st.characters(categories=["M"]),
+    st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(words=st.lists(english_words, min_size=1, max_size=3), data=st.data())
+def test_what_is_dropped_between_letters_parts_words_unless_it_belongs_to_one(
+    words, data, spell
+):
+    spelling = spell(ENGLISH[1:])
+    text = words[0]
+    for word in words[1:]:
+        left, right = (data.draw(st.text(binding, max_size=2)) for _ in range(2))
+        text += (
+            left + data.draw(st.text(parting, min_size=1, max_size=2)) + right + word
+        )
+    assert spelling.normalize(text).text == " ".join(words)
+    bound = "".join(data.draw(st.text(binding, max_size=2)) + word for word in words)
+    assert spelling.normalize(bound).text == "".join(words)
 
 
 def test_the_word_delimiter_stands_between_words_only(spell):

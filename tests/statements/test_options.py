@@ -21,6 +21,7 @@ from thanosql.statements import (
     as_dict,
     bind,
     parse,
+    shaping_weights,
 )
 
 CLASSES = [
@@ -241,6 +242,22 @@ def test_every_option_is_documented(cls):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_options_can_be_kept_as_json(cls):
     assert cls(**json.loads(json.dumps(as_dict(cls())))) == cls()
+
+
+def test_trainings_are_compared_by_the_options_that_shape_the_weights():
+    options = bound(BuildOptions, "epochs=3, text_col=words, overwrite=TRUE")
+    shaping = shaping_weights(options)
+    assert shaping["epochs"] == 3
+    assert {*as_dict(options)} - {*shaping} == {
+        "audio_col",
+        "text_col",
+        "check_only",
+        "device",
+        "feature_cache",
+        "gradient_checkpointing",
+        "overwrite",
+        "resume",
+    }
 
 
 def test_options_are_frozen():

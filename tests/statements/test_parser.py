@@ -12,8 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import thanosql
 from thanosql import errors, statements
+from thanosql.driver.routes import may_be_speech
+from thanosql.execution import clauses
 from thanosql.statements import parse
+from thanosql.statements.grammar import STATEMENTS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -43,6 +47,14 @@ def outline(query: statements.Query, indent: str = "") -> str:
         if hasattr(node, "query"):
             lines.append(outline(node.query, indent + "    "))
     return "\n".join(lines)
+
+
+def queries(query: statements.Query):
+    """Yield the query and all queries of the clauses in it."""
+    yield query
+    for clause in query.clauses:
+        if hasattr(clause.node, "query"):
+            yield from queries(clause.node.query)
 
 
 def shown(value: object) -> str:
@@ -78,15 +90,47 @@ def test_plain_sql_keeps_its_text(sql):
     assert query.text([]) == query.source == sql
 
 
+# A query in parentheses
+
+gaps = st.sampled_from(["", " ", "\n", "/* ) */", " -- (\n"])
+
+
+def in_parentheses(sql: str, query: statements.Query, around: list[str]) -> str:
+    """Return `sql` with the query of a clause in so many parentheses more."""
+    opening = "".join(f"({blank}" for blank in around)
+    closing = "".join(f"{blank})" for blank in reversed(around))
+    written = sql[query.start : query.end]
+    return f"{sql[: query.start]}{opening}{written}{closing}{sql[query.end :]}"
+
+
+@given(st.data())
+def test_a_query_in_parentheses_means_the_same(data):
+    sql, expected = data.draw(st.sampled_from(blocks("valid.sql")))
+    for i in range(1, len([*queries(parse(sql))])):
+        inner = [*queries(parse(sql))][i]
+        sql = in_parentheses(sql, inner, data.draw(st.lists(gaps, max_size=2)))
+    assert outline(parse(sql)) == expected
+
+
+def test_error_of_sqlite_is_located_in_a_query_in_parentheses():
+    sql = "SELECT * FROM (PREDICT USING é AS ((SELECT 'é' frm b c))) WHERE wrong wrong"
+    outer = parse(sql)
+    inner = outer.clauses[0].node.query
+    assert inner.source == "SELECT 'é' frm b c"
+    for query, names, place in ((outer, ["x"], "wrong"), (inner, [], "b c")):
+        with pytest.raises(apsw.SQLError, match="syntax error") as caught:
+            apsw.Connection(":memory:").execute(query.text(names))
+        offset = query.locate(caught.value.error_offset, names)
+        assert offset == sql.rindex(place)
+
+
+def test_cursor_runs_a_query_in_parentheses():
+    connection = thanosql.connect(":memory:")
+    sql = "SELECT p.audio FROM (PRINT AUDIO AS ((SELECT ? AS audio))) AS p WHERE 1 = ?"
+    assert connection.execute(sql, ("a.wav", 1)).fetchall() == [("a.wav",)]
+
+
 # What SQLite makes of it
-
-
-def queries(query: statements.Query):
-    """Yield the query and all queries of the clauses in it."""
-    yield query
-    for clause in query.clauses:
-        if hasattr(clause.node, "query"):
-            yield from queries(clause.node.query)
 
 
 def syntax_error(sql: str) -> str | None:
@@ -397,10 +441,11 @@ def test_statements_may_nest_but_not_without_end():
 
 
 def test_every_statement_is_seen_by_the_cursor_that_routes_it():
-    from thanosql.driver.routes import may_be_speech
-    from thanosql.statements.grammar import STATEMENTS
-
     for head in STATEMENTS:
         assert may_be_speech(f"{' '.join(head).lower()} x")
     for plain in ("DROP TABLE t", "DELETE FROM t", "SELECT * FROM a JOIN b USING (c)"):
         assert not may_be_speech(plain)
+
+
+def test_every_statement_has_a_clause_that_executes_it():
+    assert set(clauses._RELATIONS) == set(statements.Node.__subclasses__())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import apsw
 
@@ -35,10 +35,9 @@ _COLUMNS = """
     FROM pragma_table_list AS list, pragma_table_info(list.name, list.schema) AS info
     WHERE list.name NOT LIKE 'sqlite_%'
 """
-OPTIONS = {
+OPTIONS: dict[str, type[speech.Options]] = {
     options.statement: options
-    for options in vars(speech).values()
-    if isinstance(options, type) and hasattr(options, "statement")
+    for options in (*get_args(speech.Options), speech.FitOptions)
 }
 """What each statement takes in OPTIONS (...), by its first words."""
 

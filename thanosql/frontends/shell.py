@@ -18,7 +18,7 @@ import os
 import sys
 from contextlib import closing, nullcontext
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import apsw.ext
 import apsw.shell
@@ -264,8 +264,8 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         """
         wanted = " ".join(cmd).upper()
         if not wanted:
-            for node in get_args(statements.Node):
-                self.write(self.stdout, f"{inspect.cleandoc(node.__doc__)}\n")
+            for node in statements.Node.__subclasses__():
+                self.write(self.stdout, f"{inspect.getdoc(node)}\n")
             return
         known = completion.OPTIONS
         found = [each for each in known if each.startswith(wanted)]

@@ -1,88 +1,18 @@
 """Statements: SQL text in, frozen nodes and checked options out.
 
-Nothing here knows SQLite's driver, the models or the store.
+Nothing here knows SQLite's driver, the models or the store. Every node is a name of
+this package, and so is every class of options.
 """
 
-from thanosql.statements.mistakes import meant
-from thanosql.statements.nodes import (
-    BuildModel,
-    Clause,
-    Copy,
-    Describe,
-    DropModel,
-    Evaluate,
-    ExportModel,
-    FitModel,
-    GetDataset,
-    GetModel,
-    ImportModel,
-    Kind,
-    List,
-    Node,
-    Parameter,
-    Predict,
-    PrintAudio,
-    Query,
-    RawOption,
-    check_parameters,
-)
-from thanosql.statements.options import (
-    BuildOptions,
-    CopyOptions,
-    EvaluateOptions,
-    ExportOptions,
-    FitOptions,
-    GetDatasetOptions,
-    GetModelOptions,
-    ImportOptions,
-    Options,
-    PredictOptions,
-    PrintAudioOptions,
-    as_dict,
-    bind,
-)
-from thanosql.statements.parser import parse
-from thanosql.statements.tokens import quoted, tokenize
-
-__all__ = [
-    # text to nodes
-    "parse",
-    "meant",
-    "quoted",
-    "tokenize",
-    "Query",
-    "Clause",
-    "Parameter",
-    "check_parameters",
-    # nodes
-    "Node",
-    "Kind",
-    "BuildModel",
-    "FitModel",
-    "Predict",
-    "Evaluate",
-    "PrintAudio",
-    "List",
-    "Describe",
-    "DropModel",
-    "ImportModel",
-    "ExportModel",
-    "GetModel",
-    "GetDataset",
-    "Copy",
-    # options
-    "RawOption",
-    "Options",
-    "BuildOptions",
-    "FitOptions",
-    "PredictOptions",
-    "EvaluateOptions",
-    "PrintAudioOptions",
-    "ImportOptions",
-    "ExportOptions",
-    "GetModelOptions",
-    "GetDatasetOptions",
-    "CopyOptions",
-    "bind",
-    "as_dict",
-]
+from thanosql.statements.grammar import *  # noqa: F403 - and what is added there
+from thanosql.statements.grammar import parse as parse
+from thanosql.statements.mistakes import meant as meant
+from thanosql.statements.nodes import Clause as Clause
+from thanosql.statements.nodes import Node as Node
+from thanosql.statements.nodes import Parameter as Parameter
+from thanosql.statements.nodes import Query as Query
+from thanosql.statements.nodes import RawOption as RawOption
+from thanosql.statements.nodes import check_parameters as check_parameters
+from thanosql.statements.options import *  # noqa: F403
+from thanosql.statements.tokens import quoted as quoted
+from thanosql.statements.tokens import tokenize as tokenize

@@ -1,4 +1,4 @@
-"""What an option takes, in words, in; what checks and converts its values, out."""
+"""Checks of option values: a rule in, an `Accepted` out that reads a value by it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What an option takes."""
+    """The values that an option takes."""
 
     text: str
     "In words; completes the sentence: the option takes ..."
@@ -31,7 +31,7 @@ def _is_number(value: Any) -> bool:
 
 
 def number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
-    """Return what takes a finite number for which `is_allowed` is true."""
+    """Accept finite numbers for which `is_allowed` is true."""
 
     def read(value: Any) -> float:
         if not (_is_number(value) and math.isfinite(value) and is_allowed(value)):
@@ -42,7 +42,7 @@ def number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
 
 
 def whole_number(least: int) -> Accepted:
-    """Return what takes a whole number from `least` on."""
+    """Accept whole numbers from `least` on."""
 
     def read(value: Any) -> int:
         # Below 2**63: what SQLite takes for an integer.
@@ -54,7 +54,7 @@ def whole_number(least: int) -> Accepted:
 
 
 def byte_count(text: str) -> Accepted:
-    """Return what takes a number of bytes, or a size such as '500MB' or '2GiB'."""
+    """Accept a number of bytes, or a size such as '500MB' or '2GiB'."""
     prefixes = {"": 1} | {
         prefix + binary: (1024 if binary else 1000) ** power
         for power, prefix in enumerate("kmgt", start=1)
@@ -73,7 +73,7 @@ def byte_count(text: str) -> Accepted:
 
 
 def one_of(*words: str) -> Accepted:
-    """Return what takes one of some words, in lower case, however it is written."""
+    """Accept one of these words in any case; it is read in lower case."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or value.lower() not in words:
@@ -84,7 +84,7 @@ def one_of(*words: str) -> Accepted:
 
 
 def matching(text: str, pattern: str) -> Accepted:
-    """Return what takes a text that matches the whole of a regular expression."""
+    """Accept texts that match a regular expression as a whole."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
@@ -95,7 +95,7 @@ def matching(text: str, pattern: str) -> Accepted:
 
 
 def true_or_false() -> Accepted:
-    """Return what takes a truth value, or 1 or 0."""
+    """Accept a truth value, or 1 or 0."""
 
     def read(value: Any) -> bool:
         if value not in (True, False):  # 1 and 0 are
@@ -106,7 +106,7 @@ def true_or_false() -> Accepted:
 
 
 def either(first: Accepted, second: Accepted) -> Accepted:
-    """Return what takes what `first` takes, and else what `second` does."""
+    """Accept what `first` accepts, and what `second` does."""
 
     def read(value: Any) -> Any:
         try:
@@ -118,7 +118,7 @@ def either(first: Accepted, second: Accepted) -> Accepted:
 
 
 def or_null(accepted: Accepted) -> Accepted:
-    """Return what takes NULL as well."""
+    """Accept NULL as well."""
 
     def read(value: Any) -> Any:
         return None if value is None else accepted.read(value)

@@ -1,14 +1,14 @@
 """A statement that SQLite refused in, the first words that were probably meant out.
 
-``BIULD MODEL m ...`` is no clause, so it is SQLite that refuses it, with nothing to
-say but that there is a syntax error near BIULD.
+``BIULD MODEL m ...`` is no clause, so it goes to SQLite, which only says that there is
+a syntax error near BIULD.
 """
 
 from __future__ import annotations
 
 from difflib import SequenceMatcher
 
-from thanosql.statements.grammar import HEADS, STATEMENTS
+from thanosql.statements.grammar import BY_VERB, STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
 
 _LIKE_ENOUGH = 0.7  # share of letters that a word and the one meant have in common
@@ -21,8 +21,9 @@ _SQLITES_OWN = ("DELETE", "DROP")  # which other words may follow
 def meant(sql: str, offset: int) -> str:
     """Return the first words that were meant at or before ``sql[offset]``, or "".
 
-    Those nearly spelled there; else, where SQLite stumbled over one of our verbs, all
-    that begin with it, as "LIST MODELS, ... or LIST DATASETS".
+    First the statement whose words are spelled nearly so. If there is none, and the
+    word is one of our verbs, all that begin with it, as "LIST MODELS, ... or LIST
+    DATASETS".
     """
     tokens = tokenize(sql)
     here = next((i for i, token in enumerate(tokens) if token.end > offset), 0)
@@ -45,7 +46,7 @@ def _beginnings(verb: str) -> list[str]:
     verb = _ELSEWHERE.get(verb, verb)
     return [
         " ".join(head)
-        for head in HEADS.get(verb, ())
+        for head in BY_VERB.get(verb, ())
         if verb not in _SQLITES_OWN
         and "THANOSQL" not in head
         and (*head[:-1], f"{head[-1]}S") not in STATEMENTS  # LIST MODEL
@@ -53,7 +54,7 @@ def _beginnings(verb: str) -> list[str]:
 
 
 def _likeness(tokens: tuple[Token, ...], head: tuple[str, ...]) -> float:
-    """Return how like the tokens are to the first words of a clause; 0 if not."""
+    """Return how like a clause's first words the tokens are, from 0 to 1."""
     if len(tokens) < len(head):
         return 0.0
     if head == ("COPY",) and "FROM" not in {token.keyword for token in tokens}:

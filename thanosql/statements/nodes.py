@@ -1,10 +1,10 @@
-"""What a parsed statement is: SQL with clauses in it, each clause a frozen node."""
+"""What a statement is parsed into: a query, and in it the clauses of this project."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from thanosql.errors import NotSupportedError, ProgrammingError
 from thanosql.statements.tokens import quoted
@@ -151,141 +151,16 @@ def _stand_in(name: str) -> str:
     return f"SELECT * FROM {quoted(name)}"
 
 
-@dataclass(frozen=True, slots=True)
-class BuildModel:
-    """BUILD [OR REPLACE] MODEL [IF NOT EXISTS] name USING base [OPTIONS] AS query."""
+@dataclass(frozen=True)
+class Node:
+    """A statement of ours, read; each has a class of its own in the grammar.
 
-    name: str
-    base: str
-    or_replace: bool
-    if_not_exists: bool
-    options: tuple[RawOption, ...]
-    query: Query
+    Without slots, for which `dataclass` makes each class twice: `__subclasses__` is the
+    list of statements.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class FitModel:
-    """FIT MODEL name USING model [OPTIONS] AS query."""
-
-    name: str
-    model_name: str
-    "The stored model to go on from; `name` itself to train it in place."
-    options: tuple[RawOption, ...]
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class Predict:
-    """PREDICT USING model [OPTIONS] AS query."""
-
-    model_name: str
-    options: tuple[RawOption, ...]
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluate:
-    """EVALUATE USING model [OPTIONS] AS query."""
-
-    model_name: str
-    options: tuple[RawOption, ...]
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class PrintAudio:
-    """PRINT AUDIO [OPTIONS] AS query."""
-
-    options: tuple[RawOption, ...]
-    query: Query
-
-
-Kind = Literal["model", "table", "base", "dataset"]
-"""What LIST and DESCRIBE can tell of."""
-
-
-@dataclass(frozen=True, slots=True)
-class List:
-    """LIST [THANOSQL] MODELS, TABLES, BASES or DATASETS."""
-
-    kind: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Describe:
-    """DESCRIBE MODEL, TABLE, BASE or DATASET name."""
-
-    kind: Kind
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DropModel:
-    """DROP MODEL [IF EXISTS] name, or DELETE MODEL; always the whole statement."""
-
-    name: str
-    if_exists: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ImportModel:
-    """IMPORT MODEL name FROM 'directory or hub id' [OPTIONS], or UPLOAD MODEL."""
-
-    name: str
-    source: str | Parameter
-    options: tuple[RawOption, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExportModel:
-    """EXPORT MODEL name TO 'directory' [OPTIONS]."""
-
-    name: str
-    target: str | Parameter
-    options: tuple[RawOption, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GetModel:
-    """GET [THANOSQL] MODEL base [OPTIONS]."""
-
-    base: str
-    options: tuple[RawOption, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GetDataset:
-    """GET [THANOSQL] DATASET name [OPTIONS]."""
-
-    name: str
-    options: tuple[RawOption, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """COPY table [OPTIONS] FROM 'path' [OPTIONS]."""
-
-    table: str
-    source: str | Parameter
-    "A file or a folder; a parameter may hold rows, such as a DataFrame."
-    options: tuple[RawOption, ...]
-
-
-Node = (
-    BuildModel
-    | FitModel
-    | Predict
-    | Evaluate
-    | PrintAudio
-    | List
-    | Describe
-    | DropModel
-    | ImportModel
-    | ExportModel
-    | GetModel
-    | GetDataset
-    | Copy
-)
+    yields_rows: ClassVar[bool] = True
+    "Whether it may stand where SQL takes a query; else it is the whole statement."
 
 
 @dataclass(frozen=True, slots=True)

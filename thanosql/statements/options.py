@@ -2,8 +2,9 @@
 
 The dataclasses are the only list of options: names, defaults, what is allowed and the
 documentation's tables come from their fields (`dataclasses.fields`). The metadata of a
-field are ``doc``, ``unit`` ("" where there is none), ``aliases`` and ``accepts``, whose
-``str`` says in words what is allowed.
+field are ``doc``, ``unit`` ("" where there is none), ``aliases``, ``accepts``, whose
+``str`` says in words what is allowed, and ``shapes_weights``, which is False where a
+training comes to the same model whatever the option says.
 """
 
 from __future__ import annotations
@@ -38,8 +39,15 @@ def _option(
     *,
     unit: str = "",
     aliases: tuple[str, ...] = (),
+    shapes_weights: bool = True,
 ) -> Any:
-    metadata = {"doc": doc, "accepts": accepts, "unit": unit, "aliases": aliases}
+    metadata = {
+        "doc": doc,
+        "accepts": accepts,
+        "unit": unit,
+        "aliases": aliases,
+        "shapes_weights": shapes_weights,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -56,12 +64,13 @@ def _audio_column() -> Any:
         or_null(_COLUMN),
         "column with the recordings; `audio` if not given, else `audio_path`",
         aliases=("audio_path",),
+        shapes_weights=False,  # the recordings themselves are compared
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpeechOptions:
-    """What all statements take that run a model over a query's recordings."""
+    """Options of all statements that run a model over a query's recordings."""
 
     audio_col: str | None = _audio_column()
     batch_size: int = _option(16, _FROM_ONE, "recordings in a batch", unit="rows")
@@ -74,6 +83,7 @@ class _SpeechOptions:
         "auto",
         matching("auto, cpu, cuda, cuda:N", r"auto|cpu|cuda(:[0-9]+)?"),
         "where the model runs; `auto` is a GPU if there is one",
+        shapes_weights=False,
     )
 
 
@@ -83,7 +93,12 @@ class BuildOptions(_SpeechOptions):
 
     statement: ClassVar[str] = "BUILD MODEL"
 
-    text_col: str = _option("text", _COLUMN, "column with the transcripts")
+    text_col: str = _option(
+        "text",
+        _COLUMN,
+        "column with the transcripts",
+        shapes_weights=False,  # the texts themselves are compared
+    )
     epochs: int = _option(
         5, _FROM_ONE, "times that every row is trained on", aliases=("max_epochs",)
     )
@@ -130,6 +145,7 @@ class BuildOptions(_SpeechOptions):
         byte_count("a size such as '500MB' or '2GiB', or a number of bytes, 0 or more"),
         "memory for features that need not be computed again in each epoch; 0 for none",
         unit="bytes",
+        shapes_weights=False,
     )
     seed: int = _option(0, whole_number(0), "same seed, same rows: same model")
     validation: float | str = _option(
@@ -140,15 +156,26 @@ class BuildOptions(_SpeechOptions):
         ),
         "share of the rows to validate on, or a query for other rows",
     )
-    overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+    overwrite: bool = _option(
+        False, _FLAG, "replace a model of the same name", shapes_weights=False
+    )
     check_only: bool = _option(
-        False, _FLAG, "report what is to be known of the rows, and train nothing"
+        False,
+        _FLAG,
+        "report what is to be known of the rows, and train nothing",
+        shapes_weights=False,
     )
     resume: bool = _option(
-        False, _FLAG, "go on with an interrupted training of the same model and rows"
+        False,
+        _FLAG,
+        "go on with an interrupted training of the same model and rows",
+        shapes_weights=False,
     )
     gradient_checkpointing: bool = _option(
-        False, _FLAG, "compute twice what would be kept: slower, in less memory"
+        False,
+        _FLAG,
+        "compute twice what would be kept: slower, in less memory",
+        shapes_weights=False,
     )
     max_steps: int | None = _option(
         None, or_null(_FROM_ONE), "end after so many steps", unit="steps"
@@ -167,7 +194,7 @@ class FitOptions(BuildOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ListeningOptions(_SpeechOptions):
-    """What the statements take that transcribe."""
+    """Options of all statements that transcribe."""
 
     chunk_seconds: float = _option(
         60.0,
@@ -338,6 +365,17 @@ def bind(
             message = f"option {name} takes {accepts}, not {_shown(value)}"
             raise OptionError(point(message, sql, option.value_start)) from None
     return cls(**values)
+
+
+def shaping_weights(
+    options: BuildOptions,
+) -> dict[str, str | int | float | bool | None]:
+    """Return, by name, the options that the trained weights depend on."""
+    return {
+        f.name: getattr(options, f.name)
+        for f in dataclasses.fields(options)
+        if f.metadata["shapes_weights"]
+    }
 
 
 def as_dict(options: Options) -> dict[str, str | int | float | bool | None]:

@@ -1,9 +1,9 @@
-"""Parser: the text of one statement in, a `Query` with its clauses as nodes out.
+"""Parser: the text of one statement and a grammar in, a `Query` with clauses out.
 
 Only the clauses of this project are parsed; what stands around them, and every query
 inside them, is SQLite's to read. A clause is its first words (``PREDICT USING``) in a
 place where SQLite would take a query; the same words elsewhere are names. What follows
-the first words is read by a function of `thanosql.statements.grammar`.
+the first words is read by the function that the grammar has for them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from thanosql.errors import NotSupportedError, StatementSyntaxError, point
-from thanosql.statements.grammar import HEADS, STATEMENTS
-from thanosql.statements.nodes import Clause, DropModel, Parameter, Part, Query
+from thanosql.statements.nodes import Clause, Node, Parameter, Part, Query
 from thanosql.statements.reader import NAME_KINDS, Reader, Scope, WithTable
 from thanosql.statements.tokens import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    Head = tuple[str, ...]
+    Readers = Mapping[str, Mapping[Head, Callable[["Parser"], Node]]]
 
 _Placed = TypeVar("_Placed", Token, Parameter)
 _COMPOUND = frozenset(("UNION", "EXCEPT", "INTERSECT"))
@@ -30,21 +32,13 @@ _AFTER_TABLE = frozenset((*_JOINS, "INDEXED", "NOT", "ON", "USING"))
 _DEEPEST = 50
 
 
-def parse(sql: str) -> Query:
-    """Return the statement as a query; without clauses where it is plain SQL.
-
-    Raises StatementSyntaxError for a clause that is malformed, NotSupportedError for
-    one inside CREATE VIEW or CREATE TRIGGER. What is wrong outside of clauses is left
-    to SQLite.
-    """
-    return Parser(sql).statement()
-
-
 class Parser(Reader):
     """Reads one statement; the functions of the grammar read its clauses with it."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, readers: Readers) -> None:
+        """Take the statement, and what reads a clause, by its verb and first words."""
         super().__init__(sql)
+        self._readers = readers
         # All clauses so far; an inner one comes before the one around it.
         self.clauses: list[Clause] = []
         self.first = self._past_semicolons(0)
@@ -155,9 +149,9 @@ class Parser(Reader):
             i += 2
         return {self.past_parentheses(i): scope}
 
-    def _head(self, i: int) -> tuple[str, ...] | None:
+    def _head(self, i: int) -> Head | None:
         """Return the first words of a clause, if they are what stands at token i."""
-        for head in HEADS.get(self.word(i), ()):
+        for head in self._readers.get(self.word(i), ()):
             if self.has(i, *head) and (head != ("COPY",) or self._is_copy(i)):
                 return head
         return None
@@ -168,10 +162,10 @@ class Parser(Reader):
         behind = self.word(i + 2) in ("FROM", "OPTIONS")
         return begins or (self.is_name(i + 1) and behind)
 
-    def _is_table(self, i: int, head: tuple[str, ...]) -> bool:
-        """Tell whether what reads as a head is a table with its alias, in FROM (...).
+    def _is_table(self, i: int, head: Head) -> bool:
+        """Tell whether the first words are a table with its alias, as in FROM (...).
 
-        ``FROM (list models)`` alone could be both; it is the statement.
+        ``FROM (list models)`` could be either; it is the statement.
         """
         if head[-1] == "USING" or i == 0 or self.text(i - 1) != "(":
             return False
@@ -214,14 +208,15 @@ class Parser(Reader):
             raise StatementSyntaxError(message, self.sql, start)
         self.at, self.end, self.scope = i + len(head), end, scope
         self.depth += 1
-        node = STATEMENTS[head](self)
+        node = self._readers[head[0]][head](self)
         self.depth -= 1
         self.end = end
-        if isinstance(node, DropModel) and i != self.first:
+        if not node.yields_rows and i != self.first:
             message = f"{words} yields no rows; run it as a statement of its own"
             raise StatementSyntaxError(message, self.sql, start)
-        if self.here is not None and isinstance(node, DropModel):
-            self.fail(f"the end of the statement after {words} {node.name}")
+        if not node.yields_rows and self.here is not None:
+            read = self.sql[start : self.tokens[self.at - 1].end]
+            self.fail(f"the end of the statement after {read}")
         if self.here is not None and self.here.keyword not in _AFTER_CLAUSE:
             self.fail(f"the end of {words} (to query it, put it in parentheses)")
         self.clauses.append(Clause(node, start, self.tokens[self.at - 1].end))
@@ -230,7 +225,11 @@ class Parser(Reader):
     # Queries
 
     def as_query(self) -> Query:
-        """Read AS and the query behind it, up to the end of the level."""
+        """Read AS and the query behind it, up to the end of the level.
+
+        The query may stand in parentheses; nothing may follow them then. What is meant
+        by ``AS (SELECT ...) LIMIT 3`` is not clear: three rows in, or three rows out.
+        """
         behind_options = self.text(self.at - 1) == ")"
         self.expect(
             "AS",
@@ -238,6 +237,29 @@ class Parser(Reader):
             if behind_options
             else "OPTIONS (...) or AS and a query",
         )
+        end = self.end
+        while self.at < self.end and self.text(self.at) == "(":
+            self._open_parenthesis()
+        query = self._inner_query()
+        self.at = self.end = end
+        return query
+
+    def _open_parenthesis(self) -> None:
+        """Read the ( before a query; the level then ends at its )."""
+        closing = self.closing(self.at)
+        if closing >= self.end:
+            self.at = self.end
+            self.fail("a ) after the query in parentheses")
+        if closing + 1 < self.end:
+            self.at = closing + 1
+            hint = "what belongs to the query goes inside"
+            if self.word(self.at) in _COMPOUND:
+                hint = f"{self.word(self.at)} joins queries without parentheses"
+            self.fail(f"nothing after the query in parentheses ({hint})")
+        self.at, self.end = self.at + 1, closing
+
+    def _inner_query(self) -> Query:
+        """Read a query that goes up to the end of the level."""
         first, end, scope = self.at, self.end, self.scope
         own_tables, self.at = self.with_list(first, scope)
         is_query = self.word(self.at) in ("SELECT", "VALUES") or self._head(self.at)
@@ -246,7 +268,6 @@ class Parser(Reader):
             self.at = min(self.at, end)
             self.fail("a query after AS (SELECT, VALUES, WITH or PREDICT)")
         self._scan({first: scope}, first, end)
-        self.at = end
         start, stop = self.tokens[first].start, self.tokens[end - 1].end
         tables = self._needed_tables(start, stop, scope, own_tables)
         if not tables:

@@ -1,6 +1,6 @@
-"""Reader: tokens in, what clauses are made of out (names, option and WITH lists).
+"""Reader: tokens in, what clauses are made of out: names, values, lists.
 
-It knows no statement; `thanosql.statements.parser` does.
+It knows no clause; the parser, which is built on it, finds those.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """One function a statement: a clause's node in, its relation out.
 
+Each module ends with `RELATIONS`: which of its functions is for which node.
+
 A function checks what can be known before anything runs (model, options, columns) and
 returns columns and what starts a scan. What a statement does to the database is left
 with the execution as an effect; what takes long is done by `thanosql.speech`.
@@ -15,33 +17,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thanosql import statements
 from thanosql.execution.clauses import data, facts, models, recordings, training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from thanosql import statements
     from thanosql.execution.execution import Execution
     from thanosql.execution.relation import Relation
 
 
 def relation(execution: Execution, node: statements.Node) -> Relation | None:
     """Return the rows a clause stands for; None where it yields none."""
-    return _RELATIONS[type(node)](execution, node)
+    made: Relation | None = _RELATIONS[type(node)](execution, node)
+    return made
 
 
-_RELATIONS: Mapping[type, Callable[[Execution, Any], Relation | None]] = {
-    statements.BuildModel: training.build,
-    statements.FitModel: training.fit,
-    statements.Predict: recordings.predict,
-    statements.Evaluate: recordings.evaluate,
-    statements.PrintAudio: recordings.print_audio,
-    statements.List: facts.list_,
-    statements.Describe: facts.describe,
-    statements.DropModel: models.drop,
-    statements.ImportModel: models.import_,
-    statements.ExportModel: models.export,
-    statements.GetModel: models.get,
-    statements.GetDataset: data.get,
-    statements.Copy: data.copy,
+_RELATIONS: Mapping[type, Any] = {
+    **training.RELATIONS,
+    **models.RELATIONS,
+    **recordings.RELATIONS,
+    **data.RELATIONS,
+    **facts.RELATIONS,
 }

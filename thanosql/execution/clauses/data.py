@@ -201,3 +201,9 @@ def _utterances(
             yield below(each.audio), each.text, each.speaker, found.seconds
 
     return _looked_at_first(_UTTERANCE_COLUMNS, rows())
+
+
+RELATIONS = {
+    statements.GetDataset: get,
+    statements.Copy: copy,
+}

@@ -203,3 +203,9 @@ _DESCRIPTIONS: Mapping[statements.Kind, Callable[[Execution, str], list[Fact]]] 
     "base": _describe_base,
     "dataset": _describe_dataset,
 }
+
+
+RELATIONS = {
+    statements.List: list_,
+    statements.Describe: describe,
+}

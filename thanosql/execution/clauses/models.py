@@ -152,3 +152,11 @@ def model_record(
         query=query,
         options=None if options is None else statements.as_dict(options),
     )
+
+
+RELATIONS = {
+    statements.DropModel: drop,
+    statements.ImportModel: import_,
+    statements.ExportModel: export,
+    statements.GetModel: get,
+}

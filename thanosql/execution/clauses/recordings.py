@@ -253,3 +253,10 @@ def print_audio(execution: Execution, node: statements.PrintAudio) -> Relation:
     columns = list(source.columns)
     columns[audio] = (columns[audio][0], AUDIO)
     return Relation(tuple(columns), lambda: iter(source))
+
+
+RELATIONS = {
+    statements.Predict: predict,
+    statements.Evaluate: evaluate,
+    statements.PrintAudio: print_audio,
+}

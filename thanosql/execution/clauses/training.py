@@ -48,11 +48,6 @@ _FINDING_COLUMNS: tuple[Column, ...] = (
     ("row", "INTEGER"),
     ("value", None),
 )
-_WITHOUT_EFFECT_ON_WEIGHTS = {
-    "audio_col", "text_col",  # the rows themselves are compared
-    "check_only", "device", "feature_cache", "gradient_checkpointing", "overwrite",
-    "resume",
-}  # fmt: skip
 
 
 def build(execution: Execution, node: statements.BuildModel) -> Relation:
@@ -218,11 +213,7 @@ class _TrainingStatement:
             model=self.node.name,
             base=self.origin,
             base_digest=base_digest,
-            options={
-                name: value
-                for name, value in statements.as_dict(self.options).items()
-                if name not in _WITHOUT_EFFECT_ON_WEIGHTS
-            },
+            options=statements.shaping_weights(self.options),
             rows=rows.identity(),
             validation_rows=[] if validation is None else validation.identity(),
             recordings=recordings,
@@ -407,3 +398,9 @@ def _validation_query(text: str) -> statements.Query:
         )
         raise errors.OptionError(message)
     return query
+
+
+RELATIONS = {
+    statements.BuildModel: build,
+    statements.FitModel: fit,
+}

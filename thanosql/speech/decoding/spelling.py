@@ -25,8 +25,21 @@ WORD_DELIMITER = "|"
 
 # The letter-like signs people type for an apostrophe.
 _APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
-# Marks that part words even where no space does: "well-known", "and/or", "so…then".
-_PARTING = frozenset("/\\…|")
+# White space that Python takes for something else. A zero-width space is how Thai and
+# Khmer part words; a byte order mark stands where files were joined.
+_SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
+# Signs that stand inside words, and part none: don't, col·lecció, צה״ל.
+_WITHIN_WORDS = frozenset(["'", *map(chr, _APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
+# What stands inside a number ("1,000.5") or a Hebrew abbreviation (צה"ל).
+_BETWEEN = re.compile(r"(?<=\d)[.,．，٫٬](?=\d)|(?<=[א-ת])\"(?=[א-ת])")  # noqa: RUF001
+# Letters of scripts that put no space between words, so that a mark means none either:
+# Thai and Lao, Burmese, Khmer, kana, Han.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+_BOTH_UNSPACED = re.compile(f"[{_UNSPACED}]{{2}}")
 # Tokens that stand for no letter: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -115,8 +128,15 @@ class Spelling:
         """Return `text` as the model can spell it, and what had to be left out.
 
         Case and apostrophes become the vocabulary's, white space single spaces, Hangul
-        what the vocabulary has of it; a letter it lacks becomes its base letter (é, e)
-        or, like punctuation, is dropped and counted. A dash or a slash parts words.
+        what the vocabulary has of it. A letter it lacks becomes its base letter (é, e)
+        or is dropped; so are digits, punctuation and symbols that it lacks. What is
+        dropped is counted.
+
+        A dropped digit, punctuation mark or symbol parts words, as a space does:
+        "and,then" is two. These part none: letters and the marks on them, apostrophes
+        ("don't" is "dont"), what only says how a text is set (soft hyphen, joiners,
+        marks of direction), a separator inside a number, and punctuation between
+        letters of a script without spaces.
         """
         dropped: Counter[str] = Counter()
         letters = "".join(self._letters(text, dropped))
@@ -151,20 +171,24 @@ class Spelling:
         text = compose_jamo(unicodedata.normalize("NFC", text))
         if self._case:
             text = _lower(text) if self._case == "lower" else text.upper()
-        word_before = space = False
-        for character in text:
-            spelled = None
-            if not character.isspace():
-                spelled = self._spell(character)
-                if spelled is None:
-                    dropped[character] += 1
-            if spelled is not None:
-                if space and word_before and self._spells(" "):
-                    yield " "
-                yield spelled
-                word_before, space = True, False
-            elif character.isspace() or _parts_words(character):
-                space = True
+        has_spaces = self._spells(" ")
+        before = ""  # the last character that was spelled
+        is_space = is_parted = False  # what stands between that and this one
+        for i, character in enumerate(text):
+            if character.isspace() or character in _SPACES:
+                is_space = True
+                continue
+            spelled = self._spell(character)
+            if spelled is None:
+                dropped[character] += 1
+                is_parted = is_parted or _parts_words(text, i)
+                continue
+            if is_parted and not _BOTH_UNSPACED.fullmatch(before + character):
+                is_space = True
+            if is_space and before and has_spaces:
+                yield " "
+            yield spelled
+            before, is_space, is_parted = character, False, False
 
     def _spell(self, character: str) -> str | None:
         """Return how the vocabulary spells one character, or None."""
@@ -202,7 +226,7 @@ def vocabulary(texts: Iterable[str]) -> dict[str, int]:
         composed = compose_jamo(unicodedata.normalize("NFC", text))
         letters.update(_lower(composed.translate(_APOSTROPHES)))
     alphabet: set[str] = set()
-    for letter in letters:
+    for letter in letters - _SPACES:
         if _is_syllable(letter):
             alphabet.update(unicodedata.normalize("NFD", letter))
         elif letter == "'" or letter.isdecimal() or _is_letter_or_mark(letter):
@@ -262,8 +286,12 @@ def _is_letter_or_mark(character: str) -> bool:
     return unicodedata.category(character)[0] in "LM"
 
 
-def _parts_words(character: str) -> bool:
-    return character in _PARTING or unicodedata.category(character) in ("Pd", "Pc")
+def _parts_words(text: str, i: int) -> bool:
+    """Tell whether the letters beside ``text[i]``, which is dropped, are two words'."""
+    category = unicodedata.category(text[i])
+    if category[0] in "LM" or category == "Cf" or text[i] in _WITHIN_WORDS:
+        return False
+    return _BETWEEN.match(text, i) is None
 
 
 def _lower(text: str) -> str:
