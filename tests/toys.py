@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCTC,
     GraniteSpeech5CTCConfig,
     LasrCTCConfig,
+    OmniASRCTCConfig,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
     SEWConfig,
@@ -63,6 +64,9 @@ KINDS = {
     },
     "lasr_ctc": {
         "encoder_config": {**SMALL, "num_mel_bins": 64, "conv_kernel_size": 9}
+    },
+    "omniasr_ctc": {
+        "audio_config": {**SMALL, **POSITIONS, **CONVOLUTIONS},
     },
     "granite_speech5_ctc": {"encoder_config": {**SMALL, "num_hidden_layers": 2}},
 }
@@ -145,6 +149,19 @@ CONFIGS = {
     "parakeet": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=4),
     "parakeet, factor 8": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=8),
     "lasr": lambda: _ctc(LasrCTCConfig, num_attention_heads=2),
+    "omniasr": lambda: OmniASRCTCConfig(
+        vocab_size=VOCABULARY,
+        initializer_range=0.3,
+        audio_config={
+            **SIZES,
+            **CONV,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "hidden_dropout": 0.0,
+            "activation_dropout": 0.0,
+            "layerdrop": 0.0,
+        },
+    ),
     "granite": lambda: GraniteSpeech5CTCConfig(
         vocab_size=VOCABULARY,
         encoder_config={

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
+from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
 from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
 from thanosql.speech.recognizers.wav2vec2 import Wav2Vec2Recognizer
@@ -32,6 +33,7 @@ _hf: Any = transformers
 _FAMILIES: Mapping[str, type[CTCRecognizer]] = {
     **dict.fromkeys(Wav2Vec2Recognizer.architectures, Wav2Vec2Recognizer),
     "ParakeetForCTC": ParakeetRecognizer,
+    "OmniASRForCTC": OmniASRRecognizer,
 }
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import nn
-    from transformers import PreTrainedModel
 
 # Their masks reach every layer that looks beyond a frame, so that a padded row differs
 # from a lone one by float noise only; a test holds each of them to that.
@@ -82,8 +81,9 @@ class PaddedRecognizer(CTCRecognizer):
         rows: dict[int, Tensor] = {}
         for group in self._groups(inputs, lengths):
             together = [inputs[i] for i in group]
-            with _our_randomness(model, [len(each) for each in together], generator):
-                logits = _padded(model, together)
+            lengths_of_group = [len(each) for each in together]
+            with self._our_randomness(lengths_of_group, generator):
+                logits = self.own_logits(together)
             for i, row in zip(group, logits, strict=True):
                 # A lone row's own length: an adapter may drop layers in training.
                 rows[i] = row[: lengths[i]] if len(group) > 1 else row
@@ -93,6 +93,26 @@ class PaddedRecognizer(CTCRecognizer):
             pad_sequence(in_order, batch_first=True),
             torch.tensor([len(row) for row in in_order]),
         )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The module that takes the frames which SpecAugment masks, as its input."""
+        base: Any = self.model.base_model
+        encoder: nn.Module = base.encoder
+        return encoder
+
+    def own_logits(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Return the model's own logits (batch, frames, vocab) of utterances padded."""
+        name = self.model.main_input_name
+        arguments = {name: pad_sequence(list(inputs), batch_first=True)}
+        if len(inputs) > 1:
+            ones = [
+                torch.ones(len(each), dtype=torch.long, device=each.device)
+                for each in inputs
+            ]
+            arguments["attention_mask"] = pad_sequence(ones, batch_first=True)
+        logits: Tensor = self.model(**arguments).logits
+        return logits
 
     def _groups(
         self, inputs: Sequence[Tensor], lengths: Sequence[int]
@@ -113,52 +133,43 @@ class PaddedRecognizer(CTCRecognizer):
         if group:
             yield group
 
+    @contextmanager
+    def _our_randomness(
+        self, feature_lengths: Sequence[int], generator: torch.Generator | None
+    ) -> Iterator[None]:
+        """Let what transformers' forward draws follow `generator`, with no trace of it.
 
-def _padded(model: PreTrainedModel, inputs: Sequence[Tensor]) -> Tensor:
-    """Return the model's own logits (batch, frames, vocab) of utterances padded."""
-    arguments = {model.main_input_name: pad_sequence(list(inputs), batch_first=True)}
-    if len(inputs) > 1:
-        ones = [torch.ones(len(f), dtype=torch.long, device=f.device) for f in inputs]
-        arguments["attention_mask"] = pad_sequence(ones, batch_first=True)
-    logits: Tensor = model(**arguments).logits
-    return logits
+        Its SpecAugment fails for an utterance shorter than a mask, and draws, as some
+        of its adapters do, from numpy's global generator. That is seeded from ours and
+        put back, and our SpecAugment takes its place, on the way into the encoder.
+        """
+        model, config = self.model, self.model.config
+        base: Any = model.base_model
 
+        def augmented(
+            _module: nn.Module, inputs: tuple[Tensor, ...]
+        ) -> tuple[Tensor, ...]:
+            hidden, *others = inputs  # (batch, frames, features)
+            lengths = list(feature_lengths) if len(hidden) > 1 else [hidden.shape[1]]
+            frames = torch.cat(
+                [row[:n] for row, n in zip(hidden, lengths, strict=True)]
+            )
+            mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
+            frames = spec_augment(frames, lengths, mask_vector, config, generator)
+            rows = list(torch.split(frames, lengths))
+            return pad_sequence(rows, batch_first=True), *others
 
-@contextmanager
-def _our_randomness(
-    model: PreTrainedModel,
-    feature_lengths: Sequence[int],
-    generator: torch.Generator | None,
-) -> Iterator[None]:
-    """Let what transformers' forward draws follow `generator`; leave no trace of it.
-
-    Its SpecAugment fails for an utterance shorter than a mask, and draws, as some of
-    its adapters do, from numpy's global generator. That is seeded from ours and put
-    back, and our SpecAugment takes its place, on the way into the encoder.
-    """
-    config: Any = model.config
-    base: Any = model.base_model
-
-    def augmented(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *others = inputs  # (batch, frames, features)
-        lengths = list(feature_lengths) if len(hidden) > 1 else [hidden.shape[1]]
-        frames = torch.cat([row[:n] for row, n in zip(hidden, lengths, strict=True)])
-        mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
-        frames = spec_augment(frames, lengths, mask_vector, config, generator)
-        rows = list(torch.split(frames, lengths))
-        return pad_sequence(rows, batch_first=True), *others
-
-    ours = model.training and getattr(config, "apply_spec_augment", False)
-    numpy_state = np.random.get_state()
-    if model.training:
-        np.random.seed(int(torch.randint(2**31, (), generator=generator)))
-    if ours:
-        hook = base.encoder.register_forward_pre_hook(augmented)
-        config.apply_spec_augment = False
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
+        ours = model.training and getattr(config, "apply_spec_augment", False)
+        numpy_state = np.random.get_state()
+        if model.training:
+            np.random.seed(int(torch.randint(2**31, (), generator=generator)))
         if ours:
-            hook.remove()
-            config.apply_spec_augment = True
+            hook = self.encoder.register_forward_pre_hook(augmented)
+            config.apply_spec_augment = False
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            if ours:
+                hook.remove()
+                config.apply_spec_augment = True

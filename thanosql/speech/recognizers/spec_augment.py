@@ -63,7 +63,7 @@ def spec_augment(
         ]
         mask = sent(torch.cat(masks), hidden.device)[:, None]
         hidden = torch.where(mask, mask_vector.to(hidden.dtype), hidden)
-    if config.mask_feature_prob > 0:
+    if getattr(config, "mask_feature_prob", 0) > 0:
         masks = [
             draw_mask(
                 hidden.shape[1],

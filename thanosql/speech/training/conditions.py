@@ -87,7 +87,8 @@ def spec_augmented(
     if choice != "auto":
         own = choice and not recognizer.mel_bins
         settings["apply_spec_augment"] = own
-        if own and not (config.mask_time_prob or config.mask_feature_prob):
+        probabilities = ("mask_time_prob", "mask_feature_prob")
+        if own and not any(getattr(config, name, 0) for name in probabilities):
             settings |= _MASKS
     before = {name: getattr(config, name) for name in settings if hasattr(config, name)}
     for name, value in settings.items():
