@@ -5,7 +5,6 @@ import contextlib
 import json
 import math
 import threading
-import time
 import warnings
 
 import apsw
@@ -14,7 +13,6 @@ import torch
 from tones import LETTERS, tones
 
 import thanosql
-from thanosql.execution.clauses import training
 from thanosql.store import models as store
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
@@ -383,10 +381,15 @@ def test_what_is_stored_as_it_is_waits_no_longer_than_the_connection(
     beside_a_reader, base, statement
 ):
     con, _ = beside_a_reader
-    before = time.monotonic()
+    tried = []
+    con.apsw.trace_v2(
+        apsw.SQLITE_TRACE_STMT,
+        lambda told: tried.append(told["sql"]) if told["sql"] == "COMMIT" else None,
+    )
     with pytest.raises(thanosql.OperationalError, match="locked"):
         con.execute(statement.format(base=base))
-    assert time.monotonic() - before < training.PATIENCE / 2
+    con.apsw.trace_v2(0, None)
+    assert tried == ["COMMIT"]
     assert len(con.execute("LIST MODELS").fetchall()) == 1
 
 

@@ -55,8 +55,9 @@ def transcribe(
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of a batch of recordings at a time, in order.
 
-    A text depends on its recording alone, not on the batch. audio: what `audio.load`
-    takes; advanced in the calling thread only, at most two batches ahead of the texts.
+    A batch of windows that ends no recording yields none. A text depends on its
+    recording alone, not on the batch. audio: what `audio.load` takes; advanced in the
+    calling thread only, at most two batches ahead of the texts.
     While the model hears one batch, threads decode the next. Closing the generator
     ends them. A recording longer than `chunk_seconds` is heard in windows
     (`windows.py`), each of which takes the place of a recording in a batch.
@@ -122,8 +123,7 @@ def transcribe(
                     text = read(torch.cat(paths), recognizer)
                     done.append(Transcription(text=text, seconds=each.seconds))
                     paths.clear()
-            if done:
-                yield done
+            yield done
 
 
 def _ahead(

@@ -21,16 +21,16 @@ from thanosql.execution.clauses import data, facts, models, recordings, training
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
     from thanosql.execution.relation import Relation
 
 
-def relation(execution: Execution, node: statements.Node) -> Relation | None:
+def relation(context: Context, node: statements.Node) -> Relation | None:
     """Return the rows a clause stands for; None where it yields none."""
-    return _RELATIONS[type(node)](execution, node)
+    return _RELATIONS[type(node)](context, node)
 
 
-_RELATIONS: Mapping[type, Callable[[Execution, Any], Relation | None]] = {
+_RELATIONS: Mapping[type, Callable[[Context, Any], Relation | None]] = {
     statements.BuildModel: training.build,
     statements.FitModel: training.fit,
     statements.Predict: recordings.predict,
