@@ -1,5 +1,7 @@
 """PREDICT and EVALUATE over rows some of which are bad."""
 
+from collections import deque
+
 import pytest
 from tones import tones
 
@@ -18,6 +20,33 @@ def spoilt(calls):
 def test_a_bad_row_ends_the_statement_by_default(spoilt):
     with pytest.raises(thanosql.DataError, match="row 3: "):
         spoilt.execute("PREDICT USING m AS SELECT * FROM calls").fetchall()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t SELECT predicted FROM ({})",
+        "CREATE TABLE t2 AS {}",
+        "INSERT INTO t SELECT predicted FROM ({}) RETURNING text",
+    ],
+)
+def test_a_bad_row_leaves_nothing_of_a_writing_in_the_transaction(spoilt, sql):
+    spoilt.execute("CREATE TABLE t (text)")
+    spoilt.execute("INSERT INTO t VALUES ('earlier')")
+    predict = "PREDICT USING m OPTIONS (batch_size=1) AS SELECT * FROM calls"
+    with pytest.raises(thanosql.DataError, match="row 3: "):
+        spoilt.execute(sql.format(predict))
+    assert spoilt.in_transaction
+    assert spoilt.execute("SELECT * FROM t").fetchall() == [("earlier",)]
+    deque(spoilt.execute(sql.format(f"{predict} WHERE id < 3")))
+    spoilt.commit()
+    tables = spoilt.execute("SELECT name FROM (LIST TABLES)").fetchall()
+    rows = sum(
+        spoilt.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+        for (name,) in tables
+        if name != "calls"
+    )
+    assert rows == 3
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

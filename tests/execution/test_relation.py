@@ -1,8 +1,24 @@
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import dataclass
+
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from thanosql.execution.relation import Relation, register, unambiguous, unregister
-from thanosql.execution.source import KeptRows, KeptTexts, Source
+from thanosql.execution.relation import (
+    Relation,
+    columns_of,
+    register,
+    row_of,
+    unambiguous,
+    unregister,
+)
+from thanosql.execution.source import KeptPairs, KeptRows, Source, TranscriptCache
+from thanosql.speech.results import Transcription, Word
+from thanosql.store import runs
 
 
 @pytest.fixture
@@ -124,9 +140,61 @@ def test_kept_rows_are_a_sequence():
         kept[100]
 
 
-def test_kept_texts_are_found_by_key():
-    texts = KeptTexts()
-    texts.put([(b"a", "one", None), (b"b", None, "why")])
-    assert texts.get(b"a") == ("one", None)
-    assert texts.get(b"b") == (None, "why")
-    assert texts.get(b"c") is None
+def test_kept_pairs_have_digests_that_are_no_part_of_the_rows():
+    rows = [(b"x" * 9_000, "a"), ("path", None), (None, 3), (b"", "")]
+    kept = KeptPairs(iter(rows))
+    assert list(kept) == [kept[i] for i in range(len(kept))] == rows
+    digests = [(runs.digest(audio), runs.digest(text)) for audio, text in rows]
+    assert len(set(kept.row_digests())) == len(list(kept.row_digests())) == 4
+    assert [kept.digests_of(row) for row in range(1, 5)] == digests
+    assert list(kept.texts()) == ["a", ""]
+
+
+def test_what_is_kept_of_a_training_row_is_on_disk():
+    def most_memory(count):
+        rows = ((f"recording {i}.wav", f"text {i}") for i in range(count))
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in KeptPairs(rows).row_digests()) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    most_memory(10)
+    assert most_memory(5_000) < most_memory(500) + 50_000  # 11 bytes a row
+
+
+words = st.builds(Word, st.text(), *[st.floats(allow_nan=False)] * 3)
+transcriptions = st.builds(
+    Transcription,
+    text=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    confidence=st.none() | st.floats(0, 1),
+    words=st.lists(words, max_size=3).map(tuple),
+    seconds=st.floats(0, 1e6),
+    error=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+)
+audio_values = st.none() | st.binary() | st.text() | st.integers() | st.floats()
+
+
+@given(st.lists(st.tuples(audio_values, transcriptions), max_size=5))
+def test_a_transcription_comes_whole_out_of_the_cache(items):
+    cache = TranscriptCache()
+    assert cache.get(b"not there") is None
+    for audio, found in items:
+        cache.put(audio, found)
+        assert cache.get(audio) == found
+
+
+@dataclass(frozen=True)
+class Fact:
+    count: int
+    rate: float | None
+    name: str
+    best: bool = False
+
+
+def test_columns_and_rows_come_from_the_fields_of_a_dataclass():
+    columns = columns_of(Fact, without="best")
+    assert columns == (("count", "INTEGER"), ("rate", "REAL"), ("name", "TEXT"))
+    assert row_of(Fact(1, 0.5, "a"), columns) == (1, 0.5, "a")
+    assert row_of(None, columns) == (None, None, None)

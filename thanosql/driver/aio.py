@@ -92,7 +92,7 @@ class Connection:
         except BaseException:  # cancelled
             with self._switching:
                 if self._running is bound:  # else it waits, and APSW leaves it out
-                    self._opened.interrupt()
+                    self.blocking.interrupt()
             raise
         return result
 

@@ -140,6 +140,7 @@ class Connection(SQLiteFeatures):
         self.audio_root = _checked_audio_root(audio_root)
         self.owner = get_ident() if check_same_thread else None
         self.began_implicitly = False  # the open transaction is one a write began
+        self.interrupts = 0  # calls of `interrupt`, by which a statement sees a new one
         self.serial = itertools.count(1)  # names this connection's virtual tables
         try:
             if isinstance(database, apsw.Connection):
@@ -297,7 +298,9 @@ class Connection(SQLiteFeatures):
 
     def interrupt(self) -> None:
         """Make the statements that run now fail; may be called from any thread."""
-        self.check_open().interrupt()
+        database = self.check_open()
+        self.interrupts += 1
+        database.interrupt()
 
     def close(self) -> None:
         """Close the connection and all that is open on it; again does nothing.

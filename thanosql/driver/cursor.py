@@ -92,6 +92,7 @@ class Cursor:
         A result still open on this cursor is dropped first. Of a statement that
         transcribes, one batch has run when this returns.
         """
+        interrupts = self.connection.interrupts
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
         if route is READ:
@@ -102,7 +103,7 @@ class Cursor:
             self._columns, self._query = None, (sql, parameters)
             return self
         if route.query is not None:
-            return self._execute_speech(route, parameters)
+            return self._execute_speech(route, parameters, interrupts)
         if route.names_our_tables:
             from thanosql.store import runs  # what other statements need not wait for
 
@@ -115,6 +116,7 @@ class Cursor:
 
         The rows of RETURNING are dropped, as `sqlite3` does.
         """
+        interrupts = self.connection.interrupts
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
         if not route.may_write_rows:
@@ -125,7 +127,7 @@ class Cursor:
             changed = self._execute_plain_many(cursor, sql, route, parameters)
         else:
             for each in parameters:
-                changed += self._execute_speech(route, each).rowcount
+                changed += self._execute_speech(route, each, interrupts).rowcount
         self._rows, self._columns = None, ()
         self.rowcount = changed
         return self
@@ -140,6 +142,7 @@ class Cursor:
             message = f"a script is a str, not {type(script).__name__}"
             raise errors.ArgumentTypeError(message)
         routes.check_text(script)
+        interrupts = self.connection.interrupts
         from thanosql.driver.script import (
             statements,  # with `re`, which plain SQL needs not
         )
@@ -149,7 +152,7 @@ class Cursor:
         for statement in statements(script):
             query = routes.speech(statement)
             if query is not None:
-                self._execute_speech(Route(query=query), ())
+                self._execute_speech(Route(query=query), (), interrupts)
             else:
                 cursor = self._idle_cursor()
                 self._run.prepare(statement, OTHER)
@@ -182,16 +185,33 @@ class Cursor:
             return run.counted + database.changes()
         return database.total_changes() - before
 
-    def _execute_speech(self, route: Route, parameters: Parameters | None) -> Self:
-        from thanosql.execution.execution import (
-            Execution,  # only once a speech word is seen
-        )
+    def _execute_speech(
+        self, route: Route, parameters: Parameters | None, interrupts: int
+    ) -> Self:
+        """Execute a statement that holds speech clauses.
+
+        interrupts: how often the connection was interrupted before it began.
+        """
+        from pathlib import Path  # only once a speech word is seen
+
+        from thanosql.execution.execution import Execution
 
         cursor = self._idle_cursor()
         assert route.query is not None
+        connection, root = self.connection, self.connection.audio_root
         parameters = () if parameters is None else parameters
         try:
-            execution = Execution(self.connection, route.query, parameters)
+            execution = Execution(
+                route.query,
+                parameters,
+                database=connection.apsw,
+                audio_root=None if root is None else Path(root),
+                transaction_is_implicit=(
+                    connection.in_transaction and connection.began_implicitly
+                ),
+                serial=connection.serial,
+                interrupted=lambda: connection.interrupts != interrupts,
+            )
         except BaseException as error:
             self._fail(error)
         self._run.prepare(execution.sql, route, execution)
@@ -229,6 +249,11 @@ class Cursor:
             database = cursor.connection
             self.lastrowid = database.last_insert_rowid()
             self.rowcount = database.changes()
+        if run.execution is not None:
+            try:
+                run.execution.written()
+            except BaseException as error:
+                self._fail(error)
         if run.route.transaction_control:
             self.connection.note_transaction_control(run.route.transaction_control)
         return self

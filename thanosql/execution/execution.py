@@ -12,27 +12,28 @@ EXPLAIN.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import apsw
 
-from thanosql import errors, statements
+from thanosql import statements
 from thanosql.execution import clauses
-from thanosql.execution.progress import Progress
+from thanosql.execution.context import Context, pointing
 from thanosql.execution.relation import register, unregister
-from thanosql.execution.source import Source
 from thanosql.store import runs
-from thanosql.store.models import ModelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from thanosql.driver.connection import Connection
-    from thanosql.driver.cursor import Parameters
-    from thanosql.driver.trace import Columns
+    from thanosql import errors
+    from thanosql.execution.context import Parameters
 
-_Options = TypeVar("_Options", bound=statements.Options)
+    Columns = tuple[tuple[str, str | None], ...]
+
+
+_SAVEPOINT = "thanosql_statement"
 
 
 class Execution:
@@ -43,25 +44,38 @@ class Execution:
     """
 
     def __init__(
-        self, connection: Connection, query: statements.Query, parameters: Parameters
+        self,
+        query: statements.Query,
+        parameters: Parameters,
+        *,
+        database: apsw.Connection,
+        audio_root: Path | None,
+        transaction_is_implicit: bool,
+        serial: Iterator[int],
+        interrupted: Callable[[], bool],
     ) -> None:
+        """Register the clauses of `query`.
+
+        serial: numbers that no other execution on the database gets. interrupted:
+        whether `interrupt` was called since the statement began.
+        """
         statements.check_parameters(query, parameters)
-        runs.settle(connection.apsw)
-        root = connection.audio_root
-        self.audio_root = None if root is None else Path(root)
-        self.database = connection.apsw
-        self.store = ModelStore(connection.apsw)
-        self.transaction_is_implicit = (
-            connection.in_transaction and connection.began_implicitly
-        )
-        self._serial = connection.serial
-        self._parameters = parameters
+        runs.settle(database)
+        self._database = database
+        self._serial = serial
         self._query = query
+        self._has_savepoint = False
         self._registered: list[str] = []
         self._names_of: dict[int, str] = {}
-        self._sources: list[Source] = []
-        self._scanned: list[Source] = []  # those that relations read, not effects
-        self._effects: list[Callable[[], None]] = []
+        self._context = Context(
+            query,
+            parameters,
+            database=database,
+            audio_root=audio_root,
+            transaction_is_implicit=transaction_is_implicit,
+            was_interrupted=interrupted,
+            register=self._register,
+        )
         try:
             self._names = self._register(query)
         except BaseException:
@@ -83,96 +97,54 @@ class Execution:
 
     def take_effect(self) -> None:
         """Do what the clauses do to the database."""
-        for effect in self._effects:
+        for effect in self._context.effects:
+            self._context.check_interrupted()
             effect()
 
     def read_first(self) -> None:
         """Read the queries to their end, before the statement writes.
 
         SQLite does not see that a virtual table reads other tables, so a statement
-        that writes would feed on its own rows.
+        that writes would feed on its own rows. Nor does it expect that a virtual table
+        fails: in a transaction it would keep what was written before, so a savepoint is
+        opened, which `written` ends.
         """
-        for source in self._scanned:
+        for source in self._context.scanned:
             source.keep()
+        if self._database.in_transaction:
+            self._database.execute(f"SAVEPOINT {_SAVEPOINT}")
+            self._has_savepoint = True
+
+    def written(self) -> None:
+        """Keep what the statement wrote; without this, `close` undoes it."""
+        if self._has_savepoint:
+            self._database.execute(f"RELEASE {_SAVEPOINT}")
+            self._has_savepoint = False
 
     def close(self) -> None:
-        """End all reading and drop the virtual tables.
+        """End all reading, undo half of a writing, and drop the virtual tables.
 
-        A connection that is closed has dropped them.
+        A connection that is closed has done so.
         """
-        for source in self._sources:
+        for source in self._context.sources:
             source.close()
+        if self._has_savepoint:
+            self._has_savepoint = False
+            # SQLite ends the transaction of a write that it interrupts, and refuses
+            # ROLLBACK after an interrupt for as long as a cursor is half read.
+            with suppress(apsw.ConnectionClosedError, apsw.InterruptError):
+                if self._database.in_transaction:
+                    self._database.execute(f"ROLLBACK TO {_SAVEPOINT}")
+                    self._database.execute(f"RELEASE {_SAVEPOINT}")
         while self._registered:
             try:
-                unregister(self.database, self._registered.pop())
+                unregister(self._database, self._registered.pop())
             except apsw.ConnectionClosedError:
                 self._registered.clear()
 
     def explained(self, error: apsw.Error) -> errors.Error:
         """Return SQLite's error as PEP 249's, pointing into the statement."""
-        return _pointing(error, self._query, self._names)
-
-    # For the functions of `clauses`
-
-    def source(self, query: statements.Query, *, for_effect: bool = False) -> Source:
-        """Return the rows of a clause's query, whose own clauses are registered.
-
-        `for_effect`: they are read by an effect, so before anything is written.
-        """
-        names = self._register(query)
-        try:
-            source = Source(
-                self.database, query.text(names), query.bindings(self._parameters)
-            )
-        except apsw.SQLError as error:
-            raise _pointing(error, query, names) from error
-        self._sources.append(source)
-        if not for_effect:
-            self._scanned.append(source)
-        return source
-
-    def effect(self, do: Callable[[], None]) -> None:
-        """Have `do` called once, when SQLite has accepted the statement."""
-        self._effects.append(do)
-
-    def warn_if_transaction_is_implicit(self, what: str) -> None:
-        """Warn that what is about to be written is lost without a commit()."""
-        if self.transaction_is_implicit:
-            errors.warn(
-                f"{what} becomes part of the transaction that an earlier write opened; "
-                "commit() to keep it"
-            )
-
-    def options(
-        self, cls: type[_Options], raw: Sequence[statements.RawOption]
-    ) -> _Options:
-        """Return a clause's options, checked."""
-        return statements.bind(cls, raw, self.value, self._query.sql)
-
-    def progress(self) -> Progress:
-        """Return a display for long work, which also stops it on `interrupt`."""
-        return Progress(self.interrupted)
-
-    def interrupted(self) -> bool:
-        """Whether another thread has called the connection's `interrupt`."""
-        return self.database.is_interrupted
-
-    def value(self, parameter: statements.Parameter) -> Any:
-        """Return what is bound to a parameter of the statement."""
-        return parameter.value(self._parameters)
-
-    def place(self, written: str | statements.Parameter) -> str:
-        """Return the directory or hub id that a clause names."""
-        value = written if isinstance(written, str) else self.value(written)
-        if not isinstance(value, str):
-            message = f"a directory or hub id is text, not {value!r}"
-            raise errors.ProgrammingError(message)
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            message = f"a directory's name is to be Unicode text: {error}"
-            raise errors.DataError(message) from error
-        return value
+        return pointing(error, self._query, self._names)
 
     def _register(self, query: statements.Query) -> list[str]:
         """Register the clauses of a query as virtual tables; return their names."""
@@ -184,11 +156,11 @@ class Execution:
         """Register a clause once: several queries may share one in a WITH list."""
         name = self._names_of.get(id(clause))
         if name is None:
-            relation = clauses.relation(self, clause.node)
+            relation = clauses.relation(self._context, clause.node)
             if relation is None:
                 return ""
             name = self._free_name(type(clause.node).__name__.lower())
-            register(self.database, name, relation)
+            register(self._database, name, relation)
             self._registered.append(name)
             self._names_of[id(clause)] = name
         return name
@@ -198,17 +170,5 @@ class Execution:
         sql = self._query.sql.lower()
         while True:
             name = f"thanosql_{kind}_{next(self._serial)}"
-            if name not in sql and not self.database.table_exists(None, name):
+            if name not in sql and not self._database.table_exists(None, name):
                 return name
-
-
-def _pointing(
-    error: apsw.Error, query: statements.Query, names: Sequence[str]
-) -> errors.Error:
-    """Return SQLite's error with its place in the statement, where SQLite tells it."""
-    translated = errors.from_apsw(error)
-    offset = getattr(error, "error_offset", -1)
-    if offset >= 0:
-        place = query.locate(offset, names)
-        translated.args = (errors.point(str(translated), query.sql, place),)
-    return translated

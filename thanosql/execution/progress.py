@@ -11,8 +11,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from thanosql import errors
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -27,9 +25,9 @@ class Progress:
     one stays, which says how long the work took.
     """
 
-    def __init__(self, interrupted: Callable[[], bool] = lambda: False) -> None:
-        """Show nothing yet; interrupted: asked, at each call, whether to stop."""
-        self._interrupted = interrupted
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        """Show nothing yet; check: called at each call, raises to stop the work."""
+        self._check = check
         # No stderr: a program of Windows without a console.
         has_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._display: _TerminalDisplay | _NotebookDisplay | None = None
@@ -39,18 +37,13 @@ class Progress:
             self._display = _TerminalDisplay()
         self._began = time.monotonic()
         self._shown = -_SHOWN_EVERY
-        self._stages: dict[str, float] = {}  # when each was first heard of
+        self._stages: dict[str, float] = {}  # when each began
 
     def __call__(
         self, stage: str, done: float, total: float | None = None, **facts: object
     ) -> None:
-        """Show that `stage` has done so much of `total`, None where it is not known.
-
-        Raises OperationalError, to stop the work, where it is interrupted.
-        """
-        if self._interrupted():
-            message = "interrupted"
-            raise errors.OperationalError(message)
+        """Show that `stage` has done so much of `total`, None where it is not known."""
+        self._check()
         if self._display is None:
             return
         now = time.monotonic()

@@ -7,7 +7,7 @@ call of the function gives the same rows from the start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from thanosql.statements import quoted
@@ -46,6 +46,25 @@ def register(connection: apsw.Connection, name: str, relation: Relation) -> None
 def unregister(connection: apsw.Connection, name: str) -> None:
     """Take the name back; a cursor that still reads the relation may go on."""
     connection.create_module(name, None)
+
+
+def columns_of(values: type, *, without: str = "") -> tuple[Column, ...]:
+    """Return a column for each field of a dataclass of numbers and texts, but one."""
+    return tuple(
+        (field.name, _DECLARED[str(field.type).removesuffix(" | None")])
+        for field in fields(values)
+        if field.name != without
+    )
+
+
+_DECLARED = {"int": "INTEGER", "float": "REAL", "str": "TEXT"}
+
+
+def row_of(value: object, columns: Sequence[Column]) -> tuple[Any, ...]:
+    """Return a dataclass's fields that the columns are named after; NULLs for None."""
+    if value is None:
+        return (None,) * len(columns)
+    return tuple(getattr(value, name) for name, _ in columns)
 
 
 def unambiguous(columns: Sequence[Column]) -> tuple[Column, ...]:

@@ -1,17 +1,23 @@
 """A query's rows: read again at every turn, or kept aside on disk.
 
-In comes SQL that SQLite can run, out come its columns and rows.
+In comes SQL that SQLite can run, out come its columns and rows, and what was made of
+them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from typing import Any, overload
 
 import apsw
 
 from thanosql import errors, statements
 from thanosql.execution.relation import Column, folded, unambiguous
+from thanosql.speech.results import Transcription, Word
+from thanosql.store.runs import digest
+from thanosql.store.training_folders import DIGEST_BYTES
 
 
 class Source:
@@ -20,9 +26,17 @@ class Source:
     Iterating runs the query anew, with SQLite's ordinary isolation: on one
     connection a reader may see what the same connection writes meanwhile. After
     `keep` it reads a copy instead, made at that moment. `close` ends what still reads.
+    `called` is what errors call the query.
     """
 
-    def __init__(self, connection: apsw.Connection, sql: str, bindings: Any) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        sql: str,
+        bindings: Any,
+        called: str = "the query",
+    ) -> None:
+        self._called = called
         self._connection = connection
         self._sql = sql
         self._bindings = bindings
@@ -71,6 +85,24 @@ class Source:
         wanted = folded(column)
         return names.index(wanted) if wanted in names else None
 
+    def audio_position(self, name: str | None) -> int:
+        """Return the place of the audio column: `name`, else audio, else audio_path."""
+        if name is None and self.position("audio") is None:
+            usual = self.position("audio_path")
+            if usual is not None:
+                return usual
+        return self.position_for("audio_col", name or "audio")
+
+    def position_for(self, option: str, name: str) -> int:
+        """Return the place of the column that an option names, or raise OptionError."""
+        position = self.position(name)
+        if position is None:
+            names = [each for each, _ in self.columns]
+            hint = errors.nearest(name, names) or f"; it has {', '.join(names)}"
+            message = f"{self._called} has no column {name!r} for {option}{hint}"
+            raise errors.OptionError(message)
+        return position
+
     def _describe(self) -> tuple[Column, ...]:
         """Prepare the query, without running it, for its columns."""
         description: list[Column] = []
@@ -104,25 +136,38 @@ class Source:
         return unambiguous(description)
 
 
+class Pairs:
+    """The (audio, text) of a source's rows, in the columns that options name."""
+
+    def __init__(
+        self,
+        source: Source,
+        options: statements.BuildOptions | statements.EvaluateOptions,
+    ) -> None:
+        self._source = source
+        self.audio = source.audio_position(options.audio_col)
+        self.text = source.position_for("text_col", options.text_col)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return ((row[self.audio], row[self.text]) for row in self._source)
+
+
 class KeptRows(Sequence[tuple[Any, ...]]):
     """Rows in a temporary file, by position; memory does not grow with their number.
 
-    SQLite makes the file (the database named ""), deletes it on closing, and uses
-    it only once its own page cache is full.
+    The first `hidden` columns are kept with the rows and are not part of them.
     """
 
-    def __init__(self, rows: Iterable[Sequence[Any]], width: int) -> None:
-        self._connection = apsw.Connection("")
-        columns = ", ".join(f"c{i}" for i in range(width))
+    def __init__(
+        self, rows: Iterable[Sequence[Any]], width: int, *, hidden: int = 0
+    ) -> None:
+        columns = [f"c{i}" for i in range(width)]
+        self._shown = ", ".join(columns[hidden:])
+        self._connection = _temporary(f"CREATE TABLE kept ({', '.join(columns)})")
         marks = ", ".join("?" * width)
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute(f"CREATE TABLE kept ({columns})")
-        self._connection.execute("BEGIN")
         self._connection.cursor().executemany(
             f"INSERT INTO kept VALUES ({marks})", rows
         )
-        self._connection.execute("COMMIT")
         self._length: int = self._connection.execute("SELECT count(*) FROM kept").get
 
     def __len__(self) -> int:
@@ -140,35 +185,95 @@ class KeptRows(Sequence[tuple[Any, ...]]):
             raise IndexError(message)
         return next(
             self._connection.execute(
-                "SELECT * FROM kept WHERE rowid = ?", (index % self._length + 1,)
+                f"SELECT {self._shown} FROM kept WHERE rowid = ?",
+                (index % self._length + 1,),
             )
         )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return iter(self._connection.execute("SELECT * FROM kept ORDER BY rowid"))
-
-
-class KeptTexts:
-    """Texts, or why there is none, by key; a dict whose memory does not grow."""
-
-    def __init__(self) -> None:
-        self._connection = apsw.Connection("")
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute(
-            "CREATE TABLE texts (key BLOB PRIMARY KEY, text, error) WITHOUT ROWID"
+        return iter(
+            self._connection.execute(f"SELECT {self._shown} FROM kept ORDER BY rowid")
         )
 
-    def get(self, key: bytes) -> tuple[str | None, str | None] | None:
-        """Return the text and the error kept under `key`, or None."""
-        found: tuple[str | None, str | None] | None = self._connection.execute(
-            "SELECT text, error FROM texts WHERE key = ?", (key,)
-        ).fetchone()
+
+class KeptPairs(KeptRows):
+    """Rows of (audio, text), each with a digest of both, in a temporary file."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        # Digests first: SQLite reads no further than to the last column asked for.
+        rows = ((digest(audio), digest(text), audio, text) for audio, text in pairs)
+        super().__init__(rows, 4, hidden=2)
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts, without what is none."""
+        return (text for _, text in self if isinstance(text, str))
+
+    def row_digests(self) -> Iterator[bytes]:
+        """Yield a short digest of each row."""
+        for audio, text in self._connection.execute(
+            "SELECT c0, c1 FROM kept ORDER BY rowid"
+        ):
+            yield digest(audio + text)[:DIGEST_BYTES]
+
+    def digests_of(self, row: int) -> tuple[bytes, bytes]:
+        """Return the digests of a row's audio value and text; rows count from 1."""
+        found: tuple[bytes, bytes] = next(
+            self._connection.execute("SELECT c0, c1 FROM kept WHERE rowid = ?", (row,))
+        )
         return found
 
-    def put(self, items: Iterable[tuple[bytes, str | None, str | None]]) -> None:
-        """Keep each text and error under its key."""
-        with self._connection:
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", items
-            )
+
+class TranscriptCache:
+    """Transcriptions by the value of the audio column; memory does not grow."""
+
+    def __init__(self) -> None:
+        self._connection = _temporary(
+            "CREATE TABLE kept (audio BLOB PRIMARY KEY, "
+            "text, confidence, words, seconds, error) WITHOUT ROWID"
+        )
+
+    def get(self, audio: Any) -> Transcription | None:
+        """Return what is kept of a recording, or None."""
+        found = self._connection.execute(
+            "SELECT text, confidence, words, seconds, error FROM kept WHERE audio = ?",
+            (digest(audio),),
+        ).fetchone()
+        if found is None:
+            return None
+        text, confidence, words, seconds, error = found
+        return Transcription(
+            text=text,
+            confidence=confidence,
+            words=tuple(Word(*each) for each in json.loads(words)),
+            seconds=seconds,
+            error=error,
+        )
+
+    def put(self, audio: Any, found: Transcription) -> None:
+        """Keep the transcription of a recording."""
+        words = json.dumps([astuple(word) for word in found.words])
+        self._connection.execute(
+            "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                digest(audio),
+                found.text,
+                found.confidence,
+                words,
+                found.seconds,
+                found.error,
+            ),
+        )
+
+
+def _temporary(schema: str) -> apsw.Connection:
+    """Return a database in a temporary file, with a table and an open transaction.
+
+    SQLite makes the file (the database named ""), deletes it on closing, and uses it
+    only once its own page cache is full. Nothing is ever committed: nobody else reads.
+    """
+    connection = apsw.Connection("")
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("BEGIN")
+    connection.execute(schema)
+    return connection

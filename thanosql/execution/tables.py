@@ -10,7 +10,7 @@ from thanosql.statements import quoted
 from thanosql.store.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import apsw
 
@@ -81,17 +81,23 @@ def check(connection: apsw.Connection, name: str, if_exists: IfExists) -> str | 
 
 
 def write(
-    connection: apsw.Connection, name: str, rows: Relation, if_exists: IfExists
+    connection: apsw.Connection,
+    name: str,
+    rows: Relation,
+    if_exists: IfExists,
+    check_interrupted: Callable[[], None],
 ) -> int:
     """Write all rows into a table, or change nothing; return how many they were.
 
-    Appended rows find their columns by name, in any case.
+    Appended rows find their columns by name, in any case. check_interrupted: called for
+    each row and before the end, raises to undo the writing.
     """
     count = 0
 
     def counted() -> Iterator[Sequence[Any]]:  # SQLite counts what triggers write, too
         nonlocal count
         for row in rows.scan():
+            check_interrupted()
             yield row
             count += 1
 
@@ -110,6 +116,7 @@ def write(
         connection.executemany(
             f"INSERT INTO main.{quoted(name)} ({into}) VALUES ({marks})", counted()
         )
+        check_interrupted()
     return count
 
 

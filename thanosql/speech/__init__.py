@@ -12,20 +12,20 @@ from thanosql.speech.fitting import (
     prepare,
     train,
 )
-from thanosql.speech.listening import evaluate, scorer, transcribe
-from thanosql.speech.loading import import_base, open_base, open_stored
+from thanosql.speech.listening import Scorer, transcribe
+from thanosql.speech.loading import import_base, loaded, open_base, open_stored
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
 __all__ = [
     # a stored model, or a base, to a recognizer
     "open_stored",
+    "loaded",
     "open_base",
     "import_base",
     # recordings to transcripts and scores
     "transcribe",
-    "evaluate",
-    "scorer",
+    "Scorer",
     "warn_of_dropped",
     # rows to a trained model
     "Material",

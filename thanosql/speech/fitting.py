@@ -6,26 +6,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import astuple, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 from thanosql import errors
 from thanosql.speech.dropped import warn_of_dropped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.results import EpochResult
     from thanosql.speech.training.checkup import Checkup
     from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.examination import BadRow, Utterances
     from thanosql.statements import BuildOptions
 
-Rows = Sequence[tuple[Any, ...]]
-"""(audio, text) of every row, by position; kept on disk."""
+    # (audio, text) of every row, by position; kept on disk.
+    Rows = Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class Material:
         return sum(self.learned.seconds) + sum(self.held_out.seconds)
 
     def digests(self) -> tuple[str, str]:
-        """Return a digest of the base, and one of the recordings as they were heard."""
+        """Return a digest of the base, and one of the recordings as they were decoded.
+
+        The latter is of their lengths and targets.
+        """
         from thanosql.speech.training import checkpoint
 
         return (
@@ -61,7 +66,7 @@ class Material:
 
 
 def prepare(
-    open_base: Callable[[Callable[[], Iterable[str]]], Recognizer],
+    open_start: Callable[[], Recognizer],
     rows: Rows,
     held_out: Rows | None,
     options: BuildOptions,
@@ -69,12 +74,12 @@ def prepare(
     progress: Progress,
     checkup: Checkup | None = None,
 ) -> Material:
-    """Open a base and look at all rows of (audio, text).
+    """Open what the training starts from, and look at all rows of (audio, text).
 
-    `open_base` is given what yields the texts, for a base without a vocabulary.
-    `held_out` are the rows of a validation query; without one a share of `rows` is
-    taken. `checkup` takes note of what is remarkable; without one, bad rows are an
-    error, that lists them.
+    open_start: opens a base or a stored model; what it draws hangs on the seed alone.
+    held_out: the rows of a validation query; without one a share of `rows` is taken.
+    checkup: takes note of what is remarkable; without one, bad rows are an error that
+    lists them.
     """
     from thanosql.speech.recognizers.precision import resolve
     from thanosql.speech.training import examination
@@ -86,9 +91,7 @@ def prepare(
     # First of all, since hours of recordings may have to be looked at.
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
-        recognizer = open_base(
-            lambda: (text for _, text in rows if isinstance(text, str))
-        )
+        recognizer = open_start()
     examined = examination.examine(recognizer, rows, root, progress, checkup)
     if checkup is None:
         if examined.bad:
@@ -141,11 +144,11 @@ def checkup(root: Path | None) -> Checkup:
 def estimated_seconds(
     material: Material, options: BuildOptions, root: Path | None
 ) -> float | None:
-    """Return how long a training will take, by its second and third step.
+    """Return how long a training will take, from three steps of it.
 
-    Their time, by the seconds of audio in them, is taken for all epochs; validation,
-    forwards only, for a third of it. The recognizer is of no use after this. None
-    where there are no three steps.
+    This trains: three steps are taken, which leaves the recognizer of no use. The time
+    of the second and third, a second of audio, is taken for all epochs; validation,
+    forwards only, for a third of it. None where there are no three steps.
     """
     from thanosql.speech.recognizers import precision
     from thanosql.speech.training import train
@@ -199,8 +202,8 @@ def train(
     root: Path | None,
     folder: Path | None,
     progress: Progress,
-) -> Generator[Sequence[Any], None, None]:
-    """Train the recognizer, yielding a row an epoch; the last column: the best so far.
+) -> Generator[EpochResult, None, None]:
+    """Train the recognizer, yielding what each epoch did.
 
     `folder` keeps its checkpoint, and is gone on from where it holds one already.
     """
@@ -223,8 +226,7 @@ def train(
             )
         ) as epochs,
     ):
-        for epoch in epochs:
-            yield astuple(epoch)
+        yield from epochs
 
 
 def checkpointed_epochs(folder: Path) -> int:

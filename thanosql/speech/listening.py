@@ -1,29 +1,26 @@
-"""A stored model and recordings in, transcripts and their scores out."""
+"""A model and recordings in, transcripts and their scores out."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
-from thanosql.speech.loading import loaded
+from thanosql.speech.results import RowScores, Scores, Transcription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
-    from thanosql.speech.decoding.spelling import Normalized, Spelling
+    from thanosql.speech.decoding.spelling import Normalized
     from thanosql.speech.progress import Progress
-    from thanosql.speech.results import Transcription
+    from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.statements import EvaluateOptions, PredictOptions
-    from thanosql.store.models import ModelStore, StoredModel
 
 
 def transcribe(
-    models: ModelStore,
-    model: StoredModel,
+    recognizer: Recognizer,
     audio: Iterable[Any],
     options: PredictOptions | EvaluateOptions,
     root: Path | None,
@@ -32,12 +29,12 @@ def transcribe(
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of recordings, in order, a batch at a time.
 
-    `first_row` is the number of the first recording's row, for errors.
+    first_row: the number of the first recording's row, for errors.
     """
     from thanosql.speech import transcription
 
-    recognizer = loaded(models, model)
     done = 0
+    progress("transcribe", done, None)  # after seconds of loading, say
     with closing(
         transcription.transcribe(
             recognizer,
@@ -57,116 +54,82 @@ def transcribe(
             yield batch
 
 
-def evaluate(
-    models: ModelStore,
-    model: StoredModel,
-    rows: Iterator[tuple[Any, Any]],
-    options: EvaluateOptions,
-    root: Path | None,
-    progress: Progress,
-    dropped: Counter[str],
-) -> Sequence[Any]:
-    """Return how the model reads rows of (audio, text).
+class Scorer:
+    """Compares transcripts with the true texts, and adds up how they differ.
 
-    Row count, WER, the ends of its 95 % confidence interval, CER, words,
-    substitutions, deletions, insertions (of words), seconds of audio, seconds it took.
-    The reference is normalized to what the model can spell, as the texts it was
-    trained on were; what of it is not scored is counted in `dropped`. With
-    on_error='null' bad rows are left out, and their number comes last.
+    A true text is normalized to what the model can spell, as the texts it was trained
+    on were. What of it is not scored is counted in `dropped`. Memory does not grow with
+    the rows.
     """
-    from thanosql.speech import metrics
 
-    began = time.monotonic()
-    spelling = loaded(models, model).spelling
-    references: deque[Normalized | None] = deque()  # None of a bad row
-    lenient = options.on_error == "null"
+    def __init__(self, recognizer: Recognizer, text_col: str) -> None:
+        """Begin with no rows; text_col: the true texts' column, for errors."""
+        from thanosql.speech import metrics
 
-    def recordings() -> Iterator[Any]:
-        for row, (audio, text) in enumerate(rows, start=1):
-            try:
-                references.append(_reference(spelling, row, text, options.text_col))
-            except errors.DataError:
-                if not lenient:
-                    raise
-                references.append(None)
-            yield audio
+        self.dropped: Counter[str] = Counter()
+        self._spelling = recognizer.spelling
+        self._text_col = text_col
+        self._rows = 0
+        self._audio_seconds = 0.0
+        self._words = self._characters = metrics.EditCounts()
+        self._utterances: Counter[tuple[int, int]] = Counter()  # (errors, words)
 
-    count, left_out, audio_seconds = 0, 0, 0.0
-    words, characters = metrics.EditCounts(), metrics.EditCounts()
-    utterances: Counter[tuple[int, int]] = Counter()  # (errors, words) of each
-    with closing(
-        transcribe(models, model, recordings(), options, root, progress)
-    ) as batches:
-        for batch in batches:
-            for each in batch:
-                reference = references.popleft()
-                if reference is None or each.text is None:
-                    left_out += 1
-                    continue
-                dropped.update(reference.dropped)
-                edits = metrics.word_errors([reference.text], [each.text])
-                utterances[edits.errors, edits.reference_length] += 1
-                words += edits
-                characters += metrics.character_errors([reference.text], [each.text])
-                count += 1
-                audio_seconds += each.seconds
-    return (
-        count,
-        words.rate,
-        *metrics.confidence_interval(utterances),
-        characters.rate,
-        words.reference_length,
-        words.substitutions,
-        words.deletions,
-        words.insertions,
-        audio_seconds,
-        time.monotonic() - began,
-        *((left_out,) if lenient else ()),
-    )
+    def score(self, row: int, text: Any, found: Transcription) -> RowScores:
+        """Return how a transcript differs from the true text, and add it up.
 
+        Raises DataError that names the row, for what is no text.
+        """
+        from thanosql.speech import metrics
 
-def scorer(
-    models: ModelStore,
-    model: StoredModel,
-    text_col: str,
-    dropped: Counter[str],
-) -> Callable[[int, Any, str], Sequence[Any]]:
-    """Return a function that scores a transcript: row number, reference, transcript.
-
-    It returns WER, CER, words, substitutions, deletions, insertions (of words),
-    characters, errors in characters; what is not scored it counts in `dropped`.
-    """
-    from thanosql.speech import metrics
-
-    spelling = loaded(models, model).spelling
-
-    def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
-        reference = _reference(spelling, row, text, text_col)
-        dropped.update(reference.dropped)
-        words = metrics.word_errors([reference.text], [transcript])
-        characters = metrics.character_errors([reference.text], [transcript])
-        return (
-            words.rate,
-            characters.rate,
-            words.reference_length,
-            words.substitutions,
-            words.deletions,
-            words.insertions,
-            characters.reference_length,
-            characters.errors,
+        reference, hypothesis = self._normalized(row, text), found.text or ""
+        words = metrics.word_errors([reference.text], [hypothesis])
+        characters = metrics.character_errors([reference.text], [hypothesis])
+        self.dropped.update(reference.dropped)
+        self._rows += 1
+        self._audio_seconds += found.seconds
+        self._words += words
+        self._characters += characters
+        self._utterances[words.errors, words.reference_length] += 1
+        return RowScores(
+            wer=words.rate,
+            cer=characters.rate,
+            words=words.reference_length,
+            substitutions=words.substitutions,
+            deletions=words.deletions,
+            insertions=words.insertions,
+            characters=characters.reference_length,
+            character_errors=characters.errors,
         )
 
-    return score
+    def scores(self, *, seconds: float, left_out: int) -> Scores:
+        """Return the scores of all rows; seconds: that the work took."""
+        from thanosql.speech import metrics
 
+        low, high = metrics.confidence_interval(self._utterances)
+        return Scores(
+            rows=self._rows,
+            wer=self._words.rate,
+            wer_low=low,
+            wer_high=high,
+            cer=self._characters.rate,
+            words=self._words.reference_length,
+            substitutions=self._words.substitutions,
+            deletions=self._words.deletions,
+            insertions=self._words.insertions,
+            audio_seconds=self._audio_seconds,
+            seconds=seconds,
+            left_out=left_out,
+        )
 
-def _reference(spelling: Spelling, row: int, text: Any, text_col: str) -> Normalized:
-    """Return a true transcript as the model would spell it; else name the row."""
-    if not isinstance(text, str):
-        kind = "NULL" if text is None else type(text).__name__
-        way_out = "leave such rows out in the query's WHERE"
-        if isinstance(text, int | float):
-            kind = "a number"
-            way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in the query"
-        message = f"row {row}: the reference text is {kind}; {way_out}"
-        raise errors.DataError(message)
-    return spelling.normalize(text)
+    def _normalized(self, row: int, text: Any) -> Normalized:
+        """Return a true text as the model would spell it; else name the row."""
+        if not isinstance(text, str):
+            column = self._text_col
+            kind = "NULL" if text is None else type(text).__name__
+            way_out = "leave such rows out in the query's WHERE"
+            if isinstance(text, int | float):
+                kind = "a number"
+                way_out = f"write CAST({column} AS TEXT) AS {column} in the query"
+            message = f"row {row}: the reference text is {kind}; {way_out}"
+            raise errors.DataError(message)
+        return self._spelling.normalize(text)

@@ -1,6 +1,7 @@
 """What speech work yields: transcripts, scores and epochs, as plain values.
 
-Nothing here imports torch, so that whoever makes columns of them need not either.
+Nothing here imports torch, so that whoever makes columns of them need not either: where
+a table has such values, its columns are the fields, by name and in their order.
 """
 
 from __future__ import annotations
@@ -57,3 +58,39 @@ class EpochResult:
     audio_seconds: float  # trained on, at their own speed
     seconds: float  # it took, validation included
     best: bool  # so far; without validation every epoch is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How a model reads recordings whose texts are known, all of them together.
+
+    The rates, and the ends of the 95 % confidence interval of the first, are None where
+    there is nothing to divide by.
+    """
+
+    rows: int
+    wer: float | None
+    wer_low: float | None
+    wer_high: float | None
+    cer: float | None
+    words: int  # of the references; what follows is of words too
+    substitutions: int
+    deletions: int
+    insertions: int
+    audio_seconds: float
+    seconds: float  # it took
+    left_out: int  # bad rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowScores:
+    """How a model reads one recording whose text is known."""
+
+    wer: float | None
+    cer: float | None
+    words: int  # of the reference; what follows is of words too
+    substitutions: int
+    deletions: int
+    insertions: int
+    characters: int  # of the reference
+    character_errors: int

@@ -56,7 +56,8 @@ def transcribe(
     takes; advanced in the calling thread only, at most two batches ahead of the texts.
     While the model works on one batch, threads decode the audio of the next. Closing
     the generator ends them. A recording longer than `chunk_seconds` is cut into windows
-    (`Recognizer.windows`), each of which takes the place of a recording in a batch.
+    (`Recognizer.windows`), each of which takes the place of a recording in a batch; a
+    batch in which no recording ends yields none.
 
     Raises AudioError that names the row (counted from `first_row`), when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
@@ -124,5 +125,4 @@ def transcribe(
                         )
                     )
                     decoder = None
-            if done:
-                yield done
+            yield done

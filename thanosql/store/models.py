@@ -121,13 +121,15 @@ class ModelStore:
         write_run: Callable[[apsw.Connection], int] | None = None,
         overwrite: bool = False,
         patience: float = 0.0,
+        check: Callable[[], object] = lambda: None,
     ) -> StoredModel:
         """Store the files of `directory` as a model, in one short transaction.
 
         Within an open transaction it becomes part of that one. Until it ends, and if
         it fails, an earlier model of the name stays as it is. write_run: writes in the
         same transaction the run that the model came from, and returns its id. patience:
-        seconds to wait for others, beyond the connection's own timeout.
+        seconds to wait for others, beyond the connection's own timeout. check: called
+        last of all before the transaction ends; what it raises undoes the storing.
         """
         paths = listed(directory)
         sha256 = digest(paths)
@@ -160,6 +162,7 @@ class ModelStore:
             model_id = self._connection.last_insert_rowid()
             write(self._connection, model_id, paths)
             model = self.get(record.name)  # behind the commit it might be locked
+            check()
         return model
 
     def drop(self, name: str, *, if_exists: bool = False) -> None:

@@ -27,7 +27,7 @@ from thanosql.store import guard, training_folders
 from thanosql.store.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 LIVE_EVERY = 1.0
 """Seconds between two writings of epochs: a commit waits for the disk."""
@@ -109,8 +109,8 @@ class Run:
     validation_utterances: int
     audio_seconds: float
     dropped: Mapping[str, int]
-    rows: Sequence[Sequence[Any]] = ()
-    "The columns of `thanosql_rows` after `run_id`."
+    rows: Callable[[], Iterable[Sequence[Any]]] = lambda: ()
+    "Gives the columns of `thanosql_rows` after `run_id`."
     parent: Parent | None = None
 
 
@@ -257,7 +257,7 @@ class Ledger:
         _forget(connection, run_id)
         connection.executemany(
             "INSERT INTO main.thanosql_rows VALUES (?, ?, ?, ?, ?)",
-            ((run_id, *row) for row in run.rows),
+            ((run_id, *row) for row in run.rows()),
         )
         return run_id
 

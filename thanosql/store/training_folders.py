@@ -2,7 +2,9 @@
 
     <database>-thanosql/<id>/   beside the database; in the user's cache if in memory
         lock                    held for as long as the process trains
-        identity.json           what is trained from what, with which options, on what
+        identity.json           what is trained from what, with which options
+        rows                    on what: a digest of each row, one after the other
+        validation_rows         those of a validation query
         outcome.json            how it ended, where it did so without a model
         *.safetensors           its checkpoint, written by `thanosql.speech`
 
@@ -20,14 +22,14 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from filelock import FileLock
 
@@ -36,6 +38,13 @@ _JUST_BEGUN = 60.0
 
 _LOCK, _IDENTITY, _OUTCOME = "lock", "identity.json", "outcome.json"
 _CHECKPOINT = "checkpoint.safetensors"
+_ROWS = ("rows", "validation_rows")  # files of that name, fields of `Identity`
+DIGEST_BYTES = 8  # of a row
+
+
+def no_rows() -> Iterator[bytes]:
+    """Yield no digests."""
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +55,9 @@ class Identity:
     base: str = ""
     base_digest: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    rows: Sequence[str] = ()
-    "A digest of each row's audio value and text, in order."
-    validation_rows: Sequence[str] = ()
+    rows: Callable[[], Iterator[bytes]] = no_rows
+    "Yields a digest of each row's audio value and text, of DIGEST_BYTES."
+    validation_rows: Callable[[], Iterator[bytes]] = no_rows
     "Those of a validation query."
     recordings: str = ""
     "A digest of their lengths and targets."
@@ -65,9 +74,12 @@ class Identity:
             ("", self.rows, other.rows),
             (" of the validation query", self.validation_rows, other.validation_rows),
         ):
-            if len(mine) != len(theirs):
-                return f"it had {len(theirs)} rows{of}, not {len(mine)}"
-            for number, (a, b) in enumerate(zip(mine, theirs, strict=True), start=1):
+            count, was = sum(1 for _ in mine()), sum(1 for _ in theirs())
+            if count != was:
+                return f"it had {was} rows{of}, not {count}"
+            for number, (a, b) in enumerate(
+                zip(mine(), theirs(), strict=True), start=1
+            ):
                 if a != b:
                     return f"row {number}{of} was another"
         if self.base_digest != other.base_digest:
@@ -211,7 +223,10 @@ def _new(where: Path, identity: Identity) -> Training:
     try:
         folder.mkdir(parents=True)
         lock = _locked(folder)
-        _write(folder / _IDENTITY, asdict(identity))
+        for name in _ROWS:
+            with (folder / name).open("wb") as file:
+                file.writelines(getattr(identity, name)())
+        _write(folder / _IDENTITY, _content(identity))
     except (OSError, NotImplementedError) as error:  # the latter of a file system
         errors.warn(
             f"no checkpoints can be kept in {str(where)!r}: {error}; "
@@ -256,8 +271,25 @@ def _identity(folder: Path) -> Identity | None:
     content = _read(folder / _IDENTITY) or {}
     if not isinstance(content.get("model"), str):
         return None
-    known = {each.name for each in fields(Identity)}
-    return Identity(**{name: content[name] for name in known & content.keys()})
+    known = {each.name for each in fields(Identity)}.difference(_ROWS)
+    return Identity(
+        **{name: content[name] for name in known & content.keys()},
+        rows=lambda: _digests(folder / "rows"),
+        validation_rows=lambda: _digests(folder / "validation_rows"),
+    )
+
+
+def _digests(path: Path) -> Iterator[bytes]:
+    """Yield the digests of rows that a file holds; none where there is no file."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        while row := file.read(DIGEST_BYTES):
+            yield row
+
+
+def _content(identity: Identity) -> dict[str, Any]:
+    """Return what identity.json holds."""
+    names = (each.name for each in fields(identity) if each.name not in _ROWS)
+    return {name: getattr(identity, name) for name in names}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

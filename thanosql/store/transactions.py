@@ -29,12 +29,20 @@ def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[
     try:
         yield
         _execute(connection, end, patience)
-    except BaseException:
+    except BaseException as error:
         # SQLite may have rolled the whole transaction back by itself (disk full).
         if connection.in_transaction:
-            connection.execute(undo)
-            if begin.startswith("SAVEPOINT"):
-                connection.execute(end)
+            try:
+                connection.execute(undo)
+                if begin.startswith("SAVEPOINT"):
+                    connection.execute(end)
+            except apsw.InterruptError:
+                # Until no query is half read, SQLite refuses all that follows an
+                # interrupt, ROLLBACK too.
+                error.add_note(
+                    "a cursor is half read, so SQLite could not undo what was written: "
+                    "close it and rollback()"
+                )
         raise
 
 

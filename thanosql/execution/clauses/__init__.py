@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from thanosql import statements
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
     from thanosql.execution.relation import Relation
 
 
-def relation(execution: Execution, node: statements.Node) -> Relation | None:
+def relation(context: Context, node: statements.Node) -> Relation | None:
     """Return the rows a clause stands for; None where it yields none."""
-    made: Relation | None = _RELATIONS[type(node)](execution, node)
+    made: Relation | None = _RELATIONS[type(node)](context, node)
     return made
 
 

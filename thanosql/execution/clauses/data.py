@@ -13,12 +13,11 @@ from thanosql.execution import tables, tabular
 from thanosql.execution.relation import Column, Relation
 from thanosql.execution.source import KeptRows
 from thanosql.statements import quoted
-from thanosql.store.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
 
 _FOLDER_COLUMNS: tuple[Column, ...] = (
     ("audio", "TEXT"),
@@ -36,19 +35,23 @@ _UTTERANCE_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def copy(execution: Execution, node: statements.Copy) -> Relation:
+def copy(context: Context, node: statements.Copy) -> Relation:
     """COPY: yield one row, the table and how many rows were copied."""
-    options = execution.options(statements.CopyOptions, node.options)
+    options = context.options(statements.CopyOptions, node.options)
     copied: list[Sequence[Any]] = []
 
     def write() -> None:
         # Before a large file is read for nothing.
-        tables.check(execution.database, node.table, options.if_exists)
-        execution.warn_if_transaction_is_implicit("the table")
+        tables.check(context.database, node.table, options.if_exists)
+        context.warn_if_transaction_is_implicit("the table")
         try:
-            rows = _rows(execution, node.source, options)
+            rows = _rows(context, node.source, options)
             count = tables.write(
-                execution.database, node.table, rows, options.if_exists
+                context.database,
+                node.table,
+                rows,
+                options.if_exists,
+                context.check_interrupted,
             )
         except (OSError, ValueError, RuntimeError) as error:
             # Not there, no permission; a NUL in the name; ~ of an unknown user; what
@@ -59,16 +62,16 @@ def copy(execution: Execution, node: statements.Copy) -> Relation:
             raise errors.OperationalError(message) from error
         copied.append((node.table, count))
 
-    execution.effect(write)
+    context.effect(write)
     return Relation((("name", "TEXT"), ("rows", "INTEGER")), lambda: iter(copied))
 
 
 def _rows(
-    execution: Execution,
+    context: Context,
     source: str | statements.Parameter,
     options: statements.CopyOptions,
 ) -> Relation:
-    value = source if isinstance(source, str) else execution.value(source)
+    value = source if isinstance(source, str) else context.value(source)
     if not isinstance(value, str | os.PathLike):
         return tabular.open_frame(value)
     path = Path(value).expanduser()
@@ -76,7 +79,7 @@ def _rows(
         if options.format not in (None, "audio"):
             message = f"{str(path)!r} is a folder, and no {options.format} file"
             raise errors.ProgrammingError(message)
-        return _folder(path, execution)
+        return _folder(path, context)
     if options.format == "audio":
         message = f"{str(path)!r} is no folder; COPY takes a folder of audio"
         raise errors.ProgrammingError(message)
@@ -86,16 +89,16 @@ def _rows(
     return tabular.open_file(path, options.format, options.encoding)
 
 
-def _folder(folder: Path, execution: Execution) -> Relation:
+def _folder(folder: Path, context: Context) -> Relation:
     """Return a row for each audio file below a folder.
 
     The paths are such that PREDICT finds them: relative to the working directory, as
     the folder was, or to `audio_root`, which the folder must then lie in.
     """
-    below = _below(execution.audio_root, folder)
+    below = _below(context.audio_root, folder)
 
     def rows() -> Iterator[Sequence[Any]]:
-        with execution.progress() as progress:
+        with context.progress() as progress:
             for path, found in speech.inspect_folder(folder, progress):
                 yield (
                     below(path),
@@ -131,33 +134,34 @@ def _looked_at_first(
     return Relation(columns, lambda: iter(kept))
 
 
-def get(execution: Execution, node: statements.GetDataset) -> Relation:
+def get(context: Context, node: statements.GetDataset) -> Relation:
     """GET DATASET: yield one row, the tables and how many rows they have."""
-    options = execution.options(statements.GetDatasetOptions, node.options)
+    options = context.options(statements.GetDatasetOptions, node.options)
     name, dataset = datasets.find(node.name)
-    database, root = execution.database, execution.audio_root
+    database, root = context.database, context.audio_root
     got: list[Sequence[Any]] = []
 
     def write() -> None:
         pair = {"train": dataset.train_table, "test": dataset.test_table}
-        _check_new(execution, (*pair.values(),), overwrite=options.overwrite)
-        execution.warn_if_transaction_is_implicit("the dataset")
+        _check_new(context, (*pair.values(),), overwrite=options.overwrite)
+        context.warn_if_transaction_is_implicit("the dataset")
         below = str if not dataset.archives else _below(root, download.cache())
         utterances = {
             part: _utterances(dataset, folder, part, below)
-            for part, folder in _fetch(execution, dataset, options.mirror).items()
+            for part, folder in _fetch(context, dataset, options.mirror).items()
         }
-        with transaction(database):
+        with context.writing():
             if not dataset.archives:
                 for table in pair.values():
                     database.execute(f"DROP TABLE IF EXISTS main.{quoted(table)}")
                 sample.copy_into(database)
             for part, rows in utterances.items():
-                tables.write(database, pair[part], rows, "replace")
+                check = context.check_interrupted
+                tables.write(database, pair[part], rows, "replace", check)
             counts = [tables.count(database, table) for table in pair.values()]
         got.append((name, pair["train"], counts[0], pair["test"], counts[1]))
 
-    execution.effect(write)
+    context.effect(write)
     columns = (
         ("name", "TEXT"),
         ("train_table", "TEXT"),
@@ -169,11 +173,11 @@ def get(execution: Execution, node: statements.GetDataset) -> Relation:
 
 
 def _fetch(
-    execution: Execution, dataset: datasets.Dataset, mirror: str | None
+    context: Context, dataset: datasets.Dataset, mirror: str | None
 ) -> dict[str, Path]:
     """Return the folders that hold the train and the test recordings."""
     archives = {"train": dataset.train, "test": dataset.test}
-    with execution.progress() as progress:
+    with context.progress() as progress:
         return {
             part: download.fetch(archive, mirror, progress)
             for part, archive in archives.items()
@@ -181,9 +185,9 @@ def _fetch(
         }
 
 
-def _check_new(execution: Execution, names: Sequence[str], *, overwrite: bool) -> None:
+def _check_new(context: Context, names: Sequence[str], *, overwrite: bool) -> None:
     for name in names:
-        kind = tables.find(execution.database, name)
+        kind = tables.find(context.database, name)
         if kind == "view" or (kind is not None and not overwrite):
             message = (
                 f"a {kind} named {name!r} exists already; "

@@ -17,7 +17,7 @@ from thanosql.store import history
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
 
 Fact = tuple[str, Any]
 _FACT_COLUMNS: tuple[Column, ...] = (("property", "TEXT"), ("value", None))
@@ -29,36 +29,36 @@ _TABLE_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def list_(execution: Execution, node: statements.List) -> Relation:
+def list_(context: Context, node: statements.List) -> Relation:
     """LIST: yield a row each."""
     columns, rows = _LISTS[node.kind]
-    return Relation(columns, lambda: rows(execution))
+    return Relation(columns, lambda: rows(context))
 
 
-def describe(execution: Execution, node: statements.Describe) -> Relation:
+def describe(context: Context, node: statements.Describe) -> Relation:
     """DESCRIBE: yield a row a property; of a table, a row a column."""
     if node.kind == "table":
-        return _describe_table(execution, node.name)
-    facts = _DESCRIPTIONS[node.kind](execution, node.name)
+        return _describe_table(context, node.name)
+    facts = _DESCRIPTIONS[node.kind](context, node.name)
     return Relation(_FACT_COLUMNS, lambda: iter(facts))
 
 
 # Models
 
 
-def _models(execution: Execution) -> Iterator[Sequence[Any]]:
-    for model in execution.store.models():
+def _models(context: Context) -> Iterator[Sequence[Any]]:
+    for model in context.models.models():
         yield summary(model)
 
 
-def _describe_model(execution: Execution, name: str) -> list[Fact]:
-    model = execution.store.get(name)
+def _describe_model(context: Context, name: str) -> list[Fact]:
+    model = context.models.get(name)
     facts: list[Fact] = [
         (column, value)
         for (column, _), value in zip(SUMMARY_COLUMNS, summary(model), strict=True)
     ]
     facts += [("sha256", model.sha256), ("query", model.query)]
-    facts += history.facts(execution.database, model.run_id)
+    facts += history.facts(context.database, model.run_id)
     facts += [
         (f"option {option}", value) for option, value in (model.options or {}).items()
     ]
@@ -71,22 +71,22 @@ def _describe_model(execution: Execution, name: str) -> list[Fact]:
 # Tables
 
 
-def _tables(execution: Execution) -> Iterator[Sequence[Any]]:
-    for name, kind in tables.names(execution.database):
+def _tables(context: Context) -> Iterator[Sequence[Any]]:
+    for name, kind in tables.names(context.database):
         # To count the rows of a view is to run it, however long that takes.
-        rows = tables.count(execution.database, name) if kind == "table" else None
+        rows = tables.count(context.database, name) if kind == "table" else None
         try:
-            columns = tables.columns(execution.database, name)
+            columns = tables.columns(context.database, name)
         except apsw.SQLError:  # a view whose table is gone, or that never was right
             yield name, kind, rows, None
         else:
             yield name, kind, rows, ", ".join(column for column, *_ in columns)
 
 
-def _describe_table(execution: Execution, name: str) -> Relation:
-    columns = tables.columns(execution.database, name)
+def _describe_table(context: Context, name: str) -> Relation:
+    columns = tables.columns(context.database, name)
     if not columns:
-        names = [each for each, _ in tables.names(execution.database)]
+        names = [each for each, _ in tables.names(context.database)]
         hint = errors.nearest(name, names) or (
             f"; there are {', '.join(names)}" if names else "; the database has none"
         )
@@ -102,7 +102,7 @@ def _describe_table(execution: Execution, name: str) -> Relation:
 # Bases and datasets
 
 
-def _bases(_execution: Execution) -> Iterator[Sequence[Any]]:
+def _bases(_context: Context) -> Iterator[Sequence[Any]]:
     for name, base in bases.BASES.items():
         yield (
             name,
@@ -116,10 +116,10 @@ def _bases(_execution: Execution) -> Iterator[Sequence[Any]]:
         )
 
 
-def _describe_base(execution: Execution, name: str) -> list[Fact]:
-    for row in _bases(execution):
+def _describe_base(context: Context, name: str) -> list[Fact]:
+    for row in _bases(context):
         if row[0].casefold() == name.casefold():
-            stored = execution.store.find(name)
+            stored = context.models.find(name)
             return [
                 *zip((column for column, _ in _BASE_COLUMNS), row, strict=True),
                 ("learning_rate", bases.BASES[row[0]].learning_rate),
@@ -130,7 +130,7 @@ def _describe_base(execution: Execution, name: str) -> list[Fact]:
     raise errors.ModelNotFoundError(message)
 
 
-def _datasets(_execution: Execution) -> Iterator[Sequence[Any]]:
+def _datasets(_context: Context) -> Iterator[Sequence[Any]]:
     for name, dataset in datasets.DATASETS.items():
         yield (
             name,
@@ -144,9 +144,9 @@ def _datasets(_execution: Execution) -> Iterator[Sequence[Any]]:
         )
 
 
-def _describe_dataset(execution: Execution, name: str) -> list[Fact]:
+def _describe_dataset(context: Context, name: str) -> list[Fact]:
     known, dataset = datasets.find(name)
-    (row,) = (each for each in _datasets(execution) if each[0] == known)
+    (row,) = (each for each in _datasets(context) if each[0] == known)
     facts: list[Fact] = [
         (column, value)
         for (column, _), value in zip(_DATASET_COLUMNS, row, strict=True)
@@ -183,7 +183,7 @@ _DATASET_COLUMNS: tuple[Column, ...] = (
 )
 _LISTS: Mapping[
     statements.Kind,
-    tuple[tuple[Column, ...], Callable[[Execution], Iterator[Sequence[Any]]]],
+    tuple[tuple[Column, ...], Callable[[Context], Iterator[Sequence[Any]]]],
 ] = {
     "model": (SUMMARY_COLUMNS, _models),
     "table": (
@@ -198,7 +198,7 @@ _LISTS: Mapping[
     "base": (_BASE_COLUMNS, _bases),
     "dataset": (_DATASET_COLUMNS, _datasets),
 }
-_DESCRIPTIONS: Mapping[statements.Kind, Callable[[Execution, str], list[Fact]]] = {
+_DESCRIPTIONS: Mapping[statements.Kind, Callable[[Context, str], list[Fact]]] = {
     "model": _describe_model,
     "base": _describe_base,
     "dataset": _describe_dataset,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.execution.relation import Column, Relation
+from thanosql.execution.relation import Column, Relation, row_of
 from thanosql.store.files import export as export_files
 from thanosql.store.models import ModelRecord, StoredModel
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
     from thanosql.speech.recognizers.recognizer import Recognizer
 
 SUMMARY_COLUMNS: tuple[Column, ...] = (
@@ -33,51 +33,54 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
 
 def summary(model: StoredModel) -> Sequence[Any]:
     """Return a model as the row that LIST MODELS has for it."""
-    return tuple(getattr(model, name) for name, _ in SUMMARY_COLUMNS)
+    return row_of(model, SUMMARY_COLUMNS)
 
 
-def drop(execution: Execution, node: statements.DropModel) -> None:
+def drop(context: Context, node: statements.DropModel) -> None:
     """DROP MODEL: yield nothing."""
-    execution.effect(lambda: execution.store.drop(node.name, if_exists=node.if_exists))
+
+    def drop() -> None:
+        with context.writing():
+            context.models.drop(node.name, if_exists=node.if_exists)
+
+    context.effect(drop)
 
 
-def import_(execution: Execution, node: statements.ImportModel) -> Relation:
+def import_(context: Context, node: statements.ImportModel) -> Relation:
     """IMPORT MODEL: yield the model's row of LIST MODELS."""
-    options = execution.options(statements.ImportOptions, node.options)
-    origin = execution.place(node.source)
-    return _store(execution, node.name, origin, overwrite=options.overwrite)
+    options = context.options(statements.ImportOptions, node.options)
+    origin = context.place(node.source)
+    return _store(context, node.name, origin, overwrite=options.overwrite)
 
 
-def get(execution: Execution, node: statements.GetModel) -> Relation:
+def get(context: Context, node: statements.GetModel) -> Relation:
     """GET MODEL: yield the model's row of LIST MODELS."""
-    options = execution.options(statements.GetModelOptions, node.options)
+    options = context.options(statements.GetModelOptions, node.options)
     name = options.model_name or node.base
-    return _store(execution, name, node.base, overwrite=options.overwrite)
+    return _store(context, name, node.base, overwrite=options.overwrite)
 
 
-def _store(
-    execution: Execution, name: str, origin: str, *, overwrite: bool
-) -> Relation:
+def _store(context: Context, name: str, origin: str, *, overwrite: bool) -> Relation:
     """Return the relation that stores a base or a directory as it is."""
     stored: list[Sequence[Any]] = []
 
     def read() -> None:
-        execution.store.check_new(name, overwrite=overwrite)
-        execution.warn_if_transaction_is_implicit("the model")
+        context.models.check_new(name, overwrite=overwrite)
+        context.warn_if_transaction_is_implicit("the model")
         recognizer = speech.import_base(origin)
         record = model_record(recognizer, name, origin)
-        model = save_model(execution, recognizer, record, overwrite=overwrite)
+        model = save_model(context, recognizer, record, overwrite=overwrite)
         stored.append(summary(model))
 
-    execution.effect(read)
+    context.effect(read)
     return Relation(SUMMARY_COLUMNS, lambda: iter(stored))
 
 
-def export(execution: Execution, node: statements.ExportModel) -> Relation:
+def export(context: Context, node: statements.ExportModel) -> Relation:
     """EXPORT MODEL: yield one row, with the directory and what lies in it."""
-    options = execution.options(statements.ExportOptions, node.options)
-    model = execution.store.get(node.name)
-    place = execution.place(node.target)
+    options = context.options(statements.ExportOptions, node.options)
+    model = context.models.get(node.name)
+    place = context.place(node.target)
     written: list[Sequence[Any]] = []
 
     def write() -> None:
@@ -92,7 +95,8 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
                     "set overwrite=True to write into it, or name another"
                 )
                 raise errors.ProgrammingError(message)
-            files = execution.store.read(model)
+            files = context.models.read(model)
+            context.check_interrupted()
             export_files(files, target)
         except (OSError, ValueError, RuntimeError) as error:
             # No permission, a full disk; a NUL in the name; ~ of an unknown user.
@@ -101,7 +105,7 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
             raise errors.OperationalError(message) from error
         written.append((model.name, str(target), len(files), model.bytes))
 
-    execution.effect(write)
+    context.effect(write)
     columns = (
         ("name", "TEXT"),
         ("directory", "TEXT"),
@@ -112,7 +116,7 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
 
 
 def save_model(
-    execution: Execution,
+    context: Context,
     recognizer: Recognizer,
     record: ModelRecord,
     *,
@@ -123,12 +127,13 @@ def save_model(
     """Store a recognizer; write_run, patience: as `ModelStore.save` takes them."""
     with tempfile.TemporaryDirectory(prefix="thanosql-") as directory:
         recognizer.save(Path(directory))
-        return execution.store.save(
+        return context.models.save(
             record,
             Path(directory),
             write_run=write_run,
             overwrite=overwrite,
             patience=patience,
+            check=context.check_interrupted,
         )
 
 

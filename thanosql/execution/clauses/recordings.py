@@ -2,64 +2,45 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import time
 from contextlib import closing
-from itertools import chain
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.execution.clauses.columns import Pairs, audio_column
-from thanosql.execution.relation import Column, Relation
-from thanosql.execution.source import KeptTexts, Source
-from thanosql.store import history, runs
+from thanosql.execution.relation import Column, Relation, columns_of, row_of
+from thanosql.execution.source import Pairs, Source, TranscriptCache
+from thanosql.speech.results import RowScores, Scores, Transcription
+from thanosql.store import history
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
     from thanosql.store.models import StoredModel
+
+    Row = Sequence[Any]
+    Transcribed = Iterator[tuple[Row, Transcription]]
 
 AUDIO = "AUDIO BLOB"
 """The declared type of the column that PRINT AUDIO is to play."""
 
-_SCORE_COLUMNS: tuple[Column, ...] = (
-    ("rows", "INTEGER"),
-    ("wer", "REAL"),
-    ("wer_low", "REAL"),
-    ("wer_high", "REAL"),
-    ("cer", "REAL"),
-    ("words", "INTEGER"),
-    ("substitutions", "INTEGER"),
-    ("deletions", "INTEGER"),
-    ("insertions", "INTEGER"),
-    ("audio_seconds", "REAL"),
-    ("seconds", "REAL"),
-)
-_ROW_SCORE_COLUMNS: tuple[Column, ...] = (
-    ("wer", "REAL"),
-    ("cer", "REAL"),
-    ("words", "INTEGER"),
-    ("substitutions", "INTEGER"),
-    ("deletions", "INTEGER"),
-    ("insertions", "INTEGER"),
-    ("characters", "INTEGER"),
-    ("character_errors", "INTEGER"),
-)
+_ROW_SCORE_COLUMNS = columns_of(RowScores)
 
 
-def predict(execution: Execution, node: statements.Predict) -> Relation:
+def predict(context: Context, node: statements.Predict) -> Relation:
     """PREDICT: yield the rows of the query, each with its transcript."""
-    options = execution.options(statements.PredictOptions, node.options)
-    model = execution.store.get(node.model_name)
-    source = execution.source(node.query)
-    audio = audio_column(source, options.audio_col)
+    options = context.options(statements.PredictOptions, node.options)
+    model = context.models.get(node.model_name)
+    source = context.source(node.query)
+    audio = source.audio_position(options.audio_col)
     error = _error_column(options)
     _check_new_columns(source, options.result_col, *(name for name, _ in error))
-    transcribed = _transcribed(execution, model, source, audio, options)
+    transcribed = _transcribed(context, model, source, audio, options)
 
-    def scan() -> Iterator[Sequence[Any]]:
-        for row, text, reason in transcribed():
-            yield (*row, text, reason) if error else (*row, text)
+    def scan() -> Iterator[Row]:
+        for number, (row, found) in enumerate(transcribed(), start=1):
+            yield (*row, found.text, *((_error(number, found),) if error else ()))
 
     return Relation((*source.columns, (options.result_col, "TEXT"), *error), scan)
 
@@ -69,6 +50,11 @@ def _error_column(
 ) -> tuple[Column, ...]:
     """Return the column that says what is wrong with a row, if it is asked for."""
     return (("error", "TEXT"),) if options.on_error == "null" else ()
+
+
+def _error(number: int, found: Transcription) -> str | None:
+    """Return why a row is bad, with its number, which is not kept with the audio."""
+    return None if found.error is None else f"row {number}: {found.error}"
 
 
 def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
@@ -88,168 +74,149 @@ def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
 
 
 def _transcribed(
-    execution: Execution,
+    context: Context,
     model: StoredModel,
     source: Source,
     audio: int,
     options: statements.PredictOptions | statements.EvaluateOptions,
-) -> Callable[[], Iterator[tuple[Sequence[Any], str | None, str | None]]]:
-    """Return what starts a scan: each row, its transcript, why there is none."""
-    known = KeptTexts()
+) -> Callable[[], Transcribed]:
+    """Return what starts a scan over the rows, each with its transcription.
 
-    def scan() -> Iterator[tuple[Sequence[Any], str | None, str | None]]:
+    A scan after the first (the inner side of a join) reads the query again, but runs
+    the model only from the first row that no earlier scan has come to.
+    """
+    cache = TranscriptCache()
+
+    def scan() -> Transcribed:
         rows = iter(source)
-        # A scan after the first (the inner side of a join) reads the query again but
-        # runs the model only from the first row that no earlier scan has come to.
         for number, row in enumerate(rows, start=1):
-            heard = known.get(runs.digest(row[audio]))
-            if heard is None:
-                break
-            text, error = heard
-            yield row, text, _of_row(number, error)
-        else:
-            return
-        pending: deque[tuple[int, Sequence[Any]]] = deque()
-        unheard = enumerate(chain((row,), rows), start=number)
+            found = cache.get(row[audio])
+            if found is not None:
+                yield row, found
+            else:  # this takes the other rows, too
+                yield from run_model(number, chain((row,), rows))
 
-        def recordings() -> Iterator[Any]:
-            for each in unheard:
-                pending.append(each)
-                yield each[1][audio]
-
-        with (
-            execution.progress() as progress,
-            closing(
+    def run_model(first_row: int, rows: Iterable[Row]) -> Transcribed:
+        # The model is given recordings up to two batches ahead of their texts.
+        ahead, rows = tee(rows)
+        recordings = (row[audio] for row in ahead)
+        with context.progress() as progress:
+            recognizer = speech.loaded(context.models, model)
+            with closing(
                 speech.transcribe(
-                    execution.store,
-                    model,
-                    recordings(),
+                    recognizer,
+                    recordings,
                     options,
-                    execution.audio_root,
+                    context.audio_root,
                     progress,
-                    first_row=number,
+                    first_row,
                 )
-            ) as batches,
-        ):
-            for batch in batches:
-                done = [(*pending.popleft(), each.text, each.error) for each in batch]
-                known.put(
-                    (runs.digest(row[audio]), text, error)
-                    for _, row, text, error in done
-                )
-                for number, row, text, error in done:
-                    yield row, text, _of_row(number, error)
+            ) as batches:
+                for batch in batches:
+                    done = [(next(rows), found) for found in batch]
+                    for row, found in done:
+                        cache.put(row[audio], found)
+                    yield from done
 
     return scan
 
 
-def _of_row(number: int, error: str | None) -> str | None:
-    """Return why a row is bad with its number, which is not kept with the audio."""
-    return None if error is None else f"row {number}: {error}"
-
-
-def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:
+def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     """EVALUATE: yield one row of scores, or with `per_row` one an utterance."""
-    options = execution.options(statements.EvaluateOptions, node.options)
-    model = execution.store.get(node.model_name)
-    source = execution.source(node.query)
+    options = context.options(statements.EvaluateOptions, node.options)
+    model = context.models.get(node.model_name)
+    source = context.source(node.query)
     pairs = Pairs(source, options)
-    heard = _Heard(execution, model)
-    if options.per_row:
-        return _evaluate_rows(execution, model, source, pairs, options, heard)
-    scores: list[Sequence[Any]] = []
+    lenient = options.on_error == "null"
+    transcribed = _transcribed(context, model, source, pairs.audio, options)
+    warnings = _Warnings(context, model)
 
-    def scan() -> Iterator[Sequence[Any]]:
-        if not scores:
-            rows = ((heard.noted(audio), text) for audio, text in pairs)
-            dropped: Counter[str] = Counter()
-            with execution.progress() as progress:
-                scores.append(
-                    speech.evaluate(
-                        execution.store,
-                        model,
-                        rows,
-                        options,
-                        execution.audio_root,
-                        progress,
-                        dropped,
-                    )
-                )
-            heard.warn(dropped)
-        return iter(scores)
-
-    left_out = (("left_out", "INTEGER"),) if _error_column(options) else ()
-    return Relation((*_SCORE_COLUMNS, *left_out), scan)
-
-
-def _evaluate_rows(
-    execution: Execution,
-    model: StoredModel,
-    source: Source,
-    pairs: Pairs,
-    options: statements.EvaluateOptions,
-    heard: _Heard,
-) -> Relation:
-    added = (*_ROW_SCORE_COLUMNS, *_error_column(options))
-    _check_new_columns(source, options.result_col, *(name for name, _ in added))
-    transcribed = _transcribed(execution, model, source, pairs.audio, options)
-
-    def scan() -> Iterator[Sequence[Any]]:
-        dropped: Counter[str] = Counter()
-        score = speech.scorer(execution.store, model, options.text_col, dropped)
-        for number, (row, text, error) in enumerate(transcribed(), start=1):
-            heard.noted(row[pairs.audio])
-            scores: Sequence[Any] = (None,) * len(_ROW_SCORE_COLUMNS)
-            if text is not None:
+    def scored(
+        scorer: speech.Scorer,
+    ) -> Iterator[tuple[Row, str | None, RowScores | None, str | None]]:
+        """Yield each row, its transcript, its scores, and why there are none."""
+        for number, (row, found) in enumerate(transcribed(), start=1):
+            warnings.note(row[pairs.audio])
+            scores, error = None, _error(number, found)
+            if found.text is not None:
                 try:
-                    scores = score(number, row[pairs.text], text)
+                    scores = scorer.score(number, row[pairs.text], found)
                 except errors.DataError as bad:
-                    if options.on_error == "raise":
+                    if not lenient:
                         raise
                     error = str(bad)
-            yield (*row, text, *scores, *((error,) if _error_column(options) else ()))
-        heard.warn(dropped)
+            yield row, found.text, scores, error
+        warnings.give(scorer.dropped)
 
-    columns = (*source.columns, (options.result_col, "TEXT"), *added)
-    return Relation(columns, scan)
+    def scorer() -> speech.Scorer:
+        context.check_interrupted()
+        return speech.Scorer(speech.loaded(context.models, model), options.text_col)
+
+    if options.per_row:
+        error = _error_column(options)
+        added = (*_ROW_SCORE_COLUMNS, *error)
+        _check_new_columns(source, options.result_col, *(name for name, _ in added))
+
+        def each_row() -> Iterator[Row]:
+            for row, text, scores, reason in scored(scorer()):
+                values = row_of(scores, _ROW_SCORE_COLUMNS)
+                yield (*row, text, *values, *((reason,) if error else ()))
+
+        columns = (*source.columns, (options.result_col, "TEXT"), *added)
+        return Relation(columns, each_row)
+
+    columns = columns_of(Scores, without="" if lenient else "left_out")
+    totals: list[Row] = []  # one, once the first scan has made it
+
+    def all_rows() -> Iterator[Row]:
+        if not totals:
+            began = time.monotonic()
+            total = scorer()
+            left_out = sum(scores is None for _, _, scores, _ in scored(total))
+            seconds = time.monotonic() - began
+            scores = total.scores(seconds=seconds, left_out=left_out)
+            totals.append(row_of(scores, columns))
+        return iter(totals)
+
+    return Relation(columns, all_rows)
 
 
-class _Heard:
-    """Counts the recordings that are scored and were trained on.
+class _Warnings:
+    """What an EVALUATE warns of at the end of its first scan.
 
-    At the end it warns of them, and of what of the references is not scored.
+    That is how many of the recordings the model was trained on, and what of the
+    references it cannot spell.
     """
 
-    def __init__(self, execution: Execution, model: StoredModel) -> None:
-        self._was_trained_on = history.trained_on(execution.database, model.run_id)
-        self._rows = self._trained = 0
-        self._warned = False
+    def __init__(self, context: Context, model: StoredModel) -> None:
+        self._was_trained_on = history.trained_on(context.database, model.run_id)
+        self._rows = self._trained_on = 0
+        self._given = False
 
-    def noted(self, audio: Any) -> Any:
-        """Return the audio value, counted."""
-        if not self._warned:
+    def note(self, audio: Any) -> None:
+        """Count a recording that is scored."""
+        if not self._given:
             self._rows += 1
-            self._trained += self._was_trained_on(audio)
-        return audio
+            self._trained_on += self._was_trained_on(audio)
 
-    def warn(self, dropped: Mapping[str, int]) -> None:
-        """Warn, once a statement, if there were any."""
-        if self._warned:
+    def give(self, dropped: Mapping[str, int]) -> None:
+        """Warn, once a statement; dropped: characters that are not scored, counted."""
+        if self._given:
             return
-        self._warned = True
-        if self._trained:
+        self._given = True
+        if self._trained_on:
             errors.warn(
-                f"{self._trained} of the {self._rows} recordings scored were trained "
-                "on, so the error rates say little about new ones; score others"
+                f"{self._trained_on} of the {self._rows} recordings scored were "
+                "trained on, so the error rates say little about new ones; score others"
             )
         speech.warn_of_dropped(dropped)
 
 
-def print_audio(execution: Execution, node: statements.PrintAudio) -> Relation:
+def print_audio(context: Context, node: statements.PrintAudio) -> Relation:
     """PRINT AUDIO: yield the rows; the declared type says which column to play."""
-    options = execution.options(statements.PrintAudioOptions, node.options)
-    source = execution.source(node.query)
-    audio = audio_column(source, options.audio_col)
+    options = context.options(statements.PrintAudioOptions, node.options)
+    source = context.source(node.query)
+    audio = source.audio_position(options.audio_col)
     columns = list(source.columns)
     columns[audio] = (columns[audio][0], AUDIO)
     return Relation(tuple(columns), lambda: iter(source))

@@ -12,17 +12,17 @@ import apsw
 
 from thanosql import errors, speech, statements
 from thanosql.catalog import bases
-from thanosql.execution.clauses.columns import Pairs
 from thanosql.execution.clauses.models import model_record, save_model
-from thanosql.execution.relation import Column, Relation
-from thanosql.execution.source import KeptRows
+from thanosql.execution.relation import Column, Relation, columns_of, row_of
+from thanosql.execution.source import KeptPairs, Pairs
+from thanosql.speech.results import EpochResult
 from thanosql.store import runs, training_folders
 from thanosql.store.transactions import check_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from thanosql.execution.execution import Execution
+    from thanosql.execution.context import Context
     from thanosql.execution.source import Source
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
@@ -31,18 +31,8 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 """Seconds to wait for a lock before hours of training are given up for it."""
 
-EPOCH_COLUMNS: tuple[Column, ...] = (
-    ("epoch", "INTEGER"),
-    ("steps", "INTEGER"),
-    ("train_loss", "REAL"),
-    ("validation_loss", "REAL"),
-    ("wer", "REAL"),
-    ("cer", "REAL"),
-    ("learning_rate", "REAL"),
-    ("audio_seconds", "REAL"),
-    ("seconds", "REAL"),
-    ("kept", "INTEGER"),
-)
+_LEDGER_COLUMNS = columns_of(EpochResult, without="best")
+EPOCH_COLUMNS: tuple[Column, ...] = (*_LEDGER_COLUMNS, ("kept", "INTEGER"))
 _FINDING_COLUMNS: tuple[Column, ...] = (
     ("finding", "TEXT"),
     ("row", "INTEGER"),
@@ -50,237 +40,281 @@ _FINDING_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def build(execution: Execution, node: statements.BuildModel) -> Relation:
+def build(context: Context, node: statements.BuildModel) -> Relation:
     """BUILD MODEL: yield one row an epoch."""
-    options = execution.options(statements.BuildOptions, node.options)
-
-    def open_model(texts: Callable[[], Iterable[str]]) -> Recognizer:
-        # A stored model first: importing one under a base's name makes that name
-        # work where no hub can be reached.
-        model = execution.store.find(node.base)
-        if model is not None:
-            return speech.open_stored(execution.store, model)
-        return speech.open_base(node.base, texts)
-
-    overwrite = options.overwrite or node.or_replace
-    return _TrainingStatement(
-        execution,
-        node,
-        options,
-        node.base,
-        open_model,
-        overwrite,
-        lambda: node.if_not_exists and execution.store.find(node.name) is not None,
-    ).relation()
+    options = context.options(statements.BuildOptions, node.options)
+    return _relation(
+        context,
+        _Training(
+            node.name,
+            node.base,
+            node.query,
+            options,
+            overwrite=options.overwrite or node.or_replace,
+            if_not_exists=node.if_not_exists,
+        ),
+    )
 
 
-def fit(execution: Execution, node: statements.FitModel) -> Relation:
+def fit(context: Context, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
-    options = execution.options(statements.FitOptions, node.options)
-    parent = execution.store.get(node.model_name)
+    options = context.options(statements.FitOptions, node.options)
+    parent = context.models.get(node.model_name)
     # Who names one model twice means to replace it.
     in_place = node.name.casefold() == parent.name.casefold()
-    return _TrainingStatement(
-        execution,
-        node,
-        options,
-        parent.name,
-        lambda _texts: speech.open_stored(
-            execution.store, execution.store.get(parent.name)
+    return _relation(
+        context,
+        _Training(
+            node.name,
+            parent.name,
+            node.query,
+            options,
+            overwrite=options.overwrite or in_place,
+            is_fit=True,
         ),
-        options.overwrite or in_place,
-    ).relation()
+    )
 
 
-@dataclass
-class _TrainingStatement:
-    """A BUILD MODEL or FIT MODEL: rows and a base in, a stored model out."""
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What a BUILD MODEL or a FIT MODEL asks for."""
 
-    execution: Execution
-    node: statements.BuildModel | statements.FitModel
-    options: statements.BuildOptions
+    name: str
     origin: str
     "The base, or the stored model, that it starts from, as it is named."
-    open_model: Callable[[Callable[[], Iterable[str]]], Recognizer]
+    query: statements.Query
+    options: statements.BuildOptions
     overwrite: bool
-    skip: Callable[[], bool] = lambda: False
+    if_not_exists: bool = False
+    "Nothing is trained where there is a model of the name."
+    is_fit: bool = False
+    "The origin can only be a stored model; what comes out is a model of its base."
 
-    def relation(self) -> Relation:
-        """Return one row an epoch, or with `check_only` one a finding."""
-        execution, options = self.execution, self.options
-        if options.learning_rate is None:
-            rate = _learning_rate(execution.store, self.origin)
-            self.options = options = dataclasses.replace(options, learning_rate=rate)
-        source = execution.source(self.node.query, for_effect=True)
-        pairs, held_out = Pairs(source, options), None
-        if isinstance(options.validation, str):
-            held_out = Pairs(
-                _validation_source(execution, options.validation),
-                options,
-                "the validation query",
-            )
-        if options.check_only:
-            return Relation(_FINDING_COLUMNS, lambda: self._findings(pairs, held_out))
-        epochs: list[Sequence[Any]] = []
-        execution.effect(lambda: epochs.extend(self._train(pairs, held_out)))
-        return Relation(EPOCH_COLUMNS, lambda: iter(epochs))
+    def start(self, models: ModelStore) -> StoredModel | None:
+        """Return the stored model to start from; None where it is a base.
 
-    def _train(self, pairs: Pairs, held_out: Pairs | None) -> Iterator[Sequence[Any]]:
-        """Train and store the model; yield the rows of the epochs."""
-        if self.skip():
-            return
-        execution = self.execution
-        execution.store.check_new(self.node.name, overwrite=self.overwrite)
-        execution.warn_if_transaction_is_implicit("the model")
-        database = execution.database.filename
-        if not Path(database).is_file():  # in memory, under whatever name
-            database = ""
-        # In a transaction, or by a cursor that is half read.
-        is_reading = execution.database.txn_state("main") != apsw.SQLITE_TXN_NONE
-        if is_reading:
-            check_snapshot(execution.database)  # rather than after hours
-        # What another connection writes, the ledger's too, would outdate the reading.
-        is_ours_alone = is_reading or execution.database.in_transaction
-        parent = execution.store.find(self.origin)
-        # Read to their end, and kept aside: no lock is held while training.
-        rows = _NotedRows(pairs)
-        validation = None if held_out is None else _NotedRows(held_out)
-        material = self._prepare(
-            rows.kept, None if validation is None else validation.kept
+        A stored model comes first: importing one under a base's name makes that name
+        work where no hub can be reached.
+        """
+        return models.get(self.origin) if self.is_fit else models.find(self.origin)
+
+
+def _relation(context: Context, wanted: _Training) -> Relation:
+    """Return one row an epoch, or with `check_only` one a finding."""
+    options = wanted.options
+    if options.learning_rate is None:
+        rate = _learning_rate(context.models, wanted.origin)
+        options = dataclasses.replace(options, learning_rate=rate)
+        wanted = dataclasses.replace(wanted, options=options)
+    pairs = Pairs(context.source(wanted.query, for_effect=True), options)
+    held_out: Pairs | None = None
+    if isinstance(options.validation, str):
+        held_out = Pairs(_validation_source(context, options.validation), options)
+    if options.check_only:
+        return Relation(
+            _FINDING_COLUMNS, lambda: _findings(context, wanted, pairs, held_out)
         )
-        identity = self._identity(material, rows, validation)
-        home = training_folders.home(database)
-        with training_folders.opened(
-            home, identity, resume=self.options.resume
-        ) as training:
-            run = self._run(training.id, material, parent, rows, validation or rows)
-            # Without a folder there is no lock that says whether it is still alive.
-            live = training.folder is not None and not is_ours_alone
-            ledger = runs.Ledger(run, database if live else "")
-            # Its checkpoint is whole before what is kept is told and unlocked.
-            with _accounted(execution, training, ledger):
-                with (
-                    execution.progress() as progress,
-                    closing(
-                        speech.train(
-                            material,
-                            self.options,
-                            execution.audio_root,
-                            training.folder,
-                            progress,
-                        )
-                    ) as trained,
-                ):
-                    epochs = list(_noted(ledger, trained))
-                best = max(number for number, *_, is_best in epochs if is_best)
-                with _storing(training):
-                    save_model(
-                        execution,
-                        material.recognizer,
-                        model_record(
-                            material.recognizer,
-                            self.node.name,
-                            run.base,
-                            run.query,
-                            self.options,
-                        ),
-                        overwrite=self.overwrite,
-                        write_run=lambda connection: ledger.store(connection, best),
-                        patience=PATIENCE,
-                    )
-            training.discard()
-        yield from ((*epoch[:-1], int(epoch[0] == best)) for epoch in epochs)
+    rows: list[Sequence[Any]] = []
+    context.effect(lambda: rows.extend(_train(context, wanted, pairs, held_out)))
+    return Relation(EPOCH_COLUMNS, lambda: iter(rows))
 
-    def _prepare(
-        self, rows: KeptRows, held_out: KeptRows | None, checkup: Checkup | None = None
-    ) -> speech.Material:
-        with self.execution.progress() as progress:
-            return speech.prepare(
-                self.open_model,
-                rows,
-                held_out,
-                self.options,
-                self.execution.audio_root,
-                progress,
-                checkup,
-            )
 
-    def _identity(
-        self, material: speech.Material, rows: _NotedRows, validation: _NotedRows | None
-    ) -> training_folders.Identity:
-        base_digest, recordings = material.digests()
-        return training_folders.Identity(
-            model=self.node.name,
-            base=self.origin,
-            base_digest=base_digest,
-            options=statements.shaping_weights(self.options),
-            rows=rows.identity(),
-            validation_rows=[] if validation is None else validation.identity(),
-            recordings=recordings,
+def _train(
+    context: Context, wanted: _Training, pairs: Pairs, held_out: Pairs | None
+) -> list[Sequence[Any]]:
+    """Train and store the model; return the rows of the epochs."""
+    models, options = context.models, wanted.options
+    if wanted.if_not_exists and models.find(wanted.name) is not None:
+        return []
+    models.check_new(wanted.name, overwrite=wanted.overwrite)
+    context.warn_if_transaction_is_implicit("the model")
+    database = context.database.filename
+    if not Path(database).is_file():  # in memory, under whatever name
+        database = ""
+    # In a transaction, or by a cursor that is half read.
+    is_reading = context.database.txn_state("main") != apsw.SQLITE_TXN_NONE
+    if is_reading:
+        check_snapshot(context.database)  # rather than after hours
+    # What another connection writes, the ledger's too, would outdate the reading.
+    is_ours_alone = is_reading or context.database.in_transaction
+    start = wanted.start(models)
+    # Read to their end, and kept aside: no lock is held while training.
+    rows = KeptPairs(pairs)
+    validation = None if held_out is None else KeptPairs(held_out)
+    material = _prepared(context, wanted, start, rows, validation)
+    identity = _identity(wanted, material, rows, validation)
+    home = training_folders.home(database)
+    with training_folders.opened(home, identity, resume=options.resume) as training:
+        run = _run(wanted, training.id, material, start, rows, validation or rows)
+        # Without a folder there is no lock that says whether it is still alive.
+        is_live = training.folder is not None and not is_ours_alone
+        ledger = runs.Ledger(run, database if is_live else "")
+        # The checkpoint is whole before its folder is told of and unlocked.
+        with _accounted(context, training, ledger):
+            epochs = _epochs(context, material, options, training.folder, ledger)
+            best = max(epoch.epoch for epoch in epochs if epoch.best)
+            with _storing(training):
+                recognizer = material.recognizer
+                save_model(
+                    context,
+                    recognizer,
+                    model_record(recognizer, wanted.name, run.base, run.query, options),
+                    overwrite=wanted.overwrite,
+                    write_run=lambda connection: ledger.store(connection, best),
+                    patience=PATIENCE,
+                )
+        training.discard()
+    return [
+        (*row_of(epoch, _LEDGER_COLUMNS), int(epoch.epoch == best)) for epoch in epochs
+    ]
+
+
+def _prepared(
+    context: Context,
+    wanted: _Training,
+    start: StoredModel | None,
+    rows: KeptPairs,
+    held_out: KeptPairs | None,
+    checkup: Checkup | None = None,
+) -> speech.Material:
+    """Open what the training starts from, and look at all rows."""
+
+    def open_start() -> Recognizer:
+        if start is not None:
+            recognizer = speech.open_stored(context.models, start)
+        else:
+            recognizer = speech.open_base(wanted.origin, rows.texts)
+        context.check_interrupted()
+        return recognizer
+
+    with context.progress() as progress:
+        return speech.prepare(
+            open_start,
+            rows,
+            held_out,
+            wanted.options,
+            context.audio_root,
+            progress,
+            checkup,
         )
 
-    def _run(
-        self,
-        training_id: str,
-        material: speech.Material,
-        parent: StoredModel | None,
-        rows: _NotedRows,
-        validation: _NotedRows,
-    ) -> runs.Run:
-        # What was trained in several steps is still a model of its first base.
-        of_parent = parent is not None and isinstance(self.node, statements.FitModel)
-        return runs.Run(
-            training=training_id,
-            model_name=self.node.name,
-            base=parent.base if parent is not None and of_parent else self.origin,
-            query=self.node.query.source,
-            options=statements.as_dict(self.options),
-            device=material.device,
-            utterances=len(material.learned),
-            validation_utterances=len(material.held_out),
-            audio_seconds=material.seconds,
-            dropped=material.dropped,
-            rows=[
-                *rows.digests(material.learned, validation=False),
-                *validation.digests(material.held_out, validation=True),
-            ],
-            parent=None
-            if parent is None
-            else runs.Parent(parent.name, parent.sha256, parent.run_id),
-        )
 
-    def _findings(
-        self, pairs: Pairs, held_out: Pairs | None
-    ) -> Iterator[Sequence[Any]]:
-        """Yield what a training of these rows would meet, nothing of which it does."""
-        rows = KeptRows(pairs, 2)
-        root = self.execution.audio_root
-        checkup = speech.checkup(root)
-        material = self._prepare(
-            rows, None if held_out is None else KeptRows(held_out, 2), checkup
-        )
-        yield "rows", None, len(rows)
-        yield "rows to train on", None, len(material.learned)
-        yield "rows to validate on", None, len(material.held_out)
-        yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
-        yield "hours of audio", None, material.seconds / 3600
-        if material.learned:
-            seconds = speech.estimated_seconds(material, self.options, root)
-            yield "estimated seconds of training", None, seconds
-        for rate, count in checkup.rate_counts().most_common():
-            yield f"rows of {rate} Hz", None, count
-        for character, count in sorted(
-            material.dropped.items(), key=lambda item: -item[1]
+def _identity(
+    wanted: _Training,
+    material: speech.Material,
+    rows: KeptPairs,
+    validation: KeptPairs | None,
+) -> training_folders.Identity:
+    base_digest, recordings = material.digests()
+    return training_folders.Identity(
+        model=wanted.name,
+        base=wanted.origin,
+        base_digest=base_digest,
+        options=statements.shaping_weights(wanted.options),
+        rows=rows.row_digests,
+        validation_rows=training_folders.no_rows
+        if validation is None
+        else validation.row_digests,
+        recordings=recordings,
+    )
+
+
+def _run(
+    wanted: _Training,
+    training_id: str,
+    material: speech.Material,
+    start: StoredModel | None,
+    rows: KeptPairs,
+    validation: KeptPairs,
+) -> runs.Run:
+    def used_rows() -> Iterator[Sequence[Any]]:
+        for utterances, kept, is_validation in (
+            (material.learned, rows, 0),
+            (material.held_out, validation, 1),
         ):
-            yield f"left out of the texts: {character!r}", None, count
-        for bad in material.bad:
-            yield "bad", bad.row, bad.reason
-        for bad in material.bad_held_out:
-            yield "bad, of the validation query", bad.row, bad.reason
-        for row in sorted(checkup.silent):
-            yield "silent", row, None
-        for row, earlier in checkup.duplicates():
-            yield "same recording", row, f"as row {earlier}"
+            for utterance in utterances:
+                audio, text = kept.digests_of(utterance.row)
+                yield audio, utterance.row, text, is_validation
+
+    # What was trained in several steps is still a model of its first base.
+    base = start.base if start is not None and wanted.is_fit else wanted.origin
+    return runs.Run(
+        training=training_id,
+        model_name=wanted.name,
+        base=base,
+        query=wanted.query.source,
+        options=statements.as_dict(wanted.options),
+        device=material.device,
+        utterances=len(material.learned),
+        validation_utterances=len(material.held_out),
+        audio_seconds=material.seconds,
+        dropped=material.dropped,
+        rows=used_rows,
+        parent=None
+        if start is None
+        else runs.Parent(start.name, start.sha256, start.run_id),
+    )
+
+
+def _epochs(
+    context: Context,
+    material: speech.Material,
+    options: statements.BuildOptions,
+    folder: Path | None,
+    ledger: runs.Ledger,
+) -> list[EpochResult]:
+    """Train to the end, with each epoch told to the ledger."""
+    epochs: list[EpochResult] = []
+    with (
+        context.progress() as progress,
+        closing(
+            speech.train(material, options, context.audio_root, folder, progress)
+        ) as trained,
+    ):
+        for epoch in trained:
+            ledger.add(row_of(epoch, _LEDGER_COLUMNS))
+            epochs.append(epoch)
+    return epochs
+
+
+def _findings(
+    context: Context, wanted: _Training, pairs: Pairs, held_out: Pairs | None
+) -> Iterator[Sequence[Any]]:
+    """Yield what a training of these rows would meet.
+
+    Nothing is stored; but to tell the time, three steps are trained and thrown away.
+    """
+    rows = KeptPairs(pairs)
+    root = context.audio_root
+    checkup = speech.checkup(root)
+    material = _prepared(
+        context,
+        wanted,
+        wanted.start(context.models),
+        rows,
+        None if held_out is None else KeptPairs(held_out),
+        checkup,
+    )
+    yield "rows", None, len(rows)
+    yield "rows to train on", None, len(material.learned)
+    yield "rows to validate on", None, len(material.held_out)
+    yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
+    yield "hours of audio", None, material.seconds / 3600
+    if material.learned:
+        seconds = speech.estimated_seconds(material, wanted.options, root)
+        yield "estimated seconds of training", None, seconds
+    for rate, count in checkup.rate_counts().most_common():
+        yield f"rows of {rate} Hz", None, count
+    for character, count in sorted(material.dropped.items(), key=lambda item: -item[1]):
+        yield f"left out of the texts: {character!r}", None, count
+    for bad in material.bad:
+        yield "bad", bad.row, bad.reason
+    for bad in material.bad_held_out:
+        yield "bad, of the validation query", bad.row, bad.reason
+    for row in sorted(checkup.silent):
+        yield "silent", row, None
+    for row, earlier in checkup.duplicates():
+        yield "same recording", row, f"as row {earlier}"
 
 
 def _learning_rate(models: ModelStore, origin: str) -> float:
@@ -296,23 +330,15 @@ def _learning_rate(models: ModelStore, origin: str) -> float:
     return bases.LEARNING_RATE
 
 
-def _noted(
-    ledger: runs.Ledger, epochs: Iterable[Sequence[Any]]
-) -> Iterator[Sequence[Any]]:
-    for epoch in epochs:
-        ledger.add(epoch[:-1])
-        yield epoch
-
-
 @contextmanager
 def _accounted(
-    execution: Execution, training: training_folders.Training, ledger: runs.Ledger
+    context: Context, training: training_folders.Training, ledger: runs.Ledger
 ) -> Iterator[None]:
     """Write down why a training ends without a model, and tell how to go on with it."""
     try:
         yield
     except BaseException as error:
-        stopped = execution.interrupted() or isinstance(error, KeyboardInterrupt)
+        stopped = context.interrupted() or isinstance(error, KeyboardInterrupt)
         status = "interrupted" if stopped else "failed"
         reason = str(error) or type(error).__name__
         training.note_outcome(status, reason)
@@ -354,35 +380,11 @@ def _storing(training: training_folders.Training) -> Iterator[None]:
         raise explained from error
 
 
-class _NotedRows:
-    """The rows of a training on disk, and in memory a digest of each."""
-
-    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        self._digests: list[tuple[bytes, bytes]] = []
-        self.kept = KeptRows(self._noting(pairs), 2)
-
-    def identity(self) -> list[str]:
-        """Return a short digest of each row."""
-        return [runs.digest(audio + text).hex()[:16] for audio, text in self._digests]
-
-    def digests(
-        self, utterances: Iterable[Any], *, validation: bool
-    ) -> Iterator[Sequence[Any]]:
-        """Yield what the run keeps of the rows that these utterances are."""
-        for utterance in utterances:
-            audio, text = self._digests[utterance.row - 1]
-            yield audio, utterance.row, text, int(validation)
-
-    def _noting(self, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        for audio, text in pairs:
-            self._digests.append((runs.digest(audio), runs.digest(text)))
-            yield audio, text
-
-
-def _validation_source(execution: Execution, text: str) -> Source:
+def _validation_source(context: Context, text: str) -> Source:
     """Return the validation rows, by a query that is all of a statement of its own."""
     try:
-        return execution.source(_validation_query(text), for_effect=True)
+        query = _validation_query(text)
+        return context.source(query, for_effect=True, called="the validation query")
     except (errors.OperationalError, errors.StatementSyntaxError) as error:
         error.args = (f"in the validation query: {error}",)
         raise

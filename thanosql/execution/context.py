@@ -1,0 +1,160 @@
+"""What a clause may ask of the statement that it stands in, and leave with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import apsw
+
+from thanosql import errors, statements
+from thanosql.execution.progress import Progress
+from thanosql.execution.source import Source
+from thanosql.store.models import ModelStore
+from thanosql.store.transactions import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    Parameters = Sequence[Any] | Mapping[str, Any]
+
+_Options = TypeVar("_Options", bound=statements.Options)
+
+
+class Context:
+    """The statement of a clause: its database, parameters, sources and effects."""
+
+    def __init__(
+        self,
+        statement: statements.Query,
+        parameters: Parameters,
+        *,
+        database: apsw.Connection,
+        audio_root: Path | None,
+        transaction_is_implicit: bool,
+        was_interrupted: Callable[[], bool],
+        register: Callable[[statements.Query], list[str]],
+    ) -> None:
+        """Begin without sources and effects.
+
+        register: makes the clauses of a query virtual tables and returns their names.
+        """
+        self.database = database
+        self.models = ModelStore(database)
+        self.audio_root = audio_root
+        self.sources: list[Source] = []
+        self.scanned: list[Source] = []  # those that relations read, not effects
+        self.effects: list[Callable[[], None]] = []
+        self._statement = statement
+        self._parameters = parameters
+        self._transaction_is_implicit = transaction_is_implicit
+        self._was_interrupted = was_interrupted
+        self._register = register
+
+    # What is written in the clause
+
+    def options(
+        self, cls: type[_Options], raw: Sequence[statements.RawOption]
+    ) -> _Options:
+        """Return a clause's options, checked."""
+        return statements.bind(cls, raw, self.value, self._statement.sql)
+
+    def value(self, parameter: statements.Parameter) -> Any:
+        """Return what is bound to a parameter of the statement."""
+        return parameter.value(self._parameters)
+
+    def place(self, written: str | statements.Parameter) -> str:
+        """Return the directory or hub id that a clause names."""
+        value = written if isinstance(written, str) else self.value(written)
+        if not isinstance(value, str):
+            message = f"a directory or hub id is text, not {value!r}"
+            raise errors.ProgrammingError(message)
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            message = f"a directory's name is to be Unicode text: {error}"
+            raise errors.DataError(message) from error
+        return value
+
+    def source(
+        self,
+        query: statements.Query,
+        *,
+        for_effect: bool = False,
+        called: str = "the query",
+    ) -> Source:
+        """Return the rows of a clause's query, whose own clauses are registered.
+
+        for_effect: an effect reads them, before anything is written. called: what
+        errors call the query.
+        """
+        names = self._register(query)
+        sql, bindings = query.text(names), query.bindings(self._parameters)
+        try:
+            source = Source(self.database, sql, bindings, called)
+        except apsw.SQLError as error:
+            raise pointing(error, query, names) from error
+        self.sources.append(source)
+        if not for_effect:
+            self.scanned.append(source)
+        return source
+
+    # What the clause does
+
+    def effect(self, do: Callable[[], None]) -> None:
+        """Have `do` called once, when SQLite has accepted the statement."""
+        self.effects.append(do)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write all of the block or nothing, and nothing where it is interrupted."""
+        with transaction(self.database):
+            yield
+            self.check_interrupted()
+
+    def warn_if_transaction_is_implicit(self, what: str) -> None:
+        """Warn that what is about to be written is lost without a commit()."""
+        if self._transaction_is_implicit:
+            errors.warn(
+                f"{what} becomes part of the transaction that an earlier write opened; "
+                "commit() to keep it"
+            )
+
+    # Long work
+
+    def progress(self) -> Progress:
+        """Return a display for long work, which `interrupt` stops at its next call."""
+        self.check_interrupted()
+        return Progress(self.check_interrupted)
+
+    def interrupted(self) -> bool:
+        """Whether another thread has called `interrupt` since the statement began.
+
+        SQLite's own flag goes out when the last statement that it runs has ended, and
+        while a model trains, or before SQLite's first step, it runs none.
+        """
+        return self._was_interrupted() or self.database.is_interrupted
+
+    def check_interrupted(self) -> None:
+        """Raise OperationalError, as SQLite would, if the statement is interrupted."""
+        if self.interrupted():
+            error = errors.OperationalError("interrupted")
+            error.sqlite_errorcode = apsw.SQLITE_INTERRUPT
+            error.sqlite_errorname = "SQLITE_INTERRUPT"
+            raise error
+
+
+def pointing(
+    error: apsw.Error, query: statements.Query, names: Sequence[str]
+) -> errors.Error:
+    """Return SQLite's error with its place in the statement, where SQLite tells it.
+
+    names: those that the clauses of the query have as virtual tables.
+    """
+    translated = errors.from_apsw(error)
+    offset = getattr(error, "error_offset", -1)
+    if offset >= 0:
+        place = query.locate(offset, names)
+        translated.args = (errors.point(str(translated), query.sql, place),)
+    return translated
