@@ -22,7 +22,6 @@ from thanosql.execution import clauses
 from thanosql.execution.progress import Progress
 from thanosql.execution.relation import register, unregister
 from thanosql.execution.source import Source
-from thanosql.store import runs
 from thanosql.store.models import ModelStore
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ class Execution:
         self, connection: Connection, query: statements.Query, parameters: Parameters
     ) -> None:
         statements.check_parameters(query, parameters)
-        runs.settle(connection.apsw)
         root = connection.audio_root
         self.audio_root = None if root is None else Path(root)
         self.database = connection.apsw

@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql.speech.decoding.spelling import Normalized, Spelling
+    from thanosql.speech.loading import StoredFiles
     from thanosql.speech.progress import Progress
     from thanosql.speech.results import Transcription
     from thanosql.statements import EvaluateOptions, PredictOptions
-    from thanosql.store.models import ModelStore, StoredModel
 
 
 def transcribe(
-    models: ModelStore,
-    model: StoredModel,
+    stored: StoredFiles,
     audio: Iterable[Any],
     options: PredictOptions | EvaluateOptions,
     root: Path | None,
@@ -36,7 +35,7 @@ def transcribe(
     """
     from thanosql.speech import transcription
 
-    recognizer = loaded(models, model)
+    recognizer = loaded(stored, options.device)
     done = 0
     with closing(
         transcription.transcribe(
@@ -58,8 +57,7 @@ def transcribe(
 
 
 def evaluate(
-    models: ModelStore,
-    model: StoredModel,
+    stored: StoredFiles,
     rows: Iterator[tuple[Any, Any]],
     options: EvaluateOptions,
     root: Path | None,
@@ -77,7 +75,7 @@ def evaluate(
     from thanosql.speech import metrics
 
     began = time.monotonic()
-    spelling = loaded(models, model).spelling
+    spelling = loaded(stored, options.device).spelling
     references: deque[Normalized | None] = deque()  # None of a bad row
     lenient = options.on_error == "null"
 
@@ -94,9 +92,7 @@ def evaluate(
     count, left_out, audio_seconds = 0, 0, 0.0
     words, characters = metrics.EditCounts(), metrics.EditCounts()
     utterances: Counter[tuple[int, int]] = Counter()  # (errors, words) of each
-    with closing(
-        transcribe(models, model, recordings(), options, root, progress)
-    ) as batches:
+    with closing(transcribe(stored, recordings(), options, root, progress)) as batches:
         for batch in batches:
             for each in batch:
                 reference = references.popleft()
@@ -126,9 +122,8 @@ def evaluate(
 
 
 def scorer(
-    models: ModelStore,
-    model: StoredModel,
-    text_col: str,
+    stored: StoredFiles,
+    options: EvaluateOptions,
     dropped: Counter[str],
 ) -> Callable[[int, Any, str], Sequence[Any]]:
     """Return a function that scores a transcript: row number, reference, transcript.
@@ -138,10 +133,10 @@ def scorer(
     """
     from thanosql.speech import metrics
 
-    spelling = loaded(models, model).spelling
+    spelling = loaded(stored, options.device).spelling
 
     def score(row: int, text: Any, transcript: str) -> Sequence[Any]:
-        reference = _reference(spelling, row, text, text_col)
+        reference = _reference(spelling, row, text, options.text_col)
         dropped.update(reference.dropped)
         words = metrics.word_errors([reference.text], [transcript])
         characters = metrics.character_errors([reference.text], [transcript])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thanosql import errors, speech, statements
 from thanosql.execution.relation import Column, Relation
 from thanosql.store.files import export as export_files
-from thanosql.store.models import ModelRecord, StoredModel
+from thanosql.store.records import ModelRecord, StoredModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,6 +110,14 @@ def export(execution: Execution, node: statements.ExportModel) -> Relation:
         ("bytes", "INTEGER"),
     )
     return Relation(columns, lambda: iter(written))
+
+
+def stored_files(execution: Execution, model: StoredModel) -> speech.StoredFiles:
+    """Return how `speech` comes by the files of a stored model."""
+    store = execution.store
+    return speech.StoredFiles(
+        model.sha256, partial(store.read_settings, model), partial(store.read, model)
+    )
 
 
 def save_model(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
 from thanosql.execution.clauses.columns import Pairs, audio_column
+from thanosql.execution.clauses.models import stored_files
 from thanosql.execution.relation import Column, Relation
 from thanosql.execution.source import KeptTexts, Source
 from thanosql.store import history, runs
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from thanosql.execution.execution import Execution
-    from thanosql.store.models import StoredModel
+    from thanosql.store.records import StoredModel
 
 AUDIO = "AUDIO BLOB"
 """The declared type of the column that PRINT AUDIO is to play."""
@@ -121,8 +122,7 @@ def _transcribed(
             execution.progress() as progress,
             closing(
                 speech.transcribe(
-                    execution.store,
-                    model,
+                    stored_files(execution, model),
                     recordings(),
                     options,
                     execution.audio_root,
@@ -166,8 +166,7 @@ def evaluate(execution: Execution, node: statements.Evaluate) -> Relation:
             with execution.progress() as progress:
                 scores.append(
                     speech.evaluate(
-                        execution.store,
-                        model,
+                        stored_files(execution, model),
                         rows,
                         options,
                         execution.audio_root,
@@ -196,7 +195,7 @@ def _evaluate_rows(
 
     def scan() -> Iterator[Sequence[Any]]:
         dropped: Counter[str] = Counter()
-        score = speech.scorer(execution.store, model, options.text_col, dropped)
+        score = speech.scorer(stored_files(execution, model), options, dropped)
         for number, (row, text, error) in enumerate(transcribed(), start=1):
             heard.noted(row[pairs.audio])
             scores: Sequence[Any] = (None,) * len(_ROW_SCORE_COLUMNS)
@@ -221,7 +220,7 @@ class _Heard:
     """
 
     def __init__(self, execution: Execution, model: StoredModel) -> None:
-        self._was_trained_on = history.trained_on(execution.database, model.run_id)
+        self._was_trained_on = history.trained_on(execution.store.tables, model.run_id)
         self._rows = self._trained = 0
         self._warned = False
 

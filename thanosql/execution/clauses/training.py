@@ -13,10 +13,10 @@ import apsw
 from thanosql import errors, speech, statements
 from thanosql.catalog import bases
 from thanosql.execution.clauses.columns import Pairs
-from thanosql.execution.clauses.models import model_record, save_model
+from thanosql.execution.clauses.models import model_record, save_model, stored_files
 from thanosql.execution.relation import Column, Relation
 from thanosql.execution.source import KeptRows
-from thanosql.store import runs, training_folders
+from thanosql.store import records, runs, training_folders
 from thanosql.store.transactions import check_snapshot
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from thanosql.execution.source import Source
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
-    from thanosql.store.models import ModelStore, StoredModel
+    from thanosql.store.models import ModelStore
+    from thanosql.store.records import StoredModel
 
 PATIENCE = 60.0
 """Seconds to wait for a lock before hours of training are given up for it."""
@@ -64,7 +65,7 @@ def build(execution: Execution, node: statements.BuildModel) -> Relation:
         # work where no hub can be reached.
         model = execution.store.find(node.base)
         if model is not None:
-            return speech.open_stored(execution.store, model)
+            return speech.open_stored(stored_files(execution, model))
         return speech.open_base(node.base, texts)
 
     overwrite = options.overwrite or node.or_replace
@@ -91,7 +92,7 @@ def fit(execution: Execution, node: statements.FitModel) -> Relation:
         options,
         parent.name,
         lambda _texts: speech.open_stored(
-            execution.store, execution.store.get(parent.name)
+            stored_files(execution, execution.store.get(parent.name))
         ),
         options.overwrite or in_place,
     ).relation()
@@ -135,6 +136,7 @@ class _TrainingStatement:
         if self.skip():
             return
         execution = self.execution
+        runs.settle(execution.store.tables)
         execution.store.check_new(self.node.name, overwrite=self.overwrite)
         execution.warn_if_transaction_is_implicit("the model")
         database = execution.database.filename
@@ -161,7 +163,7 @@ class _TrainingStatement:
             run = self._run(training.id, material, parent, rows, validation or rows)
             # Without a folder there is no lock that says whether it is still alive.
             live = training.folder is not None and not is_ours_alone
-            ledger = runs.Ledger(run, database if live else "")
+            ledger = runs.Ledger(run, Path(database) if live else None)
             # Its checkpoint is whole before what is kept is told and unlocked.
             with _accounted(execution, training, ledger):
                 with (
@@ -235,10 +237,10 @@ class _TrainingStatement:
         parent: StoredModel | None,
         rows: _NotedRows,
         validation: _NotedRows,
-    ) -> runs.Run:
+    ) -> records.TrainingRun:
         # What was trained in several steps is still a model of its first base.
         of_parent = parent is not None and isinstance(self.node, statements.FitModel)
-        return runs.Run(
+        return records.TrainingRun(
             training=training_id,
             model_name=self.node.name,
             base=parent.base if parent is not None and of_parent else self.origin,
@@ -255,7 +257,7 @@ class _TrainingStatement:
             ],
             parent=None
             if parent is None
-            else runs.Parent(parent.name, parent.sha256, parent.run_id),
+            else records.Parent(parent.name, parent.sha256, parent.run_id),
         )
 
     def _findings(
@@ -309,7 +311,7 @@ def _noted(
     ledger: runs.Ledger, epochs: Iterable[Sequence[Any]]
 ) -> Iterator[Sequence[Any]]:
     for epoch in epochs:
-        ledger.add(epoch[:-1])
+        ledger.add(dict(zip(runs.EPOCH_COLUMNS, epoch, strict=False)))
         yield epoch
 
 
@@ -322,7 +324,7 @@ def _accounted(
         yield
     except BaseException as error:
         stopped = execution.interrupted() or isinstance(error, KeyboardInterrupt)
-        status = "interrupted" if stopped else "failed"
+        status = records.Status.INTERRUPTED if stopped else records.Status.FAILED
         reason = str(error) or type(error).__name__
         training.note_outcome(status, reason)
         is_accounted = ledger.end(status, reason)
@@ -376,11 +378,11 @@ class _NotedRows:
 
     def digests(
         self, utterances: Iterable[Any], *, validation: bool
-    ) -> Iterator[Sequence[Any]]:
+    ) -> Iterator[records.TrainingRow]:
         """Yield what the run keeps of the rows that these utterances are."""
         for utterance in utterances:
             audio, text = self._digests[utterance.row - 1]
-            yield audio, utterance.row, text, int(validation)
+            yield records.TrainingRow(audio, utterance.row, text, validation)
 
     def _noting(self, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for audio, text in pairs:
