@@ -85,6 +85,19 @@ def test_an_older_database_is_brought_up_to_date_by_the_first_write(
     assert definitions(older) == definitions(connection)
 
 
+def test_an_older_database_whose_only_training_failed_has_no_models_yet(older, base):
+    older.executescript(
+        "DELETE FROM thanosql_runs WHERE status = 'stored';"
+        "DROP TABLE thanosql_files; DROP TABLE thanosql_models"
+    )
+    assert older.execute("LIST MODELS").fetchall() == []
+    with pytest.raises(thanosql.ModelNotFoundError, match="none is stored yet"):
+        older.execute("DROP MODEL old")
+    assert version(older) is None
+    older.execute("IMPORT MODEL m FROM ?", (str(base),))
+    assert [row[0] for row in older.execute("LIST MODELS")] == ["m"]
+
+
 def test_a_write_that_is_undone_leaves_the_database_as_old_as_it_was(older):
     older.execute("BEGIN")
     older.execute("DROP MODEL child")
@@ -118,6 +131,8 @@ STATEMENTS = [
 def test_a_database_of_a_later_thanosql_is_refused_with_the_way_out(calls, statement):
     later = schema.VERSION + 1
     calls.execute("UPDATE thanosql_schema SET version = ?", (later,))
+    # A later version may have what is refused in the tables of this one.
+    calls.execute("ALTER TABLE thanosql_models ADD COLUMN twice AS (bytes * 2)")
     calls.commit()
     with pytest.raises(
         thanosql.NotSupportedError,

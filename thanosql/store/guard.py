@@ -24,6 +24,7 @@ from thanosql.store.transactions import transaction
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+_OF_VERSION = "thanosql_schema"
 _EXPRESSION = -2
 "Where index_xinfo says that what is indexed is no column."
 
@@ -42,8 +43,8 @@ class GuardedTables:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         "For what is not done with our tables."
-        self.exist = False
-        "Whether the database has models' tables, as last looked at."
+        self.has_models = False
+        "Whether the database had a table of models when it was last looked at."
         self._schema: int | None = None  # the number of the schema that was looked at
         self._version = 0
         self._is_writing = False
@@ -51,7 +52,8 @@ class GuardedTables:
     def reading(self) -> apsw.Connection:
         """Return the connection, to read our tables with now and not later.
 
-        Raises DatabaseError if the file would have anything run.
+        Raises DatabaseError if the file has anything run when our tables are read,
+        NotSupportedError where they are those of a later thanosql.
         """
         if self._is_writing:
             return self.connection
@@ -71,26 +73,25 @@ class GuardedTables:
 
         Within an open one it is a part of that. An older version's tables are brought
         up to date first. patience: as `transaction` takes it. Raises as
-        `check_to_write`.
+        `check_to_write` does.
         """
         with transaction(self.connection, patience):
             self.check_to_write()
             if self._version < VERSION:
                 self.connection.execute("".join(STEPS[self._version :]))
                 self.connection.execute(
-                    "UPDATE main.thanosql_schema SET version = ?", (VERSION,)
+                    f"UPDATE main.{_OF_VERSION} SET version = ?", (VERSION,)
                 )
-            self.exist = self._is_writing = True
+            self.has_models = self._is_writing = True
             try:
                 yield self.connection
             finally:
                 self._is_writing = False
 
     def check_to_write(self) -> None:
-        """Raise DatabaseError if the file has anything run when our tables are written.
+        """Raise as `reading`, and where the file has anything run by a write.
 
-        TEMP triggers are not of the file; they fire. Raises NotSupportedError where the
-        tables are those of a later thanosql.
+        TEMP triggers are not of the file; they fire.
         """
         if not self._is_writing:
             self._look(to_write=True)
@@ -98,23 +99,32 @@ class GuardedTables:
     def _look(self, *, to_write: bool = False) -> None:
         self._schema = None
         objects: list[tuple[Any, ...]] = self.connection.execute(_OBJECTS).fetchall()
+        of_version = [each for each in objects if each[2].lower() == _OF_VERSION]
+        self._refuse(of_version, to_write=to_write)
+        self._version = self._found_version() if of_version else 0
+        # After the version: the tables of a later one may have what is refused here.
+        others = [each for each in objects if each not in of_version]
+        self._refuse(others, to_write=to_write)
+        self.has_models = any(
+            kind == "table" and name.lower() == "thanosql_models"
+            for kind, name, *_ in others
+        )
+
+    def _refuse(self, objects: Iterable[Sequence[Any]], *, to_write: bool) -> None:
         for reason in _besides(self.connection, objects, to_write=to_write):
             message = (
                 f"{reason}, which statements about models must not run; drop it, or "
                 "work in another database"
             )
             raise errors.DatabaseError(message)
-        names = {name.lower() for kind, name, *_ in objects if kind == "table"}
-        self.exist = "thanosql_models" in names
-        self._version = self._found_version() if "thanosql_schema" in names else 0
 
     def _found_version(self) -> int:
         found = self.connection.execute(
-            "SELECT version FROM main.thanosql_schema LIMIT 2"
+            f"SELECT version FROM main.{_OF_VERSION} LIMIT 2"
         ).fetchall()
         if len(found) != 1 or not isinstance(found[0][0], int) or found[0][0] < 1:
             message = (
-                "the table thanosql_schema is damaged: it is to hold one row, with the "
+                f"the table {_OF_VERSION} is damaged: it is to hold one row, with the "
                 f"version of thanosql's tables, not {found!r:.100}; restore a backup"
             )
             raise errors.DatabaseError(message)

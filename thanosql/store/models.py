@@ -114,7 +114,7 @@ class ModelStore:
         Raises `ModelNotFoundError` where there is none, unless `if_exists`.
         """
         self.tables.reading()
-        if if_exists and not self.tables.exist:
+        if if_exists and not self.tables.has_models:
             return
         with self.tables.writing() as connection:
             if not _delete(connection, name) and not if_exists:
@@ -158,7 +158,7 @@ class ModelStore:
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
         connection = self.tables.reading()
-        if not self.tables.exist:
+        if not self.tables.has_models:
             return []
         return connection.execute(
             """

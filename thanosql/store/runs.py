@@ -53,8 +53,6 @@ _INSERT_EPOCH = f"""
 INSERT INTO main.thanosql_epochs (run_id, kept, {", ".join(EPOCH_COLUMNS)})
 VALUES (?, 0, {", ".join("?" for _ in EPOCH_COLUMNS)})
 """
-
-
 _UNDER_WAY = "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
 
 
