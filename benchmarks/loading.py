@@ -111,7 +111,14 @@ def load(directory: str) -> dict[str, Any]:
     def work() -> Any:
         connection = apsw.Connection(str(Path(directory, "models.db")))
         models = store.ModelStore(connection)
-        return speech.open_stored(models, models.get("m"))
+        model = models.get("m")
+        return speech.open_stored(
+            speech.StoredFiles(
+                model.sha256,
+                lambda: models.read_settings(model),
+                lambda: models.read(model),
+            )
+        )
 
     def first_text(recognizer: Any) -> str:
         clips = [str(Path(directory, "noise.wav"))]
@@ -146,8 +153,9 @@ def store(directory: str) -> dict[str, Any]:
     import apsw
 
     from thanosql.store import models as store
+    from thanosql.store.records import ModelRecord
 
-    record = store.ModelRecord("m", "", "", 0, {})
+    record = ModelRecord("m", "", "", 0, {})
     with tempfile.TemporaryDirectory(dir=directory) as aside:
         models = store.ModelStore(apsw.Connection(str(Path(aside, "models.db"))))
         return _timed(lambda: models.save(record, Path(directory, "model")))

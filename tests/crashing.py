@@ -76,6 +76,7 @@ def build(path, base, resume):
 def found(path):
     """Return what another process sees in the database."""
     connection = thanosql.connect(path)
+    connection.execute("LIST MODELS").fetchall()  # which finds out who was killed
     result = {
         "integrity": connection.execute("PRAGMA integrity_check").fetchone()[0],
         "model": connection.execute(

@@ -14,7 +14,8 @@ from counting import statements
 from tones import tones
 
 import thanosql
-from thanosql.store import models as store
+from thanosql.store.models import ModelStore
+from thanosql.store.records import ModelRecord
 
 WORDS = ["abc", "cab", "face", "bead", "ace bag", "fed", "gab", "had", "deaf", "egg"]
 
@@ -445,8 +446,8 @@ def test_a_lock_right_behind_the_commit_is_no_failure(tmp_path, base):
                 other.execute("BEGIN EXCLUSIVE")
 
         con.apsw.trace_v2(apsw.SQLITE_TRACE_PROFILE, behind_commit)
-        record = store.ModelRecord("m", str(base), "Wav2Vec2ForCTC", 1, {})
-        assert store.ModelStore(con.apsw).save(record, base).name == "m"
+        record = ModelRecord("m", str(base), "Wav2Vec2ForCTC", 1, {})
+        assert ModelStore(con.apsw).save(record, base).name == "m"
 
 
 def test_the_epochs_of_a_build_can_be_queried(tone_table, base):

@@ -4,7 +4,7 @@ import pytest
 from tones import tones
 
 import thanosql
-from thanosql.store import models as store
+from thanosql.store import schema
 
 FIT = "OPTIONS (epochs=1, batch_size=4, validation=0) AS SELECT * FROM calls"
 
@@ -125,9 +125,12 @@ def test_the_spellings_of_the_original_are_taken(calls, tmp_path):
 def tidied(request, calls):
     """Return a connection to a file whose ids are, or are not, given but once."""
     calls.execute("DROP MODEL m")
-    for table in ("rows", "epochs", "files", "models", "runs"):
-        calls.execute(f"DROP TABLE thanosql_{table}")
-    calls.executescript(store._SCHEMA.replace("AUTOINCREMENT", request.param))
+    for table in reversed(schema.TABLES):
+        calls.execute(f"DROP TABLE {table}")
+    for step in schema.STEPS:
+        calls.executescript(step.replace("AUTOINCREMENT", request.param))
+    calls.execute("UPDATE thanosql_schema SET version = ?", (schema.VERSION,))
+    calls.commit()
     return calls
 
 

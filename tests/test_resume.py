@@ -71,6 +71,7 @@ def digest(connection, name="new"):
 
 
 def runs(connection):
+    connection.execute("LIST MODELS").fetchall()  # which finds out who was killed
     return connection.execute(
         "SELECT status, (SELECT count(*) FROM thanosql_epochs WHERE run_id = id) "
         "FROM thanosql_runs"
@@ -443,6 +444,7 @@ def test_a_run_that_failed_beside_a_writer_says_why(calls, base, monkeypatch):
     # What could be resumed is gone, and word of how it ended is left.
     left = [path.name for path in folder(calls).glob("*/*")]
     assert left == ["outcome.json"]
+    assert runs(calls) == [("failed", 0)]
     assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
         ("failed", "the loss is no number")
     ]
@@ -508,7 +510,7 @@ def test_a_training_that_another_version_began_is_gone_on_with(
     assert not folder(calls).exists()
 
 
-def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
+def test_a_killed_run_is_found_out_when_models_are_listed(calls, base, broken):
     broken(2)
     with pytest.raises(Broken):
         built(calls, base)
@@ -518,6 +520,7 @@ def test_a_killed_run_is_found_out_by_the_next_reader(calls, base, broken):
     for path in folder(calls).glob("*/outcome.json"):
         path.unlink()
     changes = calls.total_changes
+    calls.execute("LIST MODELS").fetchall()
     assert calls.execute("SELECT status FROM thanosql_runs").fetchone() == ("killed",)
     assert calls.total_changes == changes
 

@@ -103,5 +103,6 @@ def test_a_reader_in_wal_mode_can_still_write_once_a_killed_run_is_to_be_told(bo
     both.execute("INSERT INTO more SELECT * FROM calls WHERE id = 1")
     both.commit()
     reader.close()
+    both.execute("LIST MODELS").fetchall()
     status = both.execute("SELECT status FROM thanosql_runs").fetchall()
     assert status == [("killed",)]

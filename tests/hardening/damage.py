@@ -71,7 +71,7 @@ def content(connection) -> list[object]:
         "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
     ).fetchall()
     rows = [
-        database.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall()
+        sorted(database.execute(f'SELECT * FROM "{name}"'), key=repr)
         for kind, name, _ in schema
         if kind == "table" and name != "sqlite_sequence"
     ]

@@ -5,12 +5,16 @@ import itertools
 import json
 import os
 import re
+from pathlib import Path
 
+import apsw
 import pytest
 from damage import content
 
 import thanosql
-from thanosql.store import runs
+from thanosql.store.guard import GuardedTables
+from thanosql.store.records import Status, TrainingRun
+from thanosql.store.runs import Ledger
 
 PREDICT = "SELECT predicted FROM (PREDICT USING m AS SELECT * FROM calls)"
 
@@ -349,12 +353,12 @@ def test_a_trigger_that_comes_while_a_model_trains_does_not_end_the_training(cra
     connection = crafted(
         "CREATE TRIGGER t AFTER INSERT ON thanosql_runs BEGIN SELECT 1; END"
     )
-    run = runs.Run("0" * 32, "n", "m", "SELECT 1", {}, "cpu", 1, 0, 1.0, {})
-    ledger = runs.Ledger(run, connection.apsw.filename)
+    run = TrainingRun("0" * 32, "n", "m", "SELECT 1", {}, "cpu", 1, 0, 1.0, {})
+    ledger = Ledger(run, Path(connection.apsw.filename))
     query = "SELECT status FROM thanosql_runs"
     assert connection.execute(query).fetchall() == []
     crafted("DROP TRIGGER t")
-    ledger.end("failed", "for the test")
+    ledger.end(Status.FAILED, "for the test")
     assert connection.execute(query).fetchall() == [("failed",)]
 
 
@@ -463,3 +467,86 @@ def test_a_stored_config_beyond_reason_is_refused(crafted):
     redigest(connection)
     with pytest.raises(thanosql.DataError, match="num_hidden_layers = 1000000"):
         connection.execute(PREDICT)
+
+
+VIEW = """
+ALTER TABLE thanosql_models RENAME TO hidden;
+CREATE VIEW thanosql_models AS SELECT *, spy(id) AS x FROM hidden;
+"""
+
+
+@pytest.fixture
+def spied(calls):
+    """Return a connection, and what its SQL function spy was called with."""
+    called = []
+    calls.apsw.create_scalar_function("spy", lambda *a: called.append(a))
+    return calls, called
+
+
+def read_refused(tables):
+    with pytest.raises(thanosql.DatabaseError, match="is a view"):
+        tables.reading()
+
+
+def test_tables_that_were_looked_at_are_looked_at_again_when_the_schema_changes(spied):
+    connection, called = spied
+    tables = GuardedTables(connection.apsw)
+    tables.reading()
+    connection.apsw.execute(VIEW)
+    read_refused(tables)
+    assert called == []
+
+
+def test_another_connection_s_change_of_the_schema_is_noticed(spied):
+    connection, called = spied
+    tables = GuardedTables(connection.apsw)
+    tables.reading()
+    other = apsw.Connection(connection.apsw.filename)
+    other.create_scalar_function("spy", lambda *_: None)
+    other.execute(VIEW)
+    other.close()
+    read_refused(tables)
+    assert called == []
+
+
+def test_what_was_found_in_a_transaction_that_is_undone_is_not_remembered(spied):
+    connection, called = spied
+    database = connection.apsw
+    tables = GuardedTables(database)
+    version = "PRAGMA schema_version"
+    database.execute("BEGIN; CREATE TABLE t (a); CREATE TABLE u (a)")
+    tables.reading()
+    seen = database.execute(version).get
+    database.execute("ROLLBACK")
+    database.execute(VIEW)
+    while database.execute(version).get < seen:
+        database.execute(f"CREATE TABLE t{database.execute(version).get} (a)")
+    assert database.execute(version).get == seen
+    read_refused(tables)
+    assert called == []
+
+
+def test_another_database_in_the_connection_s_place_is_looked_at(spied, tmp_path):
+    connection, called = spied
+    memory = thanosql.connect(":memory:")
+    memory.apsw.create_scalar_function("spy", lambda *a: called.append(a))
+    whole = connection.apsw.serialize("main")
+    memory.apsw.deserialize("main", whole)
+    assert len(memory.execute(PREDICT).fetchall()) == 8
+    version = connection.execute("PRAGMA schema_version").fetchone()[0]
+    connection.apsw.execute(VIEW)
+    connection.apsw.execute(f"PRAGMA schema_version = {version}")
+    memory.apsw.deserialize("main", connection.apsw.serialize("main"))
+    with pytest.raises(thanosql.DatabaseError, match="is a view"):
+        memory.execute(PREDICT).fetchall()
+    assert called == []
+    memory.close()
+
+
+def test_a_predict_looks_at_the_tables_once(calls):
+    statements = []
+    calls.apsw.trace_v2(
+        apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"])
+    )
+    calls.execute(PREDICT).fetchall()
+    assert sum("sqlite_schema" in statement for statement in statements) == 1

@@ -4,6 +4,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from thanosql.speech import loading
 
@@ -13,22 +14,23 @@ def opened(monkeypatch):
     """Return which models were opened; "slow" waits until it is let go."""
     names, let_go = [], threading.Event()
 
-    def open_stored(_models, model):
-        names.append(model.sha256)
-        if model.sha256 == "slow":
+    def open_stored(stored):
+        names.append(stored.sha256)
+        if stored.sha256 == "slow":
             assert let_go.wait(10)
-        if model.sha256 == "broken":
+        if stored.sha256 == "broken":
             message = "cut short"
             raise OSError(message)
-        return object()
+        return SimpleNamespace(model=torch.nn.Linear(1, 1))
 
     monkeypatch.setattr(loading, "open_stored", open_stored)
     yield SimpleNamespace(names=names, let_go=let_go)
     let_go.set()
 
 
-def get(loaded, name):
-    return loaded.get(None, SimpleNamespace(sha256=name))
+def get(loaded, name, device="cpu"):
+    stored = loading.StoredFiles(name, dict, dict)
+    return loaded.get(stored, torch.device(device))
 
 
 def test_a_model_that_loads_holds_up_nobody_who_wants_another(opened):
@@ -60,3 +62,13 @@ def test_only_the_models_used_last_stay_loaded(opened):
     for name in ("a", "b", "a", "c", "a", "b"):
         get(loaded, name)
     assert opened.names == ["a", "b", "c", "b"]
+
+
+def test_a_model_on_two_devices_is_loaded_once_for_each(opened):
+    loaded = loading._LoadedModels()
+    on_cpu = get(loaded, "m")
+    elsewhere = get(loaded, "m", "meta")
+    assert get(loaded, "m") is on_cpu is not elsewhere
+    assert [p.device.type for p in on_cpu.model.parameters()] == ["cpu"] * 2
+    assert [p.device.type for p in elsewhere.model.parameters()] == ["meta"] * 2
+    assert opened.names == ["m", "m"]

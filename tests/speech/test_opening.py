@@ -265,12 +265,13 @@ def test_a_stored_model_opens_from_bytes_and_memoryviews_too(fine_tuned):
     ("spoil", "message"),
     [
         (lambda f: f.pop("config.json"), "config.json"),
-        (lambda f: f.pop("model.safetensors"), "no tokenizer, or no weights"),
-        (lambda f: f.pop("vocab.json"), "no tokenizer, or no weights"),
+        (lambda f: f.pop("model.safetensors"), "no weights for its vocabulary"),
+        (lambda f: f.pop("vocab.json"), "no tokenizer"),
         (lambda f: f["model.safetensors"].__delitem__(slice(-100, None)), "damaged"),
         (lambda f: f["model.safetensors"].__delitem__(slice(4, None)), "damaged"),
         (lambda f: f.update({"config.json": b"{"}), "'config.json' in the stored"),
         (lambda f: f.update({"../out.json": b"{}"}), "outside"),
+        (lambda f: f.update({"..": b"{}"}), "outside"),
     ],
 )
 def test_a_damaged_stored_model_says_so(spoil, message, fine_tuned):

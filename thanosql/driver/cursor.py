@@ -104,10 +104,6 @@ class Cursor:
             return self
         if route.query is not None:
             return self._execute_speech(route, parameters, interrupts)
-        if route.names_our_tables:
-            from thanosql.store import runs  # what other statements need not wait for
-
-            runs.settle(self.connection.apsw)
         self._run.prepare(sql, route)
         return self._execute_traced(cursor, sql, parameters)
 

@@ -44,19 +44,17 @@ _REMEMBERED_LENGTH = 4096  # characters; longer texts are rarely run twice
 class Route:
     """How a statement is to be executed."""
 
-    __slots__ = ("may_write_rows", "names_our_tables", "query", "transaction_control")
+    __slots__ = ("may_write_rows", "query", "transaction_control")
 
     def __init__(
         self,
         may_write_rows: bool = False,
         transaction_control: str = "",
         query: Query | None = None,
-        names_our_tables: bool = False,
     ) -> None:
         self.may_write_rows = may_write_rows
         self.transaction_control = transaction_control  # BEGIN, COMMIT...
         self.query = query  # parsed, where the statement holds speech clauses
-        self.names_our_tables = names_our_tables  # which may have to be settled first
 
 
 READ = Route()
@@ -82,9 +80,8 @@ def find_route(sql: str) -> Route:
     may_write_rows = first.startswith(_WRITES)
     control = next((word for word in _CONTROLS if first.startswith(word)), "")
     query = speech(sql)
-    ours = "thanosql_" in sql.lower()
-    if may_write_rows or control or query is not None or ours:
-        route = Route(may_write_rows, control, query, ours)
+    if may_write_rows or control or query is not None:
+        route = Route(may_write_rows, control, query)
     # A semicolon may be in a string: only the prepared statement tells.
     elif first.startswith(("SELECT", "VALUES")) and ";" not in sql.rstrip(_BLANKS):
         route = READ

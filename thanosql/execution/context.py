@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from thanosql import errors, statements
+from thanosql import errors, speech, statements
 from thanosql.execution.progress import Progress
 from thanosql.execution.source import Source
 from thanosql.store.models import ModelStore
@@ -16,6 +17,8 @@ from thanosql.store.transactions import transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from thanosql.store.records import StoredModel
 
     Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -122,6 +125,14 @@ class Context:
             )
 
     # Long work
+
+    def stored_files(self, model: StoredModel) -> speech.StoredFiles:
+        """Return how `speech` comes by the files of a stored model."""
+        return speech.StoredFiles(
+            model.sha256,
+            partial(self.models.read_settings, model),
+            partial(self.models.read, model),
+        )
 
     def progress(self) -> Progress:
         """Return a display for long work, which `interrupt` stops at its next call."""

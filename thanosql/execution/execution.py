@@ -21,7 +21,6 @@ from thanosql import statements
 from thanosql.execution import clauses
 from thanosql.execution.context import Context, pointing
 from thanosql.execution.relation import register, unregister
-from thanosql.store import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +59,6 @@ class Execution:
         whether `interrupt` was called since the statement began.
         """
         statements.check_parameters(query, parameters)
-        runs.settle(database)
         self._database = database
         self._serial = serial
         self._query = query

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import apsw
 
 IfExists = Literal["fail", "replace", "append"]
-OURS = "thanosql_"
+PREFIX = "thanosql_"
 """What the names of this project's own tables begin with."""
 
 
@@ -61,10 +61,10 @@ def find(connection: apsw.Connection, name: str) -> str | None:
 
 def check(connection: apsw.Connection, name: str, if_exists: IfExists) -> str | None:
     """Return what `find` does; raise where rows cannot be written to that name."""
-    if name.lower().startswith(OURS):
+    if name.lower().startswith(PREFIX):
         message = (
-            f"the name {name!r} is refused: names that begin with {OURS} are those of "
-            "thanosql's own tables"
+            f"the name {name!r} is refused: names that begin with {PREFIX} are those "
+            "of thanosql's own tables"
         )
         raise errors.ProgrammingError(message)
     kind = find(connection, name)

@@ -126,4 +126,5 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
         )
 
     def _is_hidden(self, table_name: str) -> bool:
-        return not self.show_model_tables and table_name.lower().startswith(tables.OURS)
+        is_ours = table_name.lower().startswith(tables.PREFIX)
+        return is_ours and not self.show_model_tables

@@ -13,12 +13,19 @@ from thanosql.speech.fitting import (
     train,
 )
 from thanosql.speech.listening import Scorer, transcribe
-from thanosql.speech.loading import import_base, loaded, open_base, open_stored
+from thanosql.speech.loading import (
+    StoredFiles,
+    import_base,
+    loaded,
+    open_base,
+    open_stored,
+)
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
 __all__ = [
     # a stored model, or a base, to a recognizer
+    "StoredFiles",
     "open_stored",
     "loaded",
     "open_base",

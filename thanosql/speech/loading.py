@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thanosql import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
 
     from thanosql.speech.recognizers.recognizer import Recognizer
-    from thanosql.store.models import ModelStore, StoredModel
+
+    _Key = tuple[str, torch.device]
 
 _KEPT_LOADED = 2  # models; one of wav2vec2-base's size is 0.4 GB
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFiles:
+    """How to come by the files of a stored model: name to content."""
+
+    sha256: str
+    "Their digest: whoever has a model of it loaded need not read them."
+    read_settings: Callable[[], Mapping[str, memoryview]]
+    "Reads all but the weights, not checked by the digest."
+    read: Callable[[], Mapping[str, memoryview]]
+    "Reads all of them, checked."
 
 
 class _LoadedModel:
@@ -26,58 +42,63 @@ class _LoadedModel:
 
 
 class _LoadedModels:
-    """The models used last, by their files' digest: never one that was replaced."""
+    """The models used last, by the digest of their files and the device they are on.
+
+    By the digest, since another model may have the name by now. By the device, since
+    two threads, on a CPU and a GPU, may use one model at the same time.
+    """
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, _LoadedModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, torch.device], _LoadedModel] = (
+            OrderedDict()
+        )
         self._lock = threading.Lock()
 
-    def get(self, models: ModelStore, model: StoredModel) -> Recognizer:
+    def get(self, stored: StoredFiles, device: torch.device) -> Recognizer:
+        key = stored.sha256, device
         with self._lock:
-            loaded = self._models.setdefault(model.sha256, _LoadedModel())
-            self._models.move_to_end(model.sha256)
+            loaded = self._models.setdefault(key, _LoadedModel())
+            self._models.move_to_end(key)
             while len(self._models) > _KEPT_LOADED:
                 self._models.popitem(last=False)
-        # Loading one model keeps nobody waiting who wants another.
+        # A model that is being loaded keeps nobody waiting who wants another.
         with loaded.lock:
             if loaded.recognizer is None:
-                loaded.recognizer = open_stored(models, model)
+                recognizer = open_stored(stored)
+                model: torch.nn.Module = recognizer.model
+                model.to(device)
+                loaded.recognizer = recognizer
             return loaded.recognizer
 
 
 _loaded = _LoadedModels()
 
 
-def loaded(models: ModelStore, model: StoredModel) -> Recognizer:
-    """Return a stored model, read only where it is not one of those used last."""
-    return _loaded.get(models, model)
+def loaded(stored: StoredFiles, device: str) -> Recognizer:
+    """Return a stored model on a device; read only if it is not one of the last used.
+
+    device: the option's value. The model must stay there: other threads use it too.
+    """
+    from thanosql.speech.recognizers.precision import resolve
+
+    return _loaded.get(stored, resolve(device).device)
 
 
-def open_stored(models: ModelStore, model: StoredModel) -> Recognizer:
+def open_stored(stored: StoredFiles) -> Recognizer:
     """Return a stored model, read anew.
 
-    It is put together in a thread while the bulk of its weights is still being read,
-    in the calling one: SQLite lets no other thread in while a statement runs.
+    A thread builds its skeleton meanwhile; the reading is for the calling thread, as
+    SQLite lets no other in while a statement runs.
     """
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor  # slow to import
 
     from thanosql.speech.opening import opening
 
-    whole: Future[None] = Future()
-    opened: list[Future[Recognizer]] = []
+    settings = stored.read_settings()
     with ThreadPoolExecutor(1) as beside:
-        try:
-            models.read(
-                model,
-                lambda files: opened.append(
-                    beside.submit(opening.open_files, files, whole.result)
-                ),
-            )
-        except BaseException as error:
-            whole.set_exception(error)  # ends the thread as well
-            raise
-        whole.set_result(None)
-        return opened[0].result()
+        skeleton = beside.submit(opening.skeleton, settings)
+        files = stored.read()
+    return opening.open_files(files, skeleton.result())
 
 
 def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
@@ -98,7 +119,7 @@ def import_base(origin: str) -> Recognizer:
         raise errors.NotSupportedError(message)
 
     recognizer = open_base(origin, no_texts)
-    # What masks a frame in training is not in every checkpoint, and not heard with.
+    # Some checkpoints lack masked_spec_embed; inference does not use it.
     fresh = {n for n in recognizer.fresh if not n.endswith("masked_spec_embed")}
     if fresh:
         message = (

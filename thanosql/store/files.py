@@ -1,8 +1,7 @@
-"""The files of a stored model: a directory or memory in, rows in chunks out, and back.
+"""The files of a stored model: a directory in, rows of `thanosql_files` out, and back.
 
-    thanosql_files   a row for each stretch of a file, of `CHUNK` bytes at most
-
-What is read may have been written by anybody, and is checked before it is handed out.
+A file is stored in stretches of `CHUNK` bytes. Whoever wrote the database may have
+written anything there: what is read is checked before it is handed out.
 """
 
 from __future__ import annotations
@@ -14,31 +13,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thanosql import errors
-from thanosql.store import guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import apsw
 
-    from thanosql.store.models import StoredModel
+    from thanosql.store.records import StoredModel
 
 CHUNK = 16 * 2**20
 """Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS thanosql_files (
-  model_id INTEGER NOT NULL REFERENCES thanosql_models (id),
-  path TEXT NOT NULL,
-  chunk INTEGER NOT NULL,
-  data BLOB NOT NULL,
-  UNIQUE (model_id, path, chunk)
-);
-"""
+WEIGHTS = ".safetensors"
+"""How the names of those files end that are large."""
 
 _FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
-"""No folders: nothing that leads out of a directory, is hidden in it, or is code."""
+"""Plain names only: none leads out of a directory, is hidden there, or is code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +64,8 @@ def digest(paths: Iterable[Path]) -> str:
 def write(connection: apsw.Connection, model_id: int, paths: Iterable[Path]) -> None:
     """Store the files as those of a model, in the caller's transaction.
 
-    What an earlier one of that id left, whose row was deleted and not dropped, goes.
+    Files that an earlier model left under that id (its row was deleted by plain SQL)
+    are deleted.
     """
     connection.execute(
         "DELETE FROM main.thanosql_files WHERE model_id = ?", (model_id,)
@@ -88,34 +80,38 @@ def write(connection: apsw.Connection, model_id: int, paths: Iterable[Path]) -> 
     )
 
 
-def read(
-    connection: apsw.Connection,
-    model: StoredModel,
-    begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
+def read_settings(
+    connection: apsw.Connection, model: StoredModel
 ) -> dict[str, memoryview]:
+    """Return the small files of a model, all but its weights: name to content.
+
+    They are not checked against the digest, which is of all the files: `read` does.
+    """
+    stored = _chunks(connection, model)
+    files = {name: _room(c) for name, c in stored.items() if not name.endswith(WEIGHTS)}
+    for name, content in files.items():
+        for chunk in stored[name]:
+            _read_chunk(connection, chunk, content)
+    return files
+
+
+def read(connection: apsw.Connection, model: StoredModel) -> dict[str, memoryview]:
     """Return the files of a model: name to content.
 
-    begun: called with the files as soon as each has its length and its first `CHUNK`
-    bytes, so that work on these can begin; the rest is still to come. Raises
-    DatabaseError where they are not what was stored, by their digest.
+    Raises DatabaseError where they are not what was stored, by their digest.
     """
     from concurrent.futures import ThreadPoolExecutor  # slow to import
 
     found = hashlib.sha256()
-    guard.check(connection)
+    stored = _chunks(connection, model)
+    files = {name: _room(chunks) for name, chunks in stored.items()}
     # Digesting takes about as long as reading, and lets go of Python's lock.
     with ThreadPoolExecutor(1) as beside:
-        stored = _chunks(connection, model)
-        files = {name: _room(chunks) for name, chunks in stored.items()}
-        for name, chunks in stored.items():
-            _read_chunk(connection, chunks[0], files[name])
-        begun(files)
         for name, chunks in stored.items():
             content = files[name]
             beside.submit(found.update, _head(name, len(content)))
             for chunk in chunks:
-                if chunk.start:
-                    _read_chunk(connection, chunk, content)
+                _read_chunk(connection, chunk, content)
                 end = chunk.start + chunk.size
                 beside.submit(found.update, content[chunk.start : end])
     if found.hexdigest() != model.sha256:
@@ -163,9 +159,10 @@ def _chunks(connection: apsw.Connection, model: StoredModel) -> dict[str, list[_
 
 
 def _room(chunks: Sequence[_Chunk]) -> memoryview:
-    """Return memory for a file's content, of pages that come with the writing to them.
+    """Return memory for a file's content.
 
-    A bytearray would be cleared first: of a large model, that is half of reading it.
+    Its pages come as they are written to. A bytearray would be cleared first, which for
+    a large model takes half as long as reading it.
     """
     size = sum(chunk.size for chunk in chunks)
     return memoryview(mmap.mmap(-1, size) if size else bytearray())

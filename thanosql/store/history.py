@@ -1,15 +1,15 @@
-"""A stored model's run in, what its training was out."""
+"""The training of a stored model: the id of its run in, facts of it out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thanosql.store import guard, runs
+from thanosql.store import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import apsw
+    from thanosql.store.guard import GuardedTables
 
 _FACTS = {
     "run_id": "r.id",
@@ -29,14 +29,14 @@ _FACTS = {
     "validation_loss": "e.validation_loss",
     "cer": "e.cer",
 }
-"What DESCRIBE tells of a model's training, and where it stands."
+"The facts that DESCRIBE MODEL tells of a training, and the columns they are in."
 
 
-def facts(connection: apsw.Connection, run_id: int | None) -> list[tuple[str, Any]]:
+def facts(tables: GuardedTables, run_id: int | None) -> list[tuple[str, Any]]:
     """Return a training as (name, value); nothing for None: the model was imported."""
     if run_id is None:
         return []
-    guard.check(connection)
+    connection = tables.reading()
     rows = connection.execute(
         f"""
         SELECT {", ".join(_FACTS.values())}
@@ -49,16 +49,14 @@ def facts(connection: apsw.Connection, run_id: int | None) -> list[tuple[str, An
     return [fact for row in rows for fact in zip(_FACTS, row, strict=True)]
 
 
-def trained_on(
-    connection: apsw.Connection, run_id: int | None
-) -> Callable[[Any], bool]:
+def trained_on(tables: GuardedTables, run_id: int | None) -> Callable[[Any], bool]:
     """Return a function that says whether a model was trained on an audio value.
 
     `run_id` is the training that made the model; those it went on from count too.
     """
     if run_id is None:
         return lambda _value: False
-    guard.check(connection)
+    connection = tables.reading()
     ids: str = connection.execute(
         """
         WITH RECURSIVE run (id) AS (
@@ -74,18 +72,18 @@ def trained_on(
     ).get
 
     def is_among(value: Any) -> bool:
-        return bool(
-            connection.execute(
-                """
-                SELECT EXISTS (
-                  SELECT 1
-                  FROM json_each(?) AS run
-                  CROSS JOIN main.thanosql_rows AS r ON r.run_id = run.value
-                  WHERE r.audio = ? AND NOT r.validation
-                )
-                """,
-                (ids, runs.digest(value)),
-            ).get
-        )
+        connection = tables.reading()  # again: the schema may change between two rows
+        found: int = connection.execute(
+            """
+            SELECT EXISTS (
+              SELECT 1
+              FROM json_each(?) AS run
+              CROSS JOIN main.thanosql_rows AS r ON r.run_id = run.value
+              WHERE r.audio = ? AND NOT r.validation
+            )
+            """,
+            (ids, runs.digest(value)),
+        ).get
+        return bool(found)
 
     return is_among

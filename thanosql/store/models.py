@@ -1,83 +1,31 @@
-"""Stored models: a Hugging Face directory in, rows of the database out, and back.
-
-    thanosql_models   one row a model: its name, base, query, options, sizes, digest
-    thanosql_files    the files of the directory (`files.py`)
-
-These and the tables of `runs.py`, the trainings that models came from, are made with
-the first model. Plain SQL may read them all.
-"""
+"""Stored models: a Hugging Face directory in, rows of the database out, and back."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
 from thanosql.catalog import bases
 from thanosql.statements import quoted
-from thanosql.store import guard, runs
-from thanosql.store.files import SCHEMA as FILES_SCHEMA
-from thanosql.store.files import digest, listed, read, write
-from thanosql.store.transactions import transaction
+from thanosql.store import files, runs
+from thanosql.store.guard import GuardedTables
+from thanosql.store.records import StoredModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import apsw
 
-_SCHEMA = f"""
-{runs.SCHEMA}
-CREATE TABLE IF NOT EXISTS thanosql_models (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL UNIQUE COLLATE NOCASE,
-  base TEXT NOT NULL,
-  architecture TEXT NOT NULL,
-  parameters INTEGER NOT NULL,
-  bytes INTEGER NOT NULL,
-  sha256 TEXT NOT NULL,
-  query TEXT,
-  options TEXT,                   -- JSON
-  versions TEXT NOT NULL,         -- JSON: packages that made it
-  run_id INTEGER REFERENCES thanosql_runs (id),
-  created_at TEXT NOT NULL        -- UTC
-);
-{FILES_SCHEMA}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecord:
-    """What is to be known of a model beside its files."""
-
-    name: str
-    base: str
-    architecture: str
-    parameters: int
-    versions: Mapping[str, str]
-    query: str | None = None
-    options: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredModel(ModelRecord):
-    """A model as the database holds it."""
-
-    id: int = 0
-    bytes: int = 0
-    sha256: str = ""
-    run_id: int | None = None
-    created_at: str = ""
-    wer: float | None = None
-    "Word error rate on the validation rows, of the epoch that was kept."
+    from thanosql.store.records import ModelRecord
 
 
 class ModelStore:
     """The models in one database, on the connection's own transaction."""
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
+        self.tables = GuardedTables(connection)
 
     def models(self) -> list[StoredModel]:
         """Return every model, by name."""
@@ -86,7 +34,7 @@ class ModelStore:
     def find(self, name: str) -> StoredModel | None:
         """Return the model of that name, in any case, or None."""
         folded = name.casefold()
-        # A damaged row of another model is none of its business.
+        # Only that row is checked: another's may be damaged.
         return next((_model(r) for r in self._rows() if _folded(r) == folded), None)
 
     def get(self, name: str) -> StoredModel:
@@ -99,13 +47,13 @@ class ModelStore:
 
     def check_new(self, name: str, *, overwrite: bool) -> None:
         """Raise if a model of that name cannot be stored: it exists, or nothing can."""
-        if not runs.writable(self._connection):
+        if not runs.writable(self.tables.connection):
             message = (
                 f"model {name!r} cannot be stored: the database is read-only; "
                 "open it with permission to write, or work in another file"
             )
             raise errors.OperationalError(message)
-        guard.check(self._connection, to_write=True)
+        self.tables.check_to_write()
         if not overwrite and self.find(name) is not None:
             message = (
                 f"a model named {name!r} exists already; "
@@ -131,15 +79,14 @@ class ModelStore:
         seconds to wait for others, beyond the connection's own timeout. check: called
         last of all before the transaction ends; what it raises undoes the storing.
         """
-        paths = listed(directory)
-        sha256 = digest(paths)
+        paths = files.listed(directory)
+        sha256 = files.digest(paths)
         size = sum(path.stat().st_size for path in paths)
-        with transaction(self._connection, patience):
+        with self.tables.writing(patience) as connection:
             self.check_new(record.name, overwrite=overwrite)
-            self._connection.execute(_SCHEMA)
-            self._delete(record.name)
-            run_id = None if write_run is None else write_run(self._connection)
-            self._connection.execute(
+            _delete(connection, record.name)
+            run_id = None if write_run is None else write_run(connection)
+            connection.execute(
                 """
                 INSERT INTO main.thanosql_models
                   (name, base, architecture, parameters, bytes, sha256, query, options,
@@ -159,28 +106,25 @@ class ModelStore:
                     run_id,
                 ),
             )
-            model_id = self._connection.last_insert_rowid()
-            write(self._connection, model_id, paths)
-            model = self.get(record.name)  # behind the commit it might be locked
+            files.write(connection, connection.last_insert_rowid(), paths)
+            model = self.get(record.name)  # after the commit it might be locked
             check()
         return model
 
     def drop(self, name: str, *, if_exists: bool = False) -> None:
-        """Forget the model of that name, a damaged one too; its runs stay, as history.
+        """Delete the model of that name, even a damaged one; its runs stay, as history.
 
         Raises `ModelNotFoundError` where there is none, unless `if_exists`.
         """
-        with transaction(self._connection):
-            guard.check(self._connection, to_write=True)
-            if not self._delete(name) and not if_exists:
+        self.tables.reading()
+        if if_exists and not self.tables.has_models:
+            return
+        with self.tables.writing() as connection:
+            if not _delete(connection, name) and not if_exists:
                 self.get(name)  # which raises, with the names that there are
 
-    def read(
-        self,
-        model: StoredModel,
-        begun: Callable[[Mapping[str, memoryview]], object] = lambda _files: None,
-    ) -> dict[str, memoryview]:
-        """Return the files of a model, name to content, as `model_files.read` does."""
+    def read(self, model: StoredModel) -> dict[str, memoryview]:
+        """Return the files of a model, name to content, checked by their digest."""
         # A table made without AUTOINCREMENT gives a dropped model's id to another.
         if self.find(model.name) != model:
             message = (
@@ -188,7 +132,11 @@ class ModelStore:
                 "began; run it again"
             )
             raise errors.OperationalError(message)
-        return read(self._connection, model, begun)
+        return files.read(self.tables.reading(), model)
+
+    def read_settings(self, model: StoredModel) -> dict[str, memoryview]:
+        """Return its files but the weights, unchecked; none if it is gone by now."""
+        return files.read_settings(self.tables.reading(), model)
 
     def _way_to(self, name: str) -> str:
         """Return what helps whoever names a model that is not stored."""
@@ -212,10 +160,10 @@ class ModelStore:
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
-        guard.check(self._connection)
-        if not self._has_tables():
+        connection = self.tables.reading()
+        if not self.tables.has_models:
             return []
-        return self._connection.execute(
+        return connection.execute(
             """
             SELECT name, base, architecture, parameters, versions, query, options,
                    id, bytes, sha256, run_id, created_at,
@@ -226,32 +174,22 @@ class ModelStore:
             """
         ).fetchall()
 
-    def _delete(self, name: str) -> bool:
-        """Delete the model of that name, if there is one; return whether there was."""
-        if not self._has_tables():
-            return False
-        ids = [
-            id_
-            for id_, found in self._connection.execute(
-                "SELECT id, name FROM main.thanosql_models"
-            ).fetchall()
-            if isinstance(found, str) and found.casefold() == name.casefold()
-        ]
-        for id_ in ids:
-            self._connection.execute(
-                "DELETE FROM main.thanosql_files WHERE model_id IS ?", (id_,)
-            )
-            self._connection.execute(
-                "DELETE FROM main.thanosql_models WHERE id IS ?", (id_,)
-            )
-        return bool(ids)
 
-    def _has_tables(self) -> bool:
-        """Whether the tables are there, which come with the first model."""
-        found: int = self._connection.execute(
-            "SELECT count(*) FROM main.sqlite_schema WHERE name = 'thanosql_models'"
-        ).get
-        return bool(found)
+def _delete(connection: apsw.Connection, name: str) -> bool:
+    """Delete the model of that name, if there is one; return whether there was."""
+    ids = [
+        id_
+        for id_, found in connection.execute(
+            "SELECT id, name FROM main.thanosql_models"
+        ).fetchall()
+        if isinstance(found, str) and found.casefold() == name.casefold()
+    ]
+    for id_ in ids:
+        for of, column in (("files", "model_id"), ("models", "id")):
+            connection.execute(
+                f"DELETE FROM main.thanosql_{of} WHERE {column} IS ?", (id_,)
+            )
+    return bool(ids)
 
 
 def _model(row: Sequence[Any]) -> StoredModel:

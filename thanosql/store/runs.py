@@ -1,9 +1,5 @@
 """The history of trainings: a run in, rows of three tables out.
 
-    thanosql_runs     one row a training
-    thanosql_epochs   one row an epoch of a training
-    thanosql_rows     one row for each that a training used, as digests
-
 They are written while a training is under way, so that another connection can follow
 it. A run stays when its model is dropped or trained again. Who was trained from whom is
 in `parent_run_id`: the run of the stored model that a training went on from.
@@ -16,18 +12,21 @@ import json
 import re
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from thanosql import errors
-from thanosql.store import guard, training_folders
-from thanosql.store.transactions import transaction
+from thanosql.store import training_folders
+from thanosql.store.guard import GuardedTables
+from thanosql.store.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from thanosql.store.records import TrainingRun
 
 LIVE_EVERY = 1.0
 """Seconds between two writings of epochs: a commit waits for the disk."""
@@ -37,168 +36,101 @@ _PATIENCE = 0.1
 
 _ID = "[0-9a-f]{32}"
 
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS thanosql_runs (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  training TEXT NOT NULL UNIQUE,  -- names the folder of its checkpoint
-  status TEXT NOT NULL,           -- training, stored, failed, interrupted, killed
-  reason TEXT,                    -- why there is no model of it
-  model_name TEXT NOT NULL,
-  base TEXT NOT NULL,
-  query TEXT NOT NULL,
-  options TEXT NOT NULL,          -- JSON
-  device TEXT NOT NULL,
-  utterances INTEGER NOT NULL,    -- trained on
-  validation_utterances INTEGER NOT NULL,
-  audio_seconds REAL NOT NULL,    -- of both
-  dropped TEXT NOT NULL,          -- JSON: what the vocabulary cannot spell, counted
-  started_at TEXT NOT NULL,       -- UTC
-  seconds REAL NOT NULL,          -- since it began, or was resumed
-  parent TEXT,                    -- name of the stored model it went on from
-  parent_sha256 TEXT,             -- digest of that model, whatever has the name now
-  parent_run_id INTEGER REFERENCES thanosql_runs (id)
-);
-{guard.UNDER_WAY};
-CREATE TABLE IF NOT EXISTS thanosql_epochs (
-  run_id INTEGER NOT NULL REFERENCES thanosql_runs (id),
-  epoch INTEGER NOT NULL,
-  steps INTEGER NOT NULL,
-  train_loss REAL,
-  validation_loss REAL,
-  wer REAL,
-  cer REAL,
-  learning_rate REAL,
-  audio_seconds REAL,
-  seconds REAL,
-  kept INTEGER NOT NULL,          -- 1 for the epoch whose weights are the model's
-  PRIMARY KEY (run_id, epoch)
-);
-CREATE TABLE IF NOT EXISTS thanosql_rows (
-  run_id INTEGER NOT NULL REFERENCES thanosql_runs (id),
-  audio BLOB NOT NULL,            -- digest of the audio column's value
-  row INTEGER NOT NULL,           -- in the query, from 1; in the validation query too
-  text BLOB NOT NULL,             -- digest of the text
-  validation INTEGER NOT NULL,    -- 1: held out, 0: trained on
-  PRIMARY KEY (run_id, audio, row, validation)
-) WITHOUT ROWID;
+EPOCH_COLUMNS = (
+    "epoch",
+    "steps",
+    "train_loss",
+    "validation_loss",
+    "wer",
+    "cer",
+    "learning_rate",
+    "audio_seconds",
+    "seconds",
+)
+"""What `thanosql_epochs` keeps of an epoch, beside its run and whether it was kept."""
+
+_INSERT_EPOCH = f"""
+INSERT INTO main.thanosql_epochs (run_id, kept, {", ".join(EPOCH_COLUMNS)})
+VALUES (?, 0, {", ".join("?" for _ in EPOCH_COLUMNS)})
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """The stored model that a training went on from."""
-
-    name: str
-    sha256: str
-    run_id: int | None
-    "The training that made it; None for an imported one."
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A training, as its tables keep it: what is known when it begins."""
-
-    training: str
-    "Its own id; an interrupted one goes on under the same."
-    model_name: str
-    base: str
-    query: str
-    options: Mapping[str, Any]
-    device: str
-    utterances: int
-    validation_utterances: int
-    audio_seconds: float
-    dropped: Mapping[str, int]
-    rows: Callable[[], Iterable[Sequence[Any]]] = lambda: ()
-    "Gives the columns of `thanosql_rows` after `run_id`."
-    parent: Parent | None = None
+_UNDER_WAY = "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
 
 
 class Ledger:
     """A training's run in the database: its epochs, and at last how it ended.
 
-    While the training runs, others are to read of it: what there is to say is written
-    in short transactions of a connection of its own, about once a second, and again
-    later where the database is busy. With `database` empty (it is in memory, or the
-    user has a transaction open, which the model is to belong to, or a query half read,
-    which could write nothing once another connection has), all is written at the end.
+    While the training runs, the ledger writes to the file `live` about once a second,
+    or later where the database is busy: in short transactions of a connection of its
+    own, so that others can follow the training.
+
+    `live` is None where nothing may be written before the model is stored: the database
+    is in memory; the user has a transaction open, which the model is to belong to; or a
+    query is half read, and once another connection has written, this one could not.
     """
 
-    def __init__(self, run: Run, database: str) -> None:
+    def __init__(self, run: TrainingRun, live: Path | None) -> None:
         self._run = run
-        self._database = database
+        self._live = live
         self._began = self._written_at = time.monotonic()
-        self._epochs: list[Sequence[Any]] = []
-        self._written = 0
-        self._is_known = False
-        self._write()
+        self._epochs: list[Mapping[str, Any]] = []
+        self._is_told = False  # whether the database has a row of this run
+        self._write(Status.TRAINING)
 
-    def add(self, epoch: Sequence[Any]) -> None:
-        """Take an epoch: the columns of `thanosql_epochs` after `run_id`."""
+    def add(self, epoch: Mapping[str, Any]) -> None:
+        """Take an epoch: a value for each of EPOCH_COLUMNS, and what else it has."""
         self._epochs.append(epoch)
         if time.monotonic() - self._written_at >= LIVE_EVERY:
-            self._write()
+            self._write(Status.TRAINING)
 
     def store(self, connection: apsw.Connection, kept: int) -> int:
         """Write, in the caller's transaction, that the model is stored; return the id.
 
         kept: the epoch whose weights are the model's.
         """
-        run_id = self._put(connection, "stored", None)
+        run_id = self._put(connection, Status.STORED)
         connection.execute(
-            """
-            UPDATE main.thanosql_epochs SET kept = (epoch = ?) WHERE run_id = ?
-            """,
-            (kept, run_id),
+            "UPDATE main.thanosql_epochs SET kept = 1 WHERE run_id = ? AND epoch = ?",
+            (run_id, kept),
         )
         return run_id
 
-    def end(self, status: str, reason: str) -> bool:
+    def end(self, status: Status, reason: str) -> bool:
         """Write that the training ended without a model, if the database lets us.
 
-        False where the database says that it is under way still.
+        False where the database says that it is still under way.
         """
-        return self._write(status, reason) or not self._is_known
+        return self._write(status, reason) or not self._is_told
 
-    def _write(self, status: str = "training", reason: str | None = None) -> bool:
+    def _write(self, status: Status, reason: str | None = None) -> bool:
         """Write what there is to say; return whether that went well."""
-        if not self._database:
+        if self._live is None:
             return False
         try:
-            with closing(_opened(self._database, _PATIENCE)) as connection:
-                with transaction(connection):
-                    guard.check(connection, to_write=True)
-                    self._put(connection, status, reason)
-                self._written = len(self._epochs)
+            with (
+                closing(_opened(str(self._live), _PATIENCE)) as connection,
+                GuardedTables(connection).writing(),
+            ):
+                self._put(connection, status, reason)
         except (apsw.Error, errors.DatabaseError):
             # Somebody else writes, the disk is full, our tables have got a trigger: the
             # training goes on, and storing it says what is wrong.
             return False
         finally:
             self._written_at = time.monotonic()
-        self._is_known = True
+        self._is_told = True
         return True
 
-    def _put(self, connection: apsw.Connection, status: str, reason: str | None) -> int:
-        connection.execute(SCHEMA)
+    def _put(
+        self, connection: apsw.Connection, status: Status, reason: str | None = None
+    ) -> int:
         run = self._run
         found = connection.execute(
             "SELECT id, status FROM main.thanosql_runs WHERE training = ?",
             (run.training,),
         ).fetchone()
-        run_id: int | None = None
-        before = ""
-        if found is not None:
-            run_id, before = found
-        if run_id and before == "stored" and status not in ("training", "stored"):
-            return run_id  # what came behind the commit changes nothing of it
-        if run_id is None:
-            run_id = self._insert(connection)
-            self._written = 0
-        elif self._written == 0:  # resumed: what follows the checkpoint is done again
-            connection.execute(
-                "DELETE FROM main.thanosql_epochs WHERE run_id = ?", (run_id,)
-            )
+        run_id, before = found or (self._insert(connection), Status.TRAINING)
+        if before == Status.STORED and status not in (Status.TRAINING, Status.STORED):
+            return run_id  # an error after the commit changes nothing of it
         connection.execute(
             """
             UPDATE main.thanosql_runs
@@ -215,12 +147,17 @@ class Ledger:
                 run_id,
             ),
         )
+        # All of them again: they are few, and what an interrupted training left of
+        # those that are trained again goes.
+        connection.execute(
+            "DELETE FROM main.thanosql_epochs WHERE run_id = ?", (run_id,)
+        )
         connection.executemany(
-            """
-            INSERT OR REPLACE INTO main.thanosql_epochs
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
-            """,
-            ((run_id, *epoch) for epoch in self._epochs[self._written :]),
+            _INSERT_EPOCH,
+            (
+                (run_id, *(epoch[name] for name in EPOCH_COLUMNS))
+                for epoch in self._epochs
+            ),
         )
         return run_id
 
@@ -257,16 +194,18 @@ class Ledger:
         _forget(connection, run_id)
         connection.executemany(
             "INSERT INTO main.thanosql_rows VALUES (?, ?, ?, ?, ?)",
-            ((run_id, *row) for row in run.rows()),
+            (
+                (run_id, each.audio, each.row, each.text, each.validation)
+                for each in run.rows()
+            ),
         )
         return run_id
 
 
 def _forget(connection: apsw.Connection, run_id: int) -> None:
-    """Delete what is still said of an earlier run with that id.
+    """Delete what the tables still say of an earlier run with that id.
 
-    Only a table that was made without AUTOINCREMENT gives an id again, once whoever
-    tidied up has deleted its run.
+    A table that was made without AUTOINCREMENT gives the id of a deleted run again.
     """
     for table in ("epochs", "rows"):
         connection.execute(
@@ -276,27 +215,25 @@ def _forget(connection: apsw.Connection, run_id: int) -> None:
         "UPDATE main.thanosql_runs SET parent_run_id = NULL WHERE parent_run_id = ?",
         (run_id,),
     )
-    if connection.table_exists("main", "thanosql_models"):
-        connection.execute(
-            "UPDATE main.thanosql_models SET run_id = NULL WHERE run_id = ?", (run_id,)
-        )
+    connection.execute(
+        "UPDATE main.thanosql_models SET run_id = NULL WHERE run_id = ?", (run_id,)
+    )
 
 
-def settle(connection: apsw.Connection) -> None:
-    """Say of trainings that no process is at work on any more how they ended.
+def settle(tables: GuardedTables) -> None:
+    """Write of trainings whose process is gone how they ended.
 
-    Through a connection of its own, so that the caller's transaction, and what it
-    counts, stay as they are; without waiting, since the next statement comes here too.
-    Not for a connection that only reads, nor for one whose view of the database, in WAL
-    mode, would be outdated by it: it could write no more.
+    Through a connection of its own, so that the caller's transaction and its counts of
+    changes stay as they are. It does not wait: where the database is busy, the next
+    call writes it. Nothing is written for a connection that only reads, nor for one
+    that is reading now: in WAL mode it could write no more after another connection
+    has.
     """
+    connection = tables.connection
     if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
         return
     try:
-        guard.check(connection)
-        under_way = connection.execute(
-            "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
-        ).fetchall()
+        under_way = tables.reading().execute(_UNDER_WAY).fetchall()
     except (apsw.Error, errors.DatabaseError):  # no such table, or one of another kind
         return
     database = connection.filename
@@ -311,9 +248,9 @@ def settle(connection: apsw.Connection) -> None:
         with (
             # Busy, read-only, or more than a table.
             suppress(apsw.Error, errors.DatabaseError),
-            closing(_opened(database)) as writer,
+            closing(_opened(database)) as other,
+            GuardedTables(other).writing() as writer,
         ):
-            guard.check(writer, to_write=True)
             writer.execute(
                 """
                 UPDATE main.thanosql_runs SET status = ?, reason = ?
@@ -337,6 +274,6 @@ def _opened(database: str, patience: float = 0.0) -> apsw.Connection:
 
 
 def digest(value: Any) -> bytes:
-    """Return what stands for a value of a row (a path, a BLOB, a text): 16 bytes."""
+    """Return 16 bytes that stand for a value of a row: a path, a BLOB, a text."""
     content = value if isinstance(value, bytes) else repr(value).encode()
     return hashlib.blake2b(content, digest_size=16).digest()

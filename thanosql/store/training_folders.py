@@ -2,23 +2,22 @@
 
     <database>-thanosql/<id>/   beside the database; in the user's cache if in memory
         lock                    held for as long as the process trains
-        identity.json           what is trained from what, with which options
-        rows                    on what: a digest of each row, one after the other
+        identity.json           the model's name, its base and options
+        rows                    a digest of each row, one after the other
         validation_rows         those of a validation query
         outcome.json            how it ended, where it did so without a model
         *.safetensors           its checkpoint, written by `thanosql.speech`
 
-A folder goes when its model is stored. One that is left and not locked is of a training
-that broke off: `resume=True` goes on with it, any other BUILD of that name removes it.
-One with a checkpoint whose name cannot be read is left alone: it may be anybody's.
+A folder is removed when its model is stored. One that is left and not locked belongs to
+a training that broke off: `resume=True` goes on with it, any other BUILD of that name
+removes it. A folder with a checkpoint and no readable identity.json is left alone: it
+may be another model's.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.catalog import cache
+from thanosql.store.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _JUST_BEGUN = 60.0
-"""Seconds in which a folder may be without what it is: its process writes that next."""
+"""A folder younger than these seconds may lack identity.json: its process is about to
+write it."""
 
 _LOCK, _IDENTITY, _OUTCOME = "lock", "identity.json", "outcome.json"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -49,7 +51,7 @@ def no_rows() -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes two trainings one and the same: all that their weights hang on."""
+    """All that a training's weights depend on: two with the same are the same."""
 
     model: str
     base: str = ""
@@ -63,7 +65,7 @@ class Identity:
     "A digest of their lengths and targets."
 
     def difference(self, other: Identity) -> str:
-        """Return what is first found to differ, told of `other`; "" for nothing."""
+        """Return the first difference, as what `other` has; "" for none."""
         if self.base.casefold() != other.base.casefold():
             return f"its base was {other.base!r}, not {self.base!r}"
         for name, value in self.options.items():
@@ -91,20 +93,21 @@ class Identity:
 
 @dataclass(slots=True)
 class Training:
-    """A training's folder, locked by this process; None where none can be made."""
+    """A training and its folder, which this process has locked."""
 
     id: str
     folder: Path | None
+    "None where none can be made, and once it is removed."
     _lock: FileLock | None = field(repr=False)
 
-    def note_outcome(self, status: str, reason: str) -> None:
-        """Leave word of how it ended, for a ledger that could not be written to."""
+    def note_outcome(self, status: Status, reason: str) -> None:
+        """Write down how it ended, in case that the ledger cannot be written to."""
         if self.folder is not None:
             with suppress(OSError):
                 _write(self.folder / _OUTCOME, {"status": status, "reason": reason})
 
     def release(self) -> None:
-        """Let go of the folder; another statement may go on with it."""
+        """Unlock the folder, so that another statement may go on with it."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -112,13 +115,14 @@ class Training:
     def discard(self, *, all_but_outcome: bool = False) -> None:
         """Remove the folder: the model is stored, or nothing can come of it.
 
-        all_but_outcome: leaves word of how it ended, until another training begins.
+        all_but_outcome: leave outcome.json, until another training begins.
         """
         folder, self.folder = self.folder, None
         if folder is not None:
             self.release()
             with suppress(OSError):  # another process removes it too
-                # What it is goes last, so that what is half removed is found again.
+                # identity.json goes last, so that a folder that is half removed is
+                # found again.
                 for path in sorted(folder.iterdir(), key=lambda p: p.name == _IDENTITY):
                     if path.name != _OUTCOME or not all_but_outcome:
                         path.unlink(missing_ok=True)
@@ -128,15 +132,7 @@ class Training:
 
 def home(database: str) -> Path:
     """Return where the folders of a database's trainings are; "" is one in memory."""
-    if database:
-        return Path(f"{database}-thanosql")
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library/Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "thanosql" / "memory"
+    return Path(f"{database}-thanosql") if database else cache.folder() / "memory"
 
 
 @contextmanager
@@ -148,9 +144,9 @@ def opened(
 ) -> Iterator[Training]:
     """Return the training of that identity, in a folder that no other process uses.
 
-    resume: with what an earlier one left there; it is an OperationalError if that is
-    another's, or still at work, and a warning if there is none. Else what was left of
-    that model name is removed.
+    resume: go on with what an earlier one left there. Raises OperationalError if that
+    was another training, or is still at work, and warns if there is none. Without it,
+    what was left of that model name is removed.
     """
     training: Training | None = None
     for folder in _folders(where):
@@ -200,8 +196,8 @@ def opened(
         training.release()
 
 
-def outcome(where: Path, id_: str) -> tuple[str, str] | None:
-    """Return the status and the reason of a training that is over; None: it is not."""
+def outcome(where: Path, id_: str) -> tuple[Status, str] | None:
+    """Return the status and the reason of a training that is over, else None."""
     folder = where / id_
     try:
         lock = _locked(folder) if folder in _folders(where) else None
@@ -211,10 +207,10 @@ def outcome(where: Path, id_: str) -> tuple[str, str] | None:
         return None
     if lock is not None:
         lock.release()
-        left = _read(folder / _OUTCOME)
-        if left is not None:
-            return str(left.get("status")), str(left.get("reason"))
-    return "killed", "its process ended before the training did"
+        left = _read(folder / _OUTCOME) or {}
+        if left.get("status") in (Status.FAILED, Status.INTERRUPTED):
+            return Status(left["status"]), str(left.get("reason"))
+    return Status.KILLED, "its process ended before the training did"
 
 
 def _new(where: Path, identity: Identity) -> Training:
@@ -264,9 +260,9 @@ def _locked(folder: Path) -> FileLock | None:
 
 
 def _identity(folder: Path) -> Identity | None:
-    """Return what a folder says it is; None where it does not say of which model.
+    """Return what identity.json says; None where it does not name a model.
 
-    Another version may have written more, which is passed over, or less.
+    Another version of thanosql may have written more, which is left out, or less.
     """
     content = _read(folder / _IDENTITY) or {}
     if not isinstance(content.get("model"), str):
@@ -299,7 +295,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None where there is none, whole."""
+    """Return the JSON object in a file; None where there is none, or it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

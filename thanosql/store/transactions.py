@@ -1,4 +1,4 @@
-"""All of a block's writes or none, whether a transaction is open already or not."""
+"""Transactions: all of a block's writes or none, also inside an open one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[None]:
     """Write all of the block or nothing; in an open transaction, as part of it.
 
-    A database that others use is waited for, `patience` seconds beyond the connection's
-    own timeout: before the block for who writes and, where there is no WAL, behind it
-    for who reads.
+    patience: seconds to wait for other connections, beyond the connection's own
+    timeout. The beginning waits for those that write; the end, where there is no WAL,
+    for those that read.
     """
     begin, undo, end = (
         ("SAVEPOINT thanosql", "ROLLBACK TO thanosql", "RELEASE thanosql")
@@ -47,9 +47,10 @@ def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[
 
 
 def check_snapshot(connection: apsw.Connection) -> None:
-    """Raise if a query that is half read stands against writing, for as long as it is.
+    """Raise BusyError if a half-read query of this connection keeps it from writing.
 
-    So it does in WAL mode once another connection has written.
+    It does in WAL mode, once another connection has written: the query reads the
+    database as it was before, and what it has read cannot be written upon.
     """
     try:
         with transaction(connection):
@@ -73,6 +74,6 @@ def _execute(connection: apsw.Connection, statement: str, patience: float) -> No
 
 
 def _is_in_vain(error: apsw.BusyError) -> bool:
-    """Whether waiting cannot help: what this connection reads itself is outdated."""
+    """Whether waiting cannot help: what this connection is reading is outdated."""
     code: int | None = getattr(error, "extendedresult", None)
     return code == apsw.SQLITE_BUSY_SNAPSHOT

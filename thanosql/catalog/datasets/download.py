@@ -1,4 +1,4 @@
-"""An archive's home in, a folder with what was in it out, whole or not at all.
+"""An archive's URL in, a folder with its files out: all of them, or no folder.
 
 A download goes on where an earlier one broke off, nothing is unpacked before its
 checksum is right, and a folder appears in the cache by one rename.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import tarfile
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from thanosql import errors
+from thanosql.catalog import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,24 +25,15 @@ if TYPE_CHECKING:
     from thanosql.catalog.datasets import Archive
 
     Progress = Callable[[str, float, float | None], None]
-    "Told what is done, how far, and of how much."
+    "Called with the name of a stage, how much is done, and of how much in all."
 
 TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 2**20
 
 
-def cache() -> Path:
-    """Return the folder downloads are kept in: THANOSQL_CACHE, or the user's own."""
-    chosen = os.environ.get("THANOSQL_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(usual).expanduser() / "thanosql"
-
-
 def folder(archive: Archive) -> Path:
     """Return the folder, there or not yet, that holds an archive's files."""
-    return cache() / "datasets" / archive.directory
+    return cache.folder() / "datasets" / archive.directory
 
 
 def fetch(
@@ -87,7 +78,7 @@ def fetch(
 
 
 def _download(url: str, file: Path, progress: Progress) -> None:
-    """Fetch what of the URL the file does not have yet."""
+    """Append to the file what it does not have yet of the URL's content."""
     have = file.stat().st_size if file.exists() else 0
     request = urllib.request.Request(url)
     if have:
@@ -143,7 +134,7 @@ def _check(file: Path, archive: Archive, progress: Progress) -> None:
 
 
 def _unpack(file: Path, target: Path) -> None:
-    """Unpack a tar file into a folder that is there afterwards, whole, or is not."""
+    """Unpack a tar file into a folder, which appears only when all of it is there."""
     if not hasattr(tarfile, "data_filter"):
         message = "unpacking an archive safely needs Python 3.11.4 or newer"
         raise errors.NotSupportedError(message)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.catalog import datasets, sample
+from thanosql.catalog import cache, datasets, sample
 from thanosql.catalog.datasets import download
 from thanosql.execution import tables, tabular
 from thanosql.execution.relation import Column, Relation
@@ -145,7 +145,7 @@ def get(context: Context, node: statements.GetDataset) -> Relation:
         pair = {"train": dataset.train_table, "test": dataset.test_table}
         _check_new(context, (*pair.values(),), overwrite=options.overwrite)
         context.warn_if_transaction_is_implicit("the dataset")
-        below = str if not dataset.archives else _below(root, download.cache())
+        below = str if not dataset.archives else _below(root, cache.folder())
         utterances = {
             part: _utterances(dataset, folder, part, below)
             for part, folder in _fetch(context, dataset, options.mirror).items()

@@ -12,7 +12,7 @@ from thanosql.catalog.datasets import download
 from thanosql.execution import tables
 from thanosql.execution.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.execution.relation import Column, Relation
-from thanosql.store import history
+from thanosql.store import history, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +31,8 @@ _TABLE_COLUMNS: tuple[Column, ...] = (
 
 def list_(context: Context, node: statements.List) -> Relation:
     """LIST: yield a row each."""
+    if node.kind == "model":
+        runs.settle(context.models.tables)
     columns, rows = _LISTS[node.kind]
     return Relation(columns, lambda: rows(context))
 
@@ -52,13 +54,14 @@ def _models(context: Context) -> Iterator[Sequence[Any]]:
 
 
 def _describe_model(context: Context, name: str) -> list[Fact]:
+    runs.settle(context.models.tables)
     model = context.models.get(name)
     facts: list[Fact] = [
         (column, value)
         for (column, _), value in zip(SUMMARY_COLUMNS, summary(model), strict=True)
     ]
     facts += [("sha256", model.sha256), ("query", model.query)]
-    facts += history.facts(context.database, model.run_id)
+    facts += history.facts(context.models.tables, model.run_id)
     facts += [
         (f"option {option}", value) for option, value in (model.options or {}).items()
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thanosql import errors, speech, statements
 from thanosql.execution.relation import Column, Relation, row_of
 from thanosql.store.files import export as export_files
-from thanosql.store.models import ModelRecord, StoredModel
+from thanosql.store.records import ModelRecord, StoredModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from thanosql.execution.context import Context
-    from thanosql.store.models import StoredModel
+    from thanosql.store.records import StoredModel
 
     Row = Sequence[Any]
     Transcribed = Iterator[tuple[Row, Transcription]]
@@ -101,7 +101,7 @@ def _transcribed(
         ahead, rows = tee(rows)
         recordings = (row[audio] for row in ahead)
         with context.progress() as progress:
-            recognizer = speech.loaded(context.models, model)
+            recognizer = speech.loaded(context.stored_files(model), options.device)
             with closing(
                 speech.transcribe(
                     recognizer,
@@ -150,7 +150,8 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
 
     def scorer() -> speech.Scorer:
         context.check_interrupted()
-        return speech.Scorer(speech.loaded(context.models, model), options.text_col)
+        recognizer = speech.loaded(context.stored_files(model), options.device)
+        return speech.Scorer(recognizer, options.text_col)
 
     if options.per_row:
         error = _error_column(options)
@@ -189,7 +190,7 @@ class _Warnings:
     """
 
     def __init__(self, context: Context, model: StoredModel) -> None:
-        self._was_trained_on = history.trained_on(context.database, model.run_id)
+        self._was_trained_on = history.trained_on(context.models.tables, model.run_id)
         self._rows = self._trained_on = 0
         self._given = False
 

@@ -16,7 +16,7 @@ from thanosql.execution.clauses.models import model_record, save_model
 from thanosql.execution.relation import Column, Relation, columns_of, row_of
 from thanosql.execution.source import KeptPairs, Pairs
 from thanosql.speech.results import EpochResult
-from thanosql.store import runs, training_folders
+from thanosql.store import records, runs, training_folders
 from thanosql.store.transactions import check_snapshot
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from thanosql.execution.source import Source
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
-    from thanosql.store.models import ModelStore, StoredModel
+    from thanosql.store.models import ModelStore
+    from thanosql.store.records import StoredModel
 
 PATIENCE = 60.0
 """Seconds to wait for a lock before hours of training are given up for it."""
@@ -126,6 +127,7 @@ def _train(
     models, options = context.models, wanted.options
     if wanted.if_not_exists and models.find(wanted.name) is not None:
         return []
+    runs.settle(models.tables)
     models.check_new(wanted.name, overwrite=wanted.overwrite)
     context.warn_if_transaction_is_implicit("the model")
     database = context.database.filename
@@ -148,7 +150,7 @@ def _train(
         run = _run(wanted, training.id, material, start, rows, validation or rows)
         # Without a folder there is no lock that says whether it is still alive.
         is_live = training.folder is not None and not is_ours_alone
-        ledger = runs.Ledger(run, database if is_live else "")
+        ledger = runs.Ledger(run, Path(database) if is_live else None)
         # The checkpoint is whole before its folder is told of and unlocked.
         with _accounted(context, training, ledger):
             epochs = _epochs(context, material, options, training.folder, ledger)
@@ -181,7 +183,7 @@ def _prepared(
 
     def open_start() -> Recognizer:
         if start is not None:
-            recognizer = speech.open_stored(context.models, start)
+            recognizer = speech.open_stored(context.stored_files(start))
         else:
             recognizer = speech.open_base(wanted.origin, rows.texts)
         context.check_interrupted()
@@ -226,19 +228,19 @@ def _run(
     start: StoredModel | None,
     rows: KeptPairs,
     validation: KeptPairs,
-) -> runs.Run:
-    def used_rows() -> Iterator[Sequence[Any]]:
+) -> records.TrainingRun:
+    def used_rows() -> Iterator[records.TrainingRow]:
         for utterances, kept, is_validation in (
-            (material.learned, rows, 0),
-            (material.held_out, validation, 1),
+            (material.learned, rows, False),
+            (material.held_out, validation, True),
         ):
             for utterance in utterances:
                 audio, text = kept.digests_of(utterance.row)
-                yield audio, utterance.row, text, is_validation
+                yield records.TrainingRow(audio, utterance.row, text, is_validation)
 
     # What was trained in several steps is still a model of its first base.
     base = start.base if start is not None and wanted.is_fit else wanted.origin
-    return runs.Run(
+    return records.TrainingRun(
         training=training_id,
         model_name=wanted.name,
         base=base,
@@ -252,7 +254,7 @@ def _run(
         rows=used_rows,
         parent=None
         if start is None
-        else runs.Parent(start.name, start.sha256, start.run_id),
+        else records.Parent(start.name, start.sha256, start.run_id),
     )
 
 
@@ -272,7 +274,7 @@ def _epochs(
         ) as trained,
     ):
         for epoch in trained:
-            ledger.add(row_of(epoch, _LEDGER_COLUMNS))
+            ledger.add(dataclasses.asdict(epoch))
             epochs.append(epoch)
     return epochs
 
@@ -339,7 +341,7 @@ def _accounted(
         yield
     except BaseException as error:
         stopped = context.interrupted() or isinstance(error, KeyboardInterrupt)
-        status = "interrupted" if stopped else "failed"
+        status = records.Status.INTERRUPTED if stopped else records.Status.FAILED
         reason = str(error) or type(error).__name__
         training.note_outcome(status, reason)
         is_accounted = ledger.end(status, reason)

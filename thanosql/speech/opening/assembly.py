@@ -10,6 +10,7 @@ import math
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -53,26 +54,53 @@ _LAYER = re.compile(r"\.layers\.\d+\.")
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
 
 
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """All of a model but its weights."""
+
+    model: PreTrainedModel
+    'On "meta", where it takes no memory.'
+    tokenizer: PreTrainedTokenizerBase
+    feature_extractor: Any
+
+
 def assemble(
     directory: Path,
     state: Mapping[str, Tensor],
-    texts: Callable[[], Iterable[str]] | None,
+    texts: Callable[[], Iterable[str]],
 ) -> CTCRecognizer:
-    """Return the recognizer of a model directory.
+    """Return the recognizer of a base's directory.
 
     directory: its files but the weights; state: the weights, empty for a bare config.
-    `texts` gives transcripts to make a vocabulary from where there is none; None says
-    that the model must be whole.
+    `texts` gives transcripts to make a vocabulary from where there is none.
     """
-    where = str(directory) if texts is not None else "the stored model"
+    where = str(directory)
+    whole = has_vocabulary(directory) and has_last_layer(state)
+    bare = skeleton(directory, where, None if whole else texts)
+    return fill(bare, state, where, new_last_layer=not whole)
+
+
+def has_vocabulary(directory: Path) -> bool:
+    """Whether the directory has a tokenizer's files."""
+    return any(any(directory.glob(name)) for name in _VOCABULARIES)
+
+
+def has_last_layer(state: Mapping[str, Tensor]) -> bool:
+    """Whether the weights have those of the layer that scores the vocabulary."""
+    return any(key.startswith(LAST_LAYERS) for key in state)
+
+
+def skeleton(
+    directory: Path, where: str, texts: Callable[[], Iterable[str]] | None = None
+) -> Skeleton:
+    """Return what the files of a model directory tell without its weights.
+
+    texts: gives transcripts to make a vocabulary from; None: the directory has one.
+    `where` names the directory in errors.
+    """
     with damaged(f"'config.json' in {where}"):
         config = _config(directory, where)
-        has_tokenizer = any(any(directory.glob(name)) for name in _VOCABULARIES)
-    whole = has_tokenizer and any(key.startswith(LAST_LAYERS) for key in state)
-    if not whole and texts is None:
-        message = f"{where} is damaged: it has no tokenizer, or no weights for it"
-        raise DataError(message)
-    made = None if whole or texts is None else vocabulary(texts())
+    made = None if texts is None else vocabulary(texts())
     with damaged(f"the tokenizer of {where}"), quiet():
         if made is None:
             _check_vocabulary(directory, config)
@@ -83,23 +111,37 @@ def assemble(
             tokenizer = _tokenizer(made)
             _set_vocabulary(config, len(made))
     with damaged(f"'config.json' in {where}"), quiet():
-        skeleton = _built(config, "meta")
-        _check_size(skeleton, state)
-    with damaged(where), quiet():
-        # A last layer for other letters is drawn anew, whatever its shape.
-        model = _filled(skeleton, state) if made is None else None
-        fresh: frozenset[str] = frozenset()
-        if model is None:
-            model, fresh = _model(config, state, new_last_layer=made is not None)
-        if fresh and texts is None:
-            message = f"{where} is damaged: it has no weights for {min(fresh)}"
-            raise DataError(message)
-        draw_by_fan_in(model, fresh)
-        model.train(mode=False)
+        model = _built(config, "meta")
     with damaged(f"the feature extractor of {where}"), quiet():
         extractor = _feature_extractor(directory, config)
-    with damaged(where):
-        recognizer = families.recognizer(model, tokenizer, extractor, fresh)
+    return Skeleton(model, tokenizer, extractor)
+
+
+def fill(
+    bare: Skeleton,
+    state: Mapping[str, Tensor],
+    where: str,
+    *,
+    new_last_layer: bool = False,
+) -> CTCRecognizer:
+    """Return the recognizer of a skeleton and its weights; what these lack is drawn.
+
+    new_last_layer: draw it anew, whatever its shape: its weights are for other letters.
+    """
+    with damaged(f"'config.json' in {where}"):
+        _check_size(bare.model, state)
+    with damaged(where), quiet():
+        model = None if new_last_layer else _filled(bare.model, state)
+        fresh: frozenset[str] = frozenset()
+        if model is None:
+            model, fresh = _model(
+                bare.model.config, state, new_last_layer=new_last_layer
+            )
+        draw_by_fan_in(model, fresh)
+        model.train(mode=False)
+        recognizer = families.recognizer(
+            model, bare.tokenizer, bare.feature_extractor, fresh
+        )
         _check(recognizer, where)
     return recognizer
 

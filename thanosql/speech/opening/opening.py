@@ -16,8 +16,15 @@ from safetensors.torch import load_file
 
 from thanosql.catalog.bases import BASES, find
 from thanosql.errors import DataError, ModelNotFoundError, OperationalError, nearest
-from thanosql.speech.opening import hub, weights
-from thanosql.speech.opening.assembly import assemble, damaged
+from thanosql.speech.opening import assembly, hub, weights
+from thanosql.speech.opening.assembly import (
+    Skeleton,
+    assemble,
+    damaged,
+    fill,
+    has_last_layer,
+    has_vocabulary,
+)
 from thanosql.speech.opening.directory import check, read_json
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_STORED = "the stored model"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -64,38 +72,46 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     return recognizer
 
 
-def open_files(
-    files: Mapping[str, weights.Buffer], whole: Callable[[], object] = lambda: None
-) -> Recognizer:
-    """Return the recognizer of a stored model: relative path -> content.
-
-    The weights never touch the disk, and share the memory of their file where that is
-    writable and of float32: the caller hands it over. Of such files, what lies behind
-    the header may still be missing until `whole`, which is called before it is looked
-    at, returns. Raises as `open_base` does, and what `whole` raises.
-    """
+def skeleton(files: Mapping[str, weights.Buffer]) -> Skeleton:
+    """Return the skeleton of a stored model: file name -> content, without weights."""
     with TemporaryDirectory(prefix="thanosql-") as temporary:
         directory = Path(temporary)
         for name, content in files.items():
             path = directory / name
-            if not path.resolve().is_relative_to(directory.resolve()):
+            if path.resolve().parent != directory.resolve():
                 message = f"a stored model has a file outside its directory: {name!r}"
                 raise DataError(message)
             if path.suffix != ".safetensors":
-                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        where = "the stored model"
-        with damaged(where):
-            check(directory, where)
-            stored = _weight_files(directory, files, where)
-            state = weights.tensors({name: files[name] for name in stored})
-        if any(tensor.dtype != torch.float32 for tensor in state.values()):
-            whole()
-            state = weights.widened(state)
-        recognizer = assemble(directory, state, None)
-        whole()
-        weights.check(state, where)
-        return recognizer
+        with damaged(_STORED):
+            check(directory, _STORED)
+        if not has_vocabulary(directory):
+            message = f"{_STORED} is damaged: it has no tokenizer"
+            raise DataError(message)
+        return assembly.skeleton(directory, _STORED)
+
+
+def open_files(
+    files: Mapping[str, weights.Buffer], bare: Skeleton | None = None
+) -> Recognizer:
+    """Return the recognizer of a stored model: file name -> content.
+
+    bare: its skeleton, where that is built already. The weights never touch the disk,
+    and share the memory of their file where that is writable and of float32: the caller
+    hands it over. Raises as `open_base` does.
+    """
+    bare = skeleton(files) if bare is None else bare
+    stored = {n: each for n, each in files.items() if n.endswith(".safetensors")}
+    state = weights.tensors(stored)
+    if not has_last_layer(state):
+        message = f"{_STORED} is damaged: it has no weights for its vocabulary"
+        raise DataError(message)
+    weights.check(state, _STORED)
+    recognizer = fill(bare, weights.widened(state), _STORED)
+    if recognizer.fresh:
+        message = f"{_STORED} is damaged: it has no weights for {min(recognizer.fresh)}"
+        raise DataError(message)
+    return recognizer
 
 
 def _locate(base: str) -> Path:
