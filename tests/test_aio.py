@@ -38,7 +38,8 @@ def test_statements_are_awaited_and_rows_iterated():
         assert await con.run(lambda: con.blocking.in_transaction)
         await con.commit()
         await cursor.execute("SELECT a FROM t")
-        assert cursor.description[0][:2] == ("a", "INTEGER")
+        assert cursor.description[0][0] == "a"
+        assert cursor.declared_types == ("INTEGER",)
         assert await cursor.fetchone() == (1,)
         assert await cursor.fetchmany(1) == [(2,)]
         assert [row async for row in cursor] == [(3,)]

@@ -12,7 +12,6 @@ EXPLAIN.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
@@ -26,11 +25,11 @@ from thanosql.store import runs
 from thanosql.store.models import ModelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
-    from thanosql.driver.connection import Connection
-    from thanosql.driver.cursor import Parameters
-    from thanosql.driver.trace import Columns
+    from thanosql.execution.relation import Column
+    from thanosql.statements.nodes import Parameters
 
 _Options = TypeVar("_Options", bound=statements.Options)
 
@@ -43,18 +42,22 @@ class Execution:
     """
 
     def __init__(
-        self, connection: Connection, query: statements.Query, parameters: Parameters
+        self,
+        query: statements.Query,
+        parameters: Parameters,
+        *,
+        database: apsw.Connection,
+        audio_root: Path | None,
+        transaction_is_implicit: bool,
+        serial: Iterator[int],
     ) -> None:
         statements.check_parameters(query, parameters)
-        runs.settle(connection.apsw)
-        root = connection.audio_root
-        self.audio_root = None if root is None else Path(root)
-        self.database = connection.apsw
-        self.store = ModelStore(connection.apsw)
-        self.transaction_is_implicit = (
-            connection.in_transaction and connection.began_implicitly
-        )
-        self._serial = connection.serial
+        runs.settle(database)
+        self.audio_root = audio_root
+        self.database = database
+        self.store = ModelStore(database)
+        self.transaction_is_implicit = transaction_is_implicit
+        self._serial = serial
         self._parameters = parameters
         self._query = query
         self._registered: list[str] = []
@@ -71,7 +74,7 @@ class Execution:
         self.sql = query.text(self._names) if is_left else ""
         self.bindings = query.bindings(parameters) if is_left else []
 
-    def as_written(self, columns: Columns) -> Columns:
+    def as_written(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """Return columns as SQLite would call them if it read the clauses itself.
 
         Where a column has no AS, its name is its text.

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from thanosql import errors
-from thanosql import statements as speech
+from thanosql import errors, statements
 from thanosql.statements import quoted
 from thanosql.statements.grammar import STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
@@ -37,7 +36,7 @@ _COLUMNS = """
 """
 OPTIONS = {
     options.statement: options
-    for options in vars(speech).values()
+    for options in vars(statements).values()
     if isinstance(options, type) and hasattr(options, "statement")
 }
 """What each statement takes in OPTIONS (...), by its first words."""
@@ -110,7 +109,7 @@ def word_start(before: str) -> int:
     return len(before) if found is None else found.start()
 
 
-def _open_options(tokens: Sequence[Token]) -> type[speech.Options] | None:
+def _open_options(tokens: Sequence[Token]) -> type[statements.Options] | None:
     """Return the options of the OPTIONS ( that no parenthesis has closed yet."""
     depth = 0
     for i in range(len(tokens) - 1, 0, -1):
@@ -123,7 +122,7 @@ def _open_options(tokens: Sequence[Token]) -> type[speech.Options] | None:
     return None
 
 
-def _options_of(words: Sequence[str]) -> Iterator[type[speech.Options]]:
+def _options_of(words: Sequence[str]) -> Iterator[type[statements.Options]]:
     """Yield the options of the statement that begins last among the words."""
     for i in range(len(words) - 1, -1, -1):
         for beginning, options in OPTIONS.items():
