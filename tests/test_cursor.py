@@ -263,3 +263,20 @@ def test_executemany_survives_that_its_table_was_made_anew(connection):
         assert cursor.rowcount == 2
         connection.commit()
         connection.execute("DROP TABLE t")
+
+
+def test_an_error_at_a_later_row_of_returning_is_pep_249s(connection):
+    connection.execute("CREATE TABLE t (a)")
+    with pytest.raises(thanosql.OperationalError, match="integer overflow"):
+        connection.execute(
+            "INSERT INTO t VALUES (1), (-9223372036854775808) RETURNING abs(a)"
+        )
+    with pytest.raises(thanosql.OperationalError, match="AS BLOB"):
+        connection.execute("INSERT INTO t VALUES (1) RETURNING CAST(x'ff' AS TEXT)")
+
+
+def test_an_error_at_a_later_row_of_a_script_is_pep_249s(connection):
+    with pytest.raises(thanosql.OperationalError, match="integer overflow"):
+        connection.executescript(
+            "SELECT abs(column1) FROM (VALUES (1), (-9223372036854775808));"
+        )

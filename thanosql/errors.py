@@ -123,6 +123,10 @@ class ArgumentTypeError(ProgrammingError, TypeError):
     """An argument of a call is of a wrong type."""
 
 
+class ArgumentBufferError(ArgumentTypeError, BufferError):
+    """An argument of a call has bytes that do not lie side by side."""
+
+
 class ArgumentValueError(ProgrammingError, ValueError):
     """An argument of a call has a value that is not allowed."""
 
@@ -287,7 +291,9 @@ def from_argument(error: BaseException) -> BaseException:
             return IntegerRangeError(f"an integer is too large: {text}")
         case UnicodeEncodeError():
             return not_text(error, "a lone surrogate is no text")
-        case TypeError() | BufferError():
+        case BufferError():
+            return ArgumentBufferError(text)
+        case TypeError():
             return ArgumentTypeError(text)
         case ValueError():
             return ArgumentValueError(text)

@@ -85,13 +85,13 @@ class Connection:
         if self._closed:
             message = "the connection is closed"
             raise errors.ProgrammingError(message)
-        is_cancelled = False
+        turn, is_cancelled = object(), False
 
         def in_worker() -> R | None:
             with self._switching:
                 if is_cancelled:  # while it waited for its turn
                     return None
-                self._running = in_worker
+                self._running = turn
             try:
                 while self._abandoned:
                     self._abandoned.pop().close()
@@ -105,7 +105,7 @@ class Connection:
         except asyncio.CancelledError:
             with self._switching:
                 is_cancelled = True
-                if self._running is in_worker:
+                if self._running is turn:
                     self.blocking.interrupt()
             raise
         return result  # type: ignore[return-value]  # None only where cancelled

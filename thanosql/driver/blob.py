@@ -116,6 +116,7 @@ class Blob:
         message = "the length of a blob cannot change; overwrite bytes instead"
         raise errors.ArgumentTypeError(message)
 
+    @translating
     def _range(self, key: int | slice) -> tuple[int, int, int]:
         """Return start and stop in bytes, and the step, which is not negative."""
         length = len(self)
@@ -125,7 +126,7 @@ class Blob:
                 message = "a blob is sliced forwards only"
                 raise errors.ArgumentValueError(message)
             return start, max(start, stop), step
-        at = range(length)[key]  # IndexError, TypeError
+        at = range(length)[key]  # IndexError, as any sequence's; TypeError
         return at, at + 1, 1
 
     def _at(self, position: int, do: Any) -> Any:

@@ -14,6 +14,7 @@ import apsw
 
 from thanosql import errors
 from thanosql.driver import adapters, routes
+from thanosql.driver.adapters import STORED
 from thanosql.driver.routes import OTHER, READ, Route, find_route, known_routes
 from thanosql.driver.trace import Trace, described
 
@@ -103,7 +104,14 @@ class Cursor:
         """
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
-        if parameters is not _NONE_GIVEN:
+        if parameters is _NONE_GIVEN:
+            pass
+        elif type(parameters) is tuple:
+            for value in parameters:  # faster than a call, for a few of them
+                if type(value) not in STORED:
+                    parameters = adapters.bindable(parameters)
+                    break
+        else:
             parameters = adapters.bindable(parameters)
         if route is READ:
             try:
