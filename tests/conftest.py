@@ -13,6 +13,7 @@ import transformers
 from tones import tones
 
 import thanosql
+from thanosql.driver import adapters
 from thanosql.frontends import pytest_plugin
 
 pytest_plugins = ["pytester"]
@@ -37,6 +38,17 @@ def pytest_collection_modifyitems(items):
         return 0 if slow is None else slow.kwargs.get("seconds", 30)
 
     items.sort(key=seconds, reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def _adapters_of_the_test_alone():
+    """Forget what a test registers, which is for the whole process."""
+    kept = [(each, dict(each)) for each in (adapters._adapters, adapters._converters)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+    adapters._chosen.cache_clear()
 
 
 @pytest.fixture

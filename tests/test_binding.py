@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import thanosql
-from thanosql.driver import adapters
 
 
 class Colour(enum.Enum):
@@ -157,12 +156,10 @@ def test_any_number_of_numpy_comes_back_equal_or_is_out_of_range(value):
     connection.close()
 
 
-def test_a_registered_adapter_goes_first_and_its_result_is_adapted_too(
-    connection, monkeypatch
-):
-    monkeypatch.setitem(adapters._adapters, numpy.int64, lambda value: f"int {value}")
-    monkeypatch.setitem(adapters._adapters, array.array, array.array.tobytes)
-    monkeypatch.setitem(adapters._adapters, Colour, lambda c: numpy.int32(c.value))
+def test_a_registered_adapter_goes_first_and_its_result_is_adapted_too(connection):
+    thanosql.register_adapter(numpy.int64, lambda value: f"int {value}")
+    thanosql.register_adapter(array.array, array.array.tobytes)
+    thanosql.register_adapter(Colour, lambda colour: numpy.int32(colour.value))
     values = (numpy.int64(7), array.array("b", [1]), Colour.RED)
     assert connection.execute("SELECT ?, ?, ?", values).fetchone() == (
         "int 7",

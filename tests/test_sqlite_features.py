@@ -70,9 +70,7 @@ class Point:
         return f"{self.x};{self.y}"
 
 
-def test_adapters_and_converters_carry_decimals_there_and_back(monkeypatch):
-    monkeypatch.setattr("thanosql.driver.adapters._adapters", {})
-    monkeypatch.setattr("thanosql.driver.adapters._converters", {})
+def test_adapters_and_converters_carry_decimals_there_and_back():
     thanosql.register_adapter(decimal.Decimal, str)
     thanosql.register_converter("decimal", lambda s: decimal.Decimal(s.decode()))
     con = thanosql.connect(

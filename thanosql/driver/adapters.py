@@ -150,7 +150,7 @@ def convert_binding(_cursor: object, number: int, value: object) -> Any:
 def storable(value: Any, what: str) -> Any:
     """Return the same as `adapted`, and look whether SQLite can store that very value.
 
-    Where APSW binds a value it does so itself; this is for those that it binds later.
+    APSW does so when it binds one; this is for values that go another way first.
     """
     value = adapted(value, what)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -163,6 +163,30 @@ def storable(value: Any, what: str) -> Any:
             message = f"{what} has a lone surrogate, which is no text; bind bytes"
             raise errors.not_text(error, message) from error
     return value
+
+
+def for_clauses(value: Any, what: str) -> Any:
+    """Return the same as `storable`, for a parameter of a speech statement.
+
+    What only a clause understands is left to it: COPY takes a DataFrame. If it is
+    bound instead, APSW asks `convert_binding`, unless it exports a buffer.
+    """
+    try:
+        return storable(value, what)
+    except errors.ProgrammingError:
+        if _exports_buffer(value):
+            raise
+        return value
+
+
+def _exports_buffer(value: object) -> bool:
+    try:
+        memoryview(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except (BufferError, ValueError):  # one that memoryview cannot read
+        return True
+    return True
 
 
 def bindable(parameters: Parameters | None) -> Parameters | None:

@@ -40,8 +40,9 @@ def connect(
     Parameters
     ----------
     database
-        A file, or ``":memory:"``; with `uri` a ``file:`` URI. Or a connection that
-        APSW has opened: the two are one then, and `close` closes it.
+        A file, or ``":memory:"``; with `uri` a ``file:`` URI, but not one of a shared
+        cache in memory, which APSW's SQLite has not. Or a connection that APSW has
+        opened: the two are one then, and `close` closes it.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
     detect_types

@@ -104,15 +104,14 @@ class Cursor:
         """
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
-        if parameters is _NONE_GIVEN:
-            pass
-        elif type(parameters) is tuple:
-            for value in parameters:  # faster than a call, for a few of them
-                if type(value) not in STORED:
-                    parameters = adapters.bindable(parameters)
-                    break
-        else:
-            parameters = adapters.bindable(parameters)
+        if parameters is not _NONE_GIVEN and route.query is None:
+            if type(parameters) is not tuple:
+                parameters = adapters.bindable(parameters)
+            else:
+                for value in parameters:  # faster than a call, for a few of them
+                    if type(value) not in STORED:
+                        parameters = adapters.bindable(parameters)
+                        break
         if route is READ:
             try:
                 self._rows = cursor.execute(sql, parameters)
@@ -204,9 +203,10 @@ class Cursor:
         from thanosql.execution.execution import Execution
 
         cursor = self._idle_cursor()
+        parameters = () if parameters is None else parameters
         assert route.query is not None
         database, root = self._database, self._database.audio_root
-        given = adapters.each_as(adapters.storable, parameters or ())
+        given = adapters.each_as(adapters.for_clauses, parameters)
         try:
             execution = Execution(
                 route.query,
