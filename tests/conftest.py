@@ -12,6 +12,7 @@ from tones import tones
 from toys import fine_tuned
 
 import thanosql
+from thanosql.driver import adapters
 from thanosql.frontends import pytest_plugin
 
 pytest_plugins = ["pytester"]
@@ -36,6 +37,17 @@ def pytest_collection_modifyitems(items):
         return 0 if thorough is None else thorough.kwargs["seconds"]
 
     items.sort(key=seconds, reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def _adapters_of_the_test_alone():
+    """Forget what a test registers, which is for the whole process."""
+    kept = [(each, dict(each)) for each in (adapters._adapters, adapters._converters)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+    adapters._chosen.cache_clear()
 
 
 @pytest.fixture

@@ -35,8 +35,9 @@ from thanosql.driver.adapters import (
     register_converter,
 )
 from thanosql.driver.blob import Blob
-from thanosql.driver.connection import LEGACY_TRANSACTION_CONTROL, Connection, connect
+from thanosql.driver.connection import Connection, connect
 from thanosql.driver.cursor import Cursor
+from thanosql.driver.database import LEGACY_TRANSACTION_CONTROL
 from thanosql.driver.rows import Row
 from thanosql.errors import (
     ArgumentTypeError,

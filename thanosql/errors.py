@@ -22,6 +22,7 @@ bits, say), ours derives from that too, and stays inside PEP 249's tree.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import sys
 
@@ -29,8 +30,11 @@ import apsw
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 
 class Warning(sqlite3.Warning, UserWarning):
@@ -108,7 +112,7 @@ class AudioError(DataError):
 
 
 class IntegerRangeError(DataError, OverflowError):
-    """An integer does not fit into SQLite's 64 bits."""
+    """An integer does not fit into SQLite's 64 bits, or is too large an argument."""
 
 
 class TextEncodingError(DataError, UnicodeEncodeError):
@@ -117,6 +121,10 @@ class TextEncodingError(DataError, UnicodeEncodeError):
 
 class ArgumentTypeError(ProgrammingError, TypeError):
     """An argument of a call is of a wrong type."""
+
+
+class ArgumentBufferError(ArgumentTypeError, BufferError):
+    """An argument of a call has bytes that do not lie side by side."""
 
 
 class ArgumentValueError(ProgrammingError, ValueError):
@@ -220,18 +228,21 @@ def from_apsw(error: apsw.Error) -> Error:
     ``sqlite_errorname`` its name, where SQLite itself raised it.
     """
     mapped = _PEP_249[next(c for c in type(error).__mro__ if c in _PEP_249)]
-    code = getattr(error, "extendedresult", None)
+    code: Any = getattr(error, "extendedresult", None)
     message = str(error)
     if code == apsw.SQLITE_BUSY_SNAPSHOT:
         message = (
             f"{message}: another connection has written since this one began to read; "
             "rollback(), and close cursors that are half read, before writing"
         )
+    names = {**apsw.mapping_result_codes, **apsw.mapping_extended_result_codes}
+    name = str(names.get(code, "SQLITE_UNKNOWN"))
+    if message == "not an error":  # what SQLite says where it has nothing to say
+        message = f"SQLite refused the call: {name}"
     translated = mapped(message)
     if code is not None:
-        names = {**apsw.mapping_result_codes, **apsw.mapping_extended_result_codes}
         translated.sqlite_errorcode = code
-        translated.sqlite_errorname = str(names.get(code, "SQLITE_UNKNOWN"))
+        translated.sqlite_errorname = name
     return translated
 
 
@@ -240,29 +251,15 @@ def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
     return TextEncodingError(*error.args[:4], message)  # type: ignore[call-arg]
 
 
-_CALL_APSW = (
-    "thanosql.driver.cursor",
-    "thanosql.execution.source",
-    "thanosql.store.models",
-)
+def from_binding(error: BaseException) -> BaseException:
+    """Return the PEP 249 error for one of Python's that APSW raised of parameters.
 
-
-def from_python(error: BaseException) -> BaseException:
-    """Return the PEP 249 error for one of Python's own that APSW raised.
-
-    So it does for a missing name (KeyError), an integer too large, text that is no
-    Unicode. An error of the caller's own code, an SQL function or a mapping,
-    comes through here too and is returned as it is: the innermost frame of the
-    traceback, in neither this package nor APSW's C, tells them apart.
+    To be called where the call of APSW is caught. An error of the caller's own code
+    (an SQL function, a mapping, an iterator) comes through there too, and is returned
+    as it is.
     """
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None:
-        frames = frames.tb_next
-    if frames is not None:
-        module = frames.tb_frame.f_globals.get("__name__", "")
-        raised_in = frames.tb_frame.f_code.co_filename
-        if module not in _CALL_APSW and not raised_in.endswith("cursor.c"):
-            return error
+    if _frames(error) != 1:
+        return error
     text = str(error)
     match error:
         case KeyError():
@@ -282,6 +279,58 @@ def from_python(error: BaseException) -> BaseException:
             return OperationalError(message)
         case TypeError() if "dict or a sequence" in text:
             return ArgumentTypeError("parameters are a sequence or a mapping")
+    return from_argument(error)
+
+
+def from_argument(error: BaseException) -> BaseException:
+    """Return the PEP 249 error for one of Python's about an argument of a call."""
+    text = str(error)
+    text = text[:1].lower() + text[1:]
+    match error:
+        case OverflowError():
+            return IntegerRangeError(f"an integer is too large: {text}")
+        case UnicodeEncodeError():
+            return not_text(error, "a lone surrogate is no text")
+        case BufferError():
+            return ArgumentBufferError(text)
         case TypeError():
-            return ArgumentTypeError(text[:1].lower() + text[1:])
+            return ArgumentTypeError(text)
+        case ValueError():
+            return ArgumentValueError(text)
     return error
+
+
+def translating(method: Callable[P, R]) -> Callable[P, R]:
+    """Have a method that calls APSW raise PEP 249's errors.
+
+    Those are for what APSW raises, and for arguments that the method cannot use; an
+    error of a function that the caller has given comes through as it is.
+    """
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except apsw.Error as error:
+            raise from_apsw(error) from error
+        except (OverflowError, TypeError, ValueError, BufferError) as error:
+            # This frame and the method's; with this one alone, the method was called
+            # with too many or too few arguments.
+            if isinstance(error, Error) or _frames(error) != 2:
+                raise
+            raise from_argument(error) from error
+
+    return call
+
+
+def _frames(error: BaseException) -> int:
+    """Return how many frames lie between where an error was raised and caught.
+
+    1: the frame that caught it called a function written in C, which raised it. Where
+    APSW calls the caller's code, there are more: Python's code has a frame, and for a
+    function written in C APSW adds one.
+    """
+    frames, traceback = 0, error.__traceback__
+    while traceback is not None:
+        frames, traceback = frames + 1, traceback.tb_next
+    return frames

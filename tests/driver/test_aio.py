@@ -1,6 +1,8 @@
 """thanosql.aio, on a real event loop."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -38,7 +40,8 @@ def test_statements_are_awaited_and_rows_iterated():
         assert await con.run(lambda: con.blocking.in_transaction)
         await con.commit()
         await cursor.execute("SELECT a FROM t")
-        assert cursor.description[0][:2] == ("a", "INTEGER")
+        assert cursor.description[0][0] == "a"
+        assert cursor.declared_types == ("INTEGER",)
         assert await cursor.fetchone() == (1,)
         assert await cursor.fetchmany(1) == [(2,)]
         assert [row async for row in cursor] == [(3,)]
@@ -164,3 +167,125 @@ def test_an_abandoned_cursor_is_closed_in_its_thread(path):
         return left
 
     assert run(work) == []
+
+
+# The end of a program
+
+PROGRAMS = {
+    "connecting is cancelled": """
+try:
+    await asyncio.wait_for(aio.connect(path), 0.001)
+except TimeoutError:
+    pass
+""",
+    "connecting is cancelled before it begins": """
+task = asyncio.create_task(aio.connect(path))
+await asyncio.sleep(0)
+task.cancel()
+""",
+    "connecting is refused": """
+try:
+    await aio.connect("/no/such/folder/x.db")
+except thanosql.OperationalError:
+    pass
+""",
+    "close is forgotten": """
+con = await aio.connect(path)
+await con.execute("SELECT 1")
+""",
+    "close is forgotten in an open transaction, with a result half read": """
+con = await aio.connect(path)
+await con.execute("INSERT INTO calls (audio, text) SELECT audio, text FROM calls")
+cursor = await con.execute("PREDICT USING m AS SELECT id, audio FROM calls")
+await cursor.fetchone()
+""",
+    "a query runs that is cancelled by the end": """
+con = await aio.connect(path)
+asyncio.create_task(con.execute(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+    "SELECT count(*) FROM n"
+))
+await asyncio.sleep(0.1)
+""",
+    "close is cancelled": """
+con = await aio.connect(path)
+task = asyncio.create_task(con.close())
+await asyncio.sleep(0)
+task.cancel()
+""",
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_program_ends_where(what, path):
+    body = PROGRAMS[what].strip().replace("\n", "\n    ")
+    program = (
+        "import asyncio, sys\nimport thanosql\nfrom thanosql import aio\n"
+        f"async def main(path):\n    {body}\n"
+        "asyncio.run(main(sys.argv[1]))\nprint('over')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        capture_output=True,
+        text=True,
+        timeout=120,  # only against hanging
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
+    with thanosql.connect(path) as again:
+        assert again.execute("SELECT count(*) FROM calls").fetchone() == (8,)
+    again.close()
+
+
+def test_a_connection_that_is_cancelled_while_it_opens_is_closed(path):
+    async def work():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(aio.connect(path, isolation_level="EXCLUSIVE"), 0)
+
+    run(work)
+
+
+def test_a_connection_that_nobody_holds_any_more_leaves_no_thread():
+    async def work():
+        await (await aio.connect(":memory:")).execute("SELECT 1")
+
+    run(work)
+
+
+def test_a_call_cancelled_while_it_waits_is_not_made():
+    made = []
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        began.set()
+        go_on.wait(10)
+
+    async def work():
+        con = await aio.connect(":memory:")
+        first = asyncio.create_task(con.run(hold))
+        await asyncio.to_thread(began.wait)
+        second = asyncio.create_task(con.run(made.append, 1))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        go_on.set()
+        await first
+        await con.run(made.append, 2)
+        await con.close()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    run(work)
+    assert made == [2]
+
+
+def test_closing_in_the_middle_of_a_call_waits_for_it():
+    async def work():
+        con = await aio.connect(":memory:")
+        call = asyncio.create_task(con.run(lambda: con.blocking.execute("SELECT 1")))
+        await asyncio.sleep(0)
+        await con.close()
+        await call
+        with pytest.raises(thanosql.ProgrammingError, match="closed"):
+            await con.commit()
+
+    run(work)

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import apsw
@@ -206,6 +207,67 @@ def test_a_uri_opens_read_only(tmp_path):
     with pytest.raises(thanosql.OperationalError, match="readonly"):
         con.execute("INSERT INTO t VALUES (1)")
     con.close()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:q?mode=memory&cache=shared",
+        "file:q?cache=shared&mode=memory",
+        "file:q?cache=private&cache=shared&mode=memory#part",
+        "file:q?m%6fde=mem%6Fry&cache=sh%61red",
+        "file::memory:?cache=shared",
+        "file:%3Amemory:?cache=shared",
+        b"file:q?mode=memory&cache=shared",
+    ],
+)
+def test_a_shared_cache_in_memory_is_refused_with_what_to_open_instead(uri):
+    with pytest.raises(thanosql.NotSupportedError, match=r"'file:/\w+\?vfs=memdb'"):
+        thanosql.connect(uri, uri=True)
+
+
+def test_what_the_refusal_names_is_one_database_of_two_connections():
+    with pytest.raises(thanosql.NotSupportedError) as refused:
+        thanosql.connect("file:q?mode=memory&cache=shared", uri=True)
+    named = re.search(r"'(file:/[^']+)'", str(refused.value))[1]
+    assert named == "file:/q?vfs=memdb"
+    one = thanosql.connect(named, uri=True, autocommit=True)
+    two = thanosql.connect(named, uri=True)
+    one.execute("CREATE TABLE t (a)")
+    assert two.execute("SELECT * FROM t").fetchall() == []
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:q?mode=memory",
+        "file:q?mode=memory&cache=private",
+        "file:q?mode=memory&cache=shared&cache=private",
+        "file:{path}?cache=shared",
+        "file:{path}",
+        ":memory:",
+    ],
+)
+def test_a_uri_that_shares_nothing_in_memory_is_opened(tmp_path, uri):
+    thanosql.connect(uri.format(path=tmp_path / "x.db"), uri=True).close()
+
+
+def test_a_file_may_be_called_like_a_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    thanosql.connect("file:q?mode=memory&cache=shared").close()
+
+
+@pytest.mark.parametrize("timeout", [1e300, float("inf"), 1e9, 0, -1])
+def test_any_number_of_seconds_is_a_timeout(timeout):
+    thanosql.connect(":memory:", timeout=timeout).close()
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", None])
+def test_a_timeout_that_is_no_number_is_refused(timeout):
+    with pytest.raises(thanosql.ProgrammingError, match="number of seconds"):
+        thanosql.connect(":memory:", timeout=timeout)
 
 
 def test_the_exceptions_are_attributes_of_the_connection(connection):

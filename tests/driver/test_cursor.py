@@ -14,12 +14,15 @@ def test_description_names_the_columns_and_their_declared_types(cursor):
     assert cursor.description is None
     cursor.execute("SELECT a, b AS c, 1 FROM t")
     assert cursor.description == (
-        ("a", "INTEGER", None, None, None, None, None),
-        ("c", "VARCHAR(10)", None, None, None, None, None),
+        ("a", None, None, None, None, None, None),
+        ("c", None, None, None, None, None, None),
         ("1", None, None, None, None, None, None),
     )
+    assert cursor.declared_types == ("INTEGER", "VARCHAR(10)", None)
     assert cursor.fetchall() == []
     assert len(cursor.description) == 3
+    cursor.close()
+    assert cursor.description is None
 
 
 def test_rows_are_fetched_one_some_all_or_by_iteration(cursor):
@@ -205,7 +208,8 @@ def test_speech_words_elsewhere_stay_plain_sql(before, expression, name, after):
     columns, rows = plain.get_description(), plain.fetchall()
     connection = thanosql.connect(":memory:")
     cursor = connection.execute(sql)
-    assert [column[:2] for column in cursor.description] == [*columns]
+    names = [column[0] for column in cursor.description]
+    assert [*zip(names, cursor.declared_types, strict=True)] == [*columns]
     assert cursor.fetchall() == rows
     connection.close()
 
@@ -262,3 +266,20 @@ def test_executemany_survives_that_its_table_was_made_anew(connection):
         assert cursor.rowcount == 2
         connection.commit()
         connection.execute("DROP TABLE t")
+
+
+def test_an_error_at_a_later_row_of_returning_is_pep_249s(connection):
+    connection.execute("CREATE TABLE t (a)")
+    with pytest.raises(thanosql.OperationalError, match="integer overflow"):
+        connection.execute(
+            "INSERT INTO t VALUES (1), (-9223372036854775808) RETURNING abs(a)"
+        )
+    with pytest.raises(thanosql.OperationalError, match="AS BLOB"):
+        connection.execute("INSERT INTO t VALUES (1) RETURNING CAST(x'ff' AS TEXT)")
+
+
+def test_an_error_at_a_later_row_of_a_script_is_pep_249s(connection):
+    with pytest.raises(thanosql.OperationalError, match="integer overflow"):
+        connection.executescript(
+            "SELECT abs(column1) FROM (VALUES (1), (-9223372036854775808));"
+        )

@@ -41,7 +41,7 @@ def test_declared_types_equal_their_type_objects(cursor):
         "e TIMESTAMP, f DATE, g BOOLEAN, h DECIMAL(5, 2))"
     )
     cursor.execute("SELECT *, a || b FROM t")
-    kinds = [column[1] for column in cursor.description]
+    kinds = cursor.declared_types
     assert kinds[0] == thanosql.STRING
     assert kinds[1] == thanosql.BINARY
     assert [kind == thanosql.NUMBER for kind in kinds[2:4]] == [True, True]
@@ -50,6 +50,16 @@ def test_declared_types_equal_their_type_objects(cursor):
     assert kinds[8] is None
     assert kinds[0] != thanosql.NUMBER
     assert kinds[4] != thanosql.ROWID
+
+
+def test_a_type_code_promises_nothing_that_sqlite_does_not_enforce(cursor):
+    cursor.execute("CREATE TABLE t (a INTEGER, b TEXT)")
+    cursor.execute("SELECT a, b, 1 FROM t")
+    codes = [column[1] for column in cursor.description]
+    assert codes == [None, None, None]
+    # PEP 249: a type code equals the type objects of what the column may hold.
+    for kind in (thanosql.STRING, thanosql.BINARY, thanosql.NUMBER, thanosql.DATETIME):
+        assert codes == [kind] * 3
 
 
 def test_values_of_the_constructors_are_stored(cursor):
@@ -80,10 +90,8 @@ def test_a_read_is_described_whenever_asked_and_however_many_rows(cursor, rows, 
     if fetch == "after":
         cursor.fetchall()
         cursor.connection.execute("DROP TABLE t")
-    assert [column[:2] for column in cursor.description] == [
-        ("a", "INTEGER"),
-        ("c", "TEXT"),
-    ]
+    assert [column[0] for column in cursor.description] == ["a", "c"]
+    assert cursor.declared_types == ("INTEGER", "TEXT")
 
 
 def test_describing_runs_nothing_again(connection):

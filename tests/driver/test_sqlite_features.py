@@ -71,20 +71,17 @@ class Point:
 
 
 def test_adapters_and_converters_carry_decimals_there_and_back():
-    class Price(decimal.Decimal):  # what is registered here holds for all of a process
-        pass
-
-    thanosql.register_adapter(Price, str)
-    thanosql.register_converter("price", lambda s: Price(s.decode()))
+    thanosql.register_adapter(decimal.Decimal, str)
+    thanosql.register_converter("decimal", lambda s: decimal.Decimal(s.decode()))
     con = thanosql.connect(
         ":memory:", detect_types=thanosql.PARSE_DECLTYPES | thanosql.PARSE_COLNAMES
     )
-    con.execute("CREATE TABLE t (price PRICE(10, 2), note TEXT)")
-    price = Price("12.30")
+    con.execute("CREATE TABLE t (price DECIMAL(10, 2), note TEXT)")
+    price = decimal.Decimal("12.30")
     con.execute("INSERT INTO t VALUES (?, ?)", (price, "x"))
     con.execute("INSERT INTO t VALUES (NULL, NULL)")
     assert con.execute("SELECT * FROM t").fetchall() == [(price, "x"), (None, None)]
-    cursor = con.execute("SELECT '1.5' AS \"half [price]\"")
+    cursor = con.execute("SELECT '1.5' AS \"half [decimal]\"")
     assert cursor.description[0][0] == "half"
     assert cursor.fetchone() == (decimal.Decimal("1.5"),)
     con.close()

@@ -45,12 +45,9 @@ def modules(connection):
 
 def test_predict_yields_the_columns_of_the_query_and_the_transcript(calls):
     cursor = calls.execute("PREDICT USING m AS SELECT * FROM calls")
-    assert [c[:2] for c in cursor.description] == [
-        ("id", "INTEGER"),
-        ("audio", None),
-        ("text", "TEXT"),
-        ("predicted", "TEXT"),
-    ]
+    names = [column[0] for column in cursor.description]
+    assert names == ["id", "audio", "text", "predicted"]
+    assert cursor.declared_types == ("INTEGER", None, "TEXT", "TEXT")
     rows = cursor.fetchall()
     assert [row[0] for row in rows] == list(range(1, 9))
     assert all(isinstance(row[3], str) for row in rows)

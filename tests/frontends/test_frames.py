@@ -1,5 +1,7 @@
 """pandas, Polars and Arrow: rows as tables, by what those packages offer themselves."""
 
+import importlib
+
 import pandas
 import polars
 import pyarrow
@@ -121,3 +123,52 @@ def test_arrow_comes_by_way_of_polars(counted):
     assert isinstance(table, pyarrow.Table)
     assert table.column_names == ["audio", "text", "predicted"]
     assert table.num_rows == 60
+
+
+# Declared types that SQLite does not enforce
+
+
+@pytest.fixture(params=["thanosql", "sqlite3"])
+def loose(request, tmp_path):
+    """Yield a connection to values that are not what their columns declare."""
+    module = importlib.import_module(request.param)
+    con = module.connect(tmp_path / "loose.db")
+    con.execute(
+        "CREATE TABLE loose (i INTEGER, b BLOB, d DATE, p DECIMAL(10, 2), t TIMESTAMP)"
+    )
+    con.execute(
+        "INSERT INTO loose VALUES "
+        "(2.5, 'text', '2026-11-29', 1.005, 'yesterday'), (3, 'more', 5, 7, NULL)"
+    )
+    con.commit()
+    yield con
+    con.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("i", [2.5, 3.0]), ("b", ["text", "more"]), ("p", [1.005, 7.0])],
+)
+def test_polars_gets_the_values_and_not_what_was_declared(loose, column, values):
+    frame = polars.read_database(f"SELECT {column} FROM loose", loose)
+    assert frame[column].to_list() == values
+    batches = polars.read_database(
+        f"SELECT {column} FROM loose", loose, iter_batches=True, batch_size=1
+    )
+    assert [row for batch in batches for row in batch[column].to_list()] == values
+
+
+def test_polars_gets_a_date_that_is_a_text_as_the_text(loose):
+    query = "SELECT d, t FROM loose WHERE d LIKE '2026%'"
+    frame = polars.read_database(query, loose)
+    assert frame.rows() == [("2026-11-29", "yesterday")]
+
+
+def test_pandas_gets_the_values_and_not_what_was_declared(loose):
+    cursor = loose.cursor()
+    cursor.execute("SELECT * FROM loose")
+    frame = pandas.DataFrame(cursor, columns=[name for name, *_ in cursor.description])
+    assert frame.i.to_list() == [2.5, 3.0]
+    assert frame.b.to_list() == ["text", "more"]
+    assert frame.d.to_list() == ["2026-11-29", 5]
+    assert frame.p.to_list() == [1.005, 7.0]

@@ -17,7 +17,14 @@ def test_a_model_of_many_chunks_is_read_whole(connection, tmp_path):
     ).fetchall()
     assert sizes[:-1] == [(files.CHUNK,)] * 2
     stored = models.ModelStore(connection.apsw)
-    opened = speech.open_stored(stored, stored.get("m"))
+    model = stored.get("m")
+    opened = speech.open_stored(
+        speech.StoredFiles(
+            model.sha256,
+            lambda: stored.read_settings(model),
+            lambda: stored.read(model),
+        )
+    )
     expected, found = load_file(path), opened.model.state_dict()
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():

@@ -8,20 +8,27 @@ for the whole process, as in `sqlite3`, which keeps its own.
 from __future__ import annotations
 
 import functools
+import itertools
 import sqlite3
+import sys
 import time
+from collections.abc import Mapping
 from datetime import date, datetime
 from datetime import time as time_of_day
+
+import apsw
 
 from thanosql import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    Columns = tuple[tuple[str, str | None], ...]
+    from thanosql.driver.rows import Columns
+
     Converter = Callable[[bytes], Any]
+    Parameters = Sequence[Any] | Mapping[str, Any]
 
 PARSE_DECLTYPES = sqlite3.PARSE_DECLTYPES
 """For `detect_types`: convert by the declared type's first word, as DATE."""
@@ -50,9 +57,11 @@ def TimestampFromTicks(ticks: float) -> Timestamp:
 
 
 class TypeObject:
-    """Equal to every declared type of its kind, as in ``description[0][1] == STRING``.
+    """Equal to every declared type of its kind: ``"VARCHAR(20)" == STRING``.
 
     SQLite takes any word as a type, and sorts them by what they contain; so does this.
+    It equals None too, the type code of every column in `Cursor.description`: a column
+    may hold values of any type, whatever was declared.
     """
 
     def __init__(self, name: str, *parts: str) -> None:
@@ -63,7 +72,7 @@ class TypeObject:
         if isinstance(other, str):
             declared = other.upper()
             return any(part in declared for part in self.parts)
-        return self is other
+        return other is None or self is other
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -81,11 +90,25 @@ ROWID = TypeObject("ROWID", "ROWID")
 
 # Values to SQLite
 
+
+def _moment(value: datetime) -> str:
+    if value != value:  # pandas.NaT, which is an instance of datetime
+        what = "a parameter"
+        raise _not_stored(what, value)
+    return value.isoformat(" ")
+
+
 _adapters: dict[type, Callable[[Any], Any]] = {
     Date: Date.isoformat,
     Time: Time.isoformat,
-    Timestamp: lambda value: value.isoformat(" "),
+    Timestamp: _moment,
 }
+
+STORED = frozenset((type(None), int, float, str, bytes, bytearray, memoryview))
+"""The types that SQLite stores."""
+_STORED: tuple[Any, ...] = (*STORED, apsw.zeroblob, apsw.pyobject, apsw.carray)
+_ROWS = frozenset((tuple, list))
+_WITH_BUFFERS = ("numpy", "array", "ctypes", "mmap", "pyarrow")
 
 
 def register_adapter(type_: type, adapter: Callable[[Any], Any], /) -> None:
@@ -96,21 +119,172 @@ def register_adapter(type_: type, adapter: Callable[[Any], Any], /) -> None:
     _adapters[type_] = adapter
 
 
-def adapted(_cursor: object, number: int, value: object) -> Any:
-    """Return what to store for a value of a type that SQLite does not have."""
+def adapted(value: Any, what: str) -> Any:
+    """Return a value of a type that SQLite stores, for one of any type.
+
+    `what` names the value in the error that says there is none.
+    """
+    if isinstance(value, _STORED):
+        return value
     for cls in type(value).__mro__:
         if cls in _adapters:
-            return _adapters[cls](value)
+            return adapted(_adapters[cls](value), what)
     conform = getattr(value, "__conform__", None)
     stored = None if conform is None else conform(sqlite3.PrepareProtocol)
-    if stored is None:
-        message = (
-            f"parameter {number} is of type {type(value).__qualname__}, which SQLite "
-            "does not store; bind None, int, float, str or bytes, or register_adapter "
-            "for the type"
-        )
-        raise errors.ProgrammingError(message)
-    return stored
+    if stored is not None:
+        return adapted(stored, what)
+    # NumPy's numbers, without importing it: who has one has imported it.
+    scalar: Any = getattr(sys.modules.get("numpy"), "generic", ())
+    if isinstance(value, scalar) and value.dtype.kind in "biuf":
+        number = value.item()
+        if isinstance(number, int | float):  # a long double stays what it is
+            return number
+    raise _not_stored(what, value)
+
+
+def convert_binding(_cursor: object, number: int, value: object) -> Any:
+    """Return what APSW is to bind for a value of a type that it does not know."""
+    return adapted(value, f"parameter {number}")
+
+
+def storable(value: Any, what: str) -> Any:
+    """Return the same as `adapted`, and look whether SQLite can store that very value.
+
+    APSW does so when it binds one; this is for values that go another way first.
+    """
+    value = adapted(value, what)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        message = f"{what} does not fit into SQLite's 64 bits; bind it as text"
+        raise errors.IntegerRangeError(message)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            message = f"{what} has a lone surrogate, which is no text; bind bytes"
+            raise errors.not_text(error, message) from error
+    return value
+
+
+def for_clauses(value: Any, what: str) -> Any:
+    """Return the same as `storable`, for a parameter of a speech statement.
+
+    What only a clause understands is left to it: COPY takes a DataFrame. If it is
+    bound instead, APSW asks `convert_binding`, unless it exports a buffer.
+    """
+    try:
+        return storable(value, what)
+    except errors.ProgrammingError:
+        if _exports_buffer(value):
+            raise
+        return value
+
+
+def _exports_buffer(value: object) -> bool:
+    try:
+        memoryview(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except (BufferError, ValueError):  # one that memoryview cannot read
+        return True
+    return True
+
+
+def bindable(parameters: Parameters | None) -> Parameters | None:
+    """Return parameters that APSW binds as what they are.
+
+    It would bind whatever exports a buffer as a BLOB: of a `numpy.int64`, 8 bytes.
+    """
+    if isinstance(parameters, tuple | list):
+        if STORED.issuperset(map(type, parameters)):
+            return parameters
+    elif parameters is None or (
+        type(parameters) is dict and STORED.issuperset(map(type, parameters.values()))
+    ):
+        return parameters
+    return each_as(adapted, parameters)
+
+
+def each_as(convert: Callable[[Any, str], Any], parameters: Parameters) -> Parameters:
+    """Return parameters with each value as `convert` makes it; a mapping's when asked.
+
+    A mapping may hold more than the statement names.
+    """
+    if isinstance(parameters, Mapping):
+        return _Named(convert, parameters)
+    values = list(_iterated(parameters, "parameters are a sequence or a mapping"))
+    return [convert(v, f"parameter {i}") for i, v in enumerate(values, start=1)]
+
+
+def many_bindable(rows: Iterable[Parameters]) -> Iterable[Parameters]:
+    """Return what `executemany` binds: each row as `bindable` makes it.
+
+    To look at every value costs a quarter of an INSERT into memory, so it is done only
+    where a module is loaded that has types with buffers.
+    """
+    look = not sys.modules.keys().isdisjoint(_WITH_BUFFERS)
+    if isinstance(rows, list | tuple) and not (look and _may_be_mistaken(rows)):
+        return rows
+    each = _iterated(rows, "executemany takes an iterable of parameters")
+    if look:
+        return (bindable(row) or () for row in each)
+    # With a frame of Python's around it, an error of an iterator that is written in C
+    # is known from one of APSW's (`errors.from_binding`).
+    return (row for row in each)
+
+
+def _may_be_mistaken(rows: Sequence[Parameters]) -> bool:
+    """Return whether not all are rows of values that APSW takes for what they are.
+
+    In C, as one loop over all values: one in Python over the rows costs twice that.
+    """
+    return not _ROWS.issuperset(map(type, rows)) or not STORED.issuperset(
+        map(type, itertools.chain.from_iterable(rows))
+    )
+
+
+def _iterated(values: Iterable[Any], message: str) -> Iterator[Any]:
+    try:
+        return iter(values)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # of its own __iter__
+        message = f"{message}, not {type(values).__name__}"
+        raise errors.ArgumentTypeError(message) from None
+
+
+class _Named(Mapping[str, "Any"]):
+    """A mapping of names to values, each converted when it is asked for."""
+
+    __slots__ = ("_convert", "_values")
+
+    def __init__(
+        self, convert: Callable[[Any, str], Any], values: Mapping[str, Any]
+    ) -> None:
+        self._convert = convert
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            value = self._values[name]
+        except KeyError as error:
+            if error.args != (name,):  # another than that the name is missing
+                raise
+            message = f"no value is given for the parameter :{name}"
+            raise errors.ProgrammingError(message) from None
+        return self._convert(value, f"parameter :{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _not_stored(what: str, value: object) -> errors.ProgrammingError:
+    return errors.ProgrammingError(
+        f"{what} is of type {type(value).__qualname__}, which SQLite does not store; "
+        "bind None, int, float, str or bytes, or register_adapter for the type"
+    )
 
 
 # Values from SQLite

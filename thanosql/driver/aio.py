@@ -6,16 +6,17 @@
     async for row in await con.execute("PREDICT USING m AS SELECT audio FROM calls"):
         ...
 
-Every call runs in the one worker thread that APSW's asynchronous connection has, so a
-training or a batch that is transcribed leaves the event loop free. What a call does,
-and raises, is what the method of the same name of `thanosql.Connection` does.
+Every call runs in one worker thread, the connection's own, so a training or a batch
+that is transcribed leaves the event loop free. What a call does, and raises, is what
+the method of the same name of `thanosql.Connection` does. The thread ends with
+`close`, and with the program where that was forgotten.
 """
 
 from __future__ import annotations
 
+import asyncio
 from _thread import allocate_lock
-
-import apsw
+from concurrent.futures import ThreadPoolExecutor
 
 from thanosql import errors
 from thanosql.driver import connection as blocking
@@ -23,37 +24,37 @@ from thanosql.driver import connection as blocking
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Any, ParamSpec, Self, TypeVar
 
+    import apsw
+
+    from thanosql.driver.adapters import Parameters
     from thanosql.driver.cursor import Cursor as BlockingCursor
-    from thanosql.driver.cursor import Parameters
+    from thanosql.driver.database import Path
+    from thanosql.driver.rows import Description
 
     P = ParamSpec("P")
     R = TypeVar("R")
 
 
-async def connect(
-    database: blocking.Path, *, uri: bool = False, **arguments: Any
-) -> Connection:
+async def connect(database: Path | apsw.Connection, **arguments: Any) -> Connection:
     """Open a database; the arguments are those of `thanosql.connect`."""
-    opening = blocking.opening_arguments(
-        database, arguments.pop("cached_statements", 128), uri
-    )
-    opened: Any = None
+    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="thanosql.aio")
+    # In the worker, which so becomes the thread that may use the connection.
+    opening = worker.submit(blocking.connect, database, **arguments)
     try:
-        opened = await apsw.Connection.as_async(*opening)
-        # Made in the worker thread, which so becomes the one that may use it.
-        connection = await opened.async_run(
-            lambda: blocking.connect(opened, **arguments)
-        )
-    except BaseException as error:
-        if opened is not None:
-            await opened.aclose()
-        if isinstance(error, apsw.Error):
-            raise errors.from_apsw(error) from error
+        return Connection(await asyncio.wrap_future(opening), worker)
+    except BaseException:  # cancelled, perhaps while the worker opens the file
+        worker.submit(_close_opened, opening)
+        worker.shutdown(wait=False)
         raise
-    return Connection(opened, connection)
+
+
+def _close_opened(opening: Future[blocking.Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class Connection:
@@ -62,14 +63,16 @@ class Connection:
     As an asynchronous context manager it commits or rolls back, and stays open.
     """
 
-    def __init__(self, opened: Any, connection: blocking.Connection) -> None:
+    def __init__(
+        self, connection: blocking.Connection, worker: ThreadPoolExecutor
+    ) -> None:
         self.blocking = connection
         """The connection itself, to be used in functions given to `run` only."""
-        self._opened = opened
+        self._worker = worker
         self._closed = False
         self._abandoned: list[BlockingCursor] = []
         self._running: object = None  # the call that is in the worker now
-        self._switching = allocate_lock()  # it does not end while it is interrupted
+        self._switching = allocate_lock()  # held while that changes or is interrupted
 
     async def run(
         self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -79,32 +82,33 @@ class Connection:
         When the waiting task is cancelled, what SQLite runs for it is interrupted; the
         batch that is being transcribed is finished first.
         """
+        if self._closed:
+            message = "the connection is closed"
+            raise errors.ProgrammingError(message)
+        turn, is_cancelled = object(), False
 
-        def bound() -> R:
-            return call(*args, **kwargs)
+        def in_worker() -> R | None:
+            with self._switching:
+                if is_cancelled:  # while it waited for its turn
+                    return None
+                self._running = turn
+            try:
+                while self._abandoned:
+                    self._abandoned.pop().close()
+                return call(*args, **kwargs)
+            finally:
+                with self._switching:
+                    self._running = None
 
         try:
-            result: R = await self._opened.async_run(self._in_worker, bound)
-        except apsw.Error as error:  # of the closed connection
-            raise errors.from_apsw(error) from error
-        except Exception:
-            raise
-        except BaseException:  # cancelled
+            result = await asyncio.wrap_future(self._worker.submit(in_worker))
+        except asyncio.CancelledError:
             with self._switching:
-                if self._running is bound:  # else it waits, and APSW leaves it out
+                is_cancelled = True
+                if self._running is turn:
                     self.blocking.interrupt()
             raise
-        return result
-
-    def _in_worker(self, call: Callable[[], R]) -> R:
-        while self._abandoned:
-            self._abandoned.pop().close()
-        self._running = call
-        try:
-            return call()
-        finally:
-            with self._switching:
-                self._running = None
+        return result  # type: ignore[return-value]  # None only where cancelled
 
     async def cursor(self) -> Cursor:
         """Return a new cursor."""
@@ -137,8 +141,10 @@ class Connection:
     async def close(self) -> None:
         """Close the connection and all that is open on it; again does nothing."""
         if not self._closed:
+            closing = self._worker.submit(self.blocking.close)
             self._closed = True
-            await self.run(self.blocking.close)
+            self._worker.shutdown(wait=False)
+            await asyncio.shield(asyncio.wrap_future(closing))
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,7 +163,8 @@ class Cursor:
 
     def __init__(self, connection: Connection, cursor: BlockingCursor) -> None:
         self.connection = connection
-        self.description: tuple[tuple[Any, ...], ...] | None = None
+        self.description: Description | None = None
+        self.declared_types: tuple[str | None, ...] = ()
         self._cursor = cursor
 
     @property
@@ -194,9 +201,14 @@ class Cursor:
     async def _executed(
         self, execute: Callable[..., BlockingCursor], *args: Any
     ) -> Self:
-        self.description = None
-        # Asked for where SQLite may be asked: in its thread.
-        self.description = await self.connection.run(lambda: execute(*args).description)
+        self.description, self.declared_types = None, ()
+
+        def describe() -> tuple[Description | None, tuple[str | None, ...]]:
+            cursor = execute(*args)
+            return cursor.description, cursor.declared_types
+
+        # SQLite may be asked in its thread only.
+        self.description, self.declared_types = await self.connection.run(describe)
         return self
 
     async def fetchone(self) -> Any:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 
-import apsw
-
 from thanosql import errors
+from thanosql.errors import translating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, NoReturn, Self
+    from typing import Any, Self
+
+    import apsw
+
+    from thanosql.driver.database import Database
 
     Buffer = bytes | bytearray | memoryview
 
@@ -26,14 +29,14 @@ class Blob:
     like a bytearray.
     """
 
-    __slots__ = ("_apsw", "_connection")
+    __slots__ = ("_apsw", "_database")
 
-    def __init__(self, connection: Any, blob: apsw.Blob) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, blob: apsw.Blob) -> None:
+        self._database = database
         self._apsw: apsw.Blob | None = blob
 
     def _open(self) -> apsw.Blob:
-        self._connection.apsw  # noqa: B018 - says if that is closed, or another thread's
+        self._database.apsw  # noqa: B018 - says if that is closed, or another thread's
         if self._apsw is None:
             message = "the blob is closed"
             raise errors.ProgrammingError(message)
@@ -41,24 +44,23 @@ class Blob:
 
     # As a file
 
+    @translating
     def read(self, length: int = -1, /) -> bytes:
         """Return up to `length` bytes from the position on; all that are left if -1."""
-        try:
-            return self._open().read(length)
-        except apsw.Error as error:
-            _fail(error)
+        blob = self._open()
+        size = blob.length()
+        return blob.read(size if length < 0 else min(length, size))
 
+    @translating
     def write(self, data: Buffer, /) -> None:
         """Overwrite bytes from the position on."""
         blob = self._open()
         if len(memoryview(data).cast("B")) > blob.length() - blob.tell():
             message = "the data is longer than what is left of the blob"
             raise errors.ArgumentValueError(message)
-        try:
-            blob.write(data)
-        except apsw.Error as error:
-            _fail(error)
+        blob.write(data)
 
+    @translating
     def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> None:
         """Move the position, counted from the start, itself or the end."""
         blob = self._open()
@@ -87,6 +89,7 @@ class Blob:
     def __len__(self) -> int:
         return self._open().length()
 
+    @translating
     def __getitem__(self, key: int | slice) -> int | bytes:
         start, stop, step = self._range(key)
         read: bytes = self._at(
@@ -94,6 +97,7 @@ class Blob:
         )
         return read[::step] if isinstance(key, slice) else read[0]
 
+    @translating
     def __setitem__(self, key: int | slice, value: Any) -> None:
         start, stop, step = self._range(key)
         if isinstance(key, slice):
@@ -112,6 +116,7 @@ class Blob:
         message = "the length of a blob cannot change; overwrite bytes instead"
         raise errors.ArgumentTypeError(message)
 
+    @translating
     def _range(self, key: int | slice) -> tuple[int, int, int]:
         """Return start and stop in bytes, and the step, which is not negative."""
         length = len(self)
@@ -121,7 +126,7 @@ class Blob:
                 message = "a blob is sliced forwards only"
                 raise errors.ArgumentValueError(message)
             return start, max(start, stop), step
-        at = range(length)[key]  # IndexError, TypeError
+        at = range(length)[key]  # IndexError, as any sequence's; TypeError
         return at, at + 1, 1
 
     def _at(self, position: int, do: Any) -> Any:
@@ -131,8 +136,6 @@ class Blob:
         try:
             blob.seek(position)
             return do(blob)
-        except apsw.Error as error:
-            _fail(error)
         finally:
             blob.seek(before)
 
@@ -151,7 +154,3 @@ class Blob:
     ) -> None:
         self._open()
         self.close()
-
-
-def _fail(error: apsw.Error) -> NoReturn:
-    raise errors.from_apsw(error) from error

@@ -14,21 +14,21 @@ import apsw
 
 from thanosql import errors
 from thanosql.driver import adapters, routes
+from thanosql.driver.adapters import STORED
 from thanosql.driver.routes import OTHER, READ, Route, find_route, known_routes
-from thanosql.driver.trace import Run, described
+from thanosql.driver.trace import Trace, described
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, NoReturn, Self
 
-    from thanosql.driver.connection import Connection
-    from thanosql.driver.trace import Columns
-
-    Parameters = Sequence[Any] | Mapping[str, Any]
-    RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
+    from thanosql.driver.adapters import Parameters
+    from thanosql.driver.database import Database
+    from thanosql.driver.rows import Columns, Description, RowFactory
 
 
+_NONE_GIVEN: tuple[Any, ...] = ()
 _UNUSABLE = (
     apsw.ConnectionClosedError,
     apsw.CursorClosedError,
@@ -48,9 +48,10 @@ class Cursor:
         "__weakref__",
         "_columns",
         "_cursor",
+        "_database",
         "_query",
         "_rows",
-        "_run",
+        "_trace",
         "arraysize",
         "connection",
         "lastrowid",
@@ -58,30 +59,39 @@ class Cursor:
         "rowcount",
     )
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Database) -> None:
         self._cursor: apsw.Cursor | None = connection.apsw.cursor()
-        self._run = Run(connection)
+        self._database = connection
+        self._trace = Trace(connection)
         self._rows: Iterator[tuple[Any, ...]] | None = None  # the open result's
         self._columns: Columns | None = ()  # None: nobody has asked yet
         self._query: tuple[str, Parameters | None] = "", ()
-        self.connection = connection
+        # A Connection. Its module imports this one, so its type cannot be named here.
+        self.connection: Any = connection
         self.arraysize = 1
         self.rowcount = -1
         self.lastrowid: int | None = None
         self.row_factory: RowFactory | None = connection.row_factory
 
     @property
-    def description(self) -> tuple[tuple[Any, ...], ...] | None:
-        """A 7-tuple a column (name, declared type, five None); None without a result.
+    def description(self) -> Description | None:
+        """A 7-tuple a column, its name and six None; None without a result.
 
-        The declared type compares equal to `STRING`, `NUMBER` and so on.
+        The type code is None as in `sqlite3`: a column may hold values of any type.
         """
-        if self._columns is None:
-            self._columns = self._described()
-        columns: Iterable[tuple[str, str | None]] = self._columns
-        if self.connection.detect_types & adapters.PARSE_COLNAMES:
-            columns = [(name.partition(" [")[0], type_) for name, type_ in columns]
-        return tuple((*each, None, None, None, None, None) for each in columns) or None
+        names = (name for name, _ in self._described())
+        if self._database.detect_types & adapters.PARSE_COLNAMES:
+            names = (name.partition(" [")[0] for name in names)
+        return tuple((name, *(None,) * 6) for name in names) or None
+
+    @property
+    def declared_types(self) -> tuple[str | None, ...]:
+        """Each column's type as CREATE TABLE has it; None for an expression.
+
+        SQLite enforces it in STRICT tables only. It equals the type object of its kind
+        (`STRING`, `NUMBER`...).
+        """
+        return tuple(declared for _, declared in self._described())
 
     # Execution
 
@@ -92,9 +102,20 @@ class Cursor:
         A result still open on this cursor is dropped first. Of a statement that
         transcribes, one batch has run when this returns.
         """
-        interrupts = self.connection.interrupts
         cursor = self._idle_cursor()
-        route = known_routes.get(sql) or find_route(sql)
+        route = known_routes.get(sql)
+        interrupts: int | None = None
+        if route is None:  # finding one may take a while
+            interrupts = self._database.interrupts
+            route = find_route(sql)
+        if parameters is not _NONE_GIVEN and route.query is None:
+            if type(parameters) is not tuple:
+                parameters = adapters.bindable(parameters)
+            else:
+                for value in parameters:  # faster than a call, for a few of them
+                    if type(value) not in STORED:
+                        parameters = adapters.bindable(parameters)
+                        break
         if route is READ:
             try:
                 self._rows = cursor.execute(sql, parameters)
@@ -104,7 +125,7 @@ class Cursor:
             return self
         if route.query is not None:
             return self._execute_speech(route, parameters, interrupts)
-        self._run.prepare(sql, route)
+        self._trace.prepare(sql, route)
         return self._execute_traced(cursor, sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Self:
@@ -112,17 +133,18 @@ class Cursor:
 
         The rows of RETURNING are dropped, as `sqlite3` does.
         """
-        interrupts = self.connection.interrupts
+        interrupts = self._database.interrupts
         cursor = self._idle_cursor()
         route = known_routes.get(sql) or find_route(sql)
         if not route.may_write_rows:
             message = "executemany takes INSERT, UPDATE, DELETE or REPLACE only"
             raise errors.ProgrammingError(message)
         changed = 0
+        rows = adapters.many_bindable(parameters)
         if route.query is None:
-            changed = self._execute_plain_many(cursor, sql, route, parameters)
+            changed = self._execute_plain_many(cursor, sql, route, rows)
         else:
-            for each in parameters:
+            for each in rows:
                 changed += self._execute_speech(route, each, interrupts).rowcount
         self._rows, self._columns = None, ()
         self.rowcount = changed
@@ -138,79 +160,79 @@ class Cursor:
             message = f"a script is a str, not {type(script).__name__}"
             raise errors.ArgumentTypeError(message)
         routes.check_text(script)
-        interrupts = self.connection.interrupts
-        from thanosql.driver.script import (
-            statements,  # with `re`, which plain SQL needs not
-        )
+        interrupts = self._database.interrupts
+        from thanosql.driver.script import statements  # it imports `re`
 
         self._idle_cursor()
-        self.connection.commit_before_script()
+        self._database.commit_before_script()
         for statement in statements(script):
             query = routes.speech(statement)
             if query is not None:
                 self._execute_speech(Route(query=query), (), interrupts)
             else:
                 cursor = self._idle_cursor()
-                self._run.prepare(statement, OTHER)
+                self._trace.prepare(statement, OTHER)
                 self._execute_traced(cursor, statement, ())
-            if self._rows is not None:
-                deque(self._rows, maxlen=0)
+            try:
+                deque(self._rows or (), maxlen=0)
+            except BaseException as error:
+                self._fail(error)
         self._rows, self._columns = None, ()
         return self
 
     def _execute_plain_many(
-        self,
-        cursor: apsw.Cursor,
-        sql: str,
-        route: Route,
-        parameters: Iterable[Parameters],
+        self, cursor: apsw.Cursor, sql: str, route: Route, rows: Iterable[Parameters]
     ) -> int:
         """Execute in APSW's own loop and return the number of rows changed."""
-        run, database = self._run, self.connection.apsw
+        trace, database = self._trace, self._database.apsw
         before = database.total_changes()
-        run.prepare(sql, route)
+        trace.prepare(sql, route)
         try:
-            cursor.exec_trace = run.trace_many
+            cursor.exec_trace = trace.trace_many
             # APSW stops at the first row of RETURNING until it is fetched.
-            deque(cursor.executemany(sql, parameters), maxlen=0)
+            deque(cursor.executemany(sql, rows), maxlen=0)
             cursor.exec_trace = None
         except BaseException as error:
-            run.must_renew = True  # it is traced still
+            trace.must_renew = True  # APSW's cursor still has the tracer
             self._fail(error)
-        if run.counted is not None:
-            return run.counted + database.changes()
+        if trace.counted is not None:
+            return trace.counted + database.changes()
         return database.total_changes() - before
 
     def _execute_speech(
-        self, route: Route, parameters: Parameters | None, interrupts: int
+        self, route: Route, parameters: Parameters | None, interrupts: int | None
     ) -> Self:
         """Execute a statement that holds speech clauses.
 
-        interrupts: how often the connection was interrupted before it began.
+        interrupts: how often the connection was interrupted before it began; None if it
+        begins now.
         """
-        from pathlib import Path  # only once a speech word is seen
+        if interrupts is None:
+            interrupts = self._database.interrupts
+        from pathlib import Path  # these only once a speech word is seen
 
         from thanosql.execution.execution import Execution
 
         cursor = self._idle_cursor()
-        assert route.query is not None
-        connection, root = self.connection, self.connection.audio_root
         parameters = () if parameters is None else parameters
+        assert route.query is not None
+        database, root = self._database, self._database.audio_root
+        given = adapters.each_as(adapters.for_clauses, parameters)
         try:
             execution = Execution(
                 route.query,
-                parameters,
-                database=connection.apsw,
+                given,
+                database=database.apsw,
                 audio_root=None if root is None else Path(root),
                 transaction_is_implicit=(
-                    connection.in_transaction and connection.began_implicitly
+                    database.in_transaction and database.began_implicitly
                 ),
-                serial=connection.serial,
-                interrupted=lambda: connection.interrupts != interrupts,
+                serial=database.serial,
+                interrupted=lambda: database.interrupts != interrupts,
             )
         except BaseException as error:
             self._fail(error)
-        self._run.prepare(execution.sql, route, execution)
+        self._trace.prepare(execution.sql, route, execution)
         # Not cached: the text names virtual tables that end with this execution.
         self._execute_traced(cursor, execution.sql, execution.bindings, can_cache=False)
         if self._rows is None:
@@ -225,47 +247,48 @@ class Cursor:
         *,
         can_cache: bool = True,
     ) -> Self:
-        """Execute what the run is prepared for, and take over what it learns."""
-        run = self._run
+        """Execute what the trace is prepared for, and take over what it learns."""
+        trace = self._trace
         try:
-            cursor.exec_trace = run.trace
+            cursor.exec_trace = trace.trace
             cursor.execute(sql, parameters, can_cache=can_cache)
             cursor.exec_trace = None
-        except BaseException as error:
-            run.must_renew = True  # it is traced still
-            self._fail(error, sql)
-        self._columns = run.columns
-        if run.columns:
-            self._rows = cursor
-        if run.writes_rows:
-            if run.columns:
+            if trace.columns and trace.writes_rows:
                 # RETURNING: its rows are there already, and SQLite would not commit
                 # before the last of them is fetched.
                 self._rows = iter(list(cursor))
+            elif trace.columns:
+                self._rows = cursor
+        except BaseException as error:
+            trace.must_renew = True  # APSW's cursor still has the tracer
+            self._fail(error, sql)
+        self._columns = trace.columns
+        if trace.writes_rows:
             database = cursor.connection
             self.lastrowid = database.last_insert_rowid()
             self.rowcount = database.changes()
-        if run.execution is not None:
+        if trace.execution is not None:
             try:
-                run.execution.written()
+                trace.execution.written()
             except BaseException as error:
                 self._fail(error)
-        if run.route.transaction_control:
-            self.connection.note_transaction_control(run.route.transaction_control)
+        if trace.route.transaction_control:
+            self._database.note_transaction_control(trace.route.transaction_control)
         return self
 
     def _described(self) -> Columns:
-        """Return the columns of a plain read, asked for only now: few callers do.
+        """Return the columns; those of a plain read only now, as few callers ask.
 
         Once the last row was fetched APSW no longer tells. It still has the prepared
         statement, to be described again without being run.
         """
-        assert self._cursor is not None
-        try:
-            return self._cursor.get_description()
-        except apsw.ExecutionCompleteError:
-            pass
-        return described(self.connection, *self._query)
+        if self._columns is None:
+            assert self._cursor is not None
+            try:
+                self._columns = self._cursor.get_description()
+            except apsw.ExecutionCompleteError:
+                self._columns = described(self._database, *self._query)
+        return self._columns
 
     # Results
 
@@ -290,9 +313,9 @@ class Cursor:
             rows = list(result)
         except BaseException as error:
             self._fail(error)
-        if self._run.execution is not None:
+        if self._trace.execution is not None:
             self._release()
-        if self.row_factory is None and not self.connection.detect_types:
+        if self.row_factory is None and not self._database.detect_types:
             return rows
         return [self._shaped(row) for row in rows]
 
@@ -305,21 +328,20 @@ class Cursor:
         try:
             row = next(self._rows)
         except StopIteration:
-            if self._run.execution is not None:
+            if self._trace.execution is not None:
                 self._release()
             raise
         except BaseException as error:
             self._fail(error)
-        if self.row_factory is None and not self.connection.detect_types:
+        if self.row_factory is None and not self._database.detect_types:
             return row
         return self._shaped(row)
 
     def _shaped(self, row: tuple[Any, ...]) -> Any:
         """Return a row as the converters and the row factory make it."""
-        if self.connection.detect_types:
-            if self._columns is None:
-                self._columns = self._described()
-            row = adapters.converted(row, self._columns, self.connection.detect_types)
+        if self._database.detect_types:
+            columns = self._described()
+            row = adapters.converted(row, columns, self._database.detect_types)
         return row if self.row_factory is None else self.row_factory(self, row)
 
     def setinputsizes(self, sizes: Sequence[Any], /) -> None:
@@ -333,20 +355,21 @@ class Cursor:
     def close(self) -> None:
         """Close the cursor and stop the work of an open result; again does nothing."""
         if self._cursor is not None:
-            self.connection.check_use()
+            self._database.check_use()
             self._release()
             self._cursor.close()
             self._cursor = self._rows = None
+            self._columns = ()
 
     def _idle_cursor(self) -> apsw.Cursor:
         """Return the APSW cursor, with the result that was open on it dropped."""
-        owner = self.connection.owner
+        owner = self._database.owner
         if owner is not None and owner != get_ident():
-            self.connection.check_use()
+            self._database.check_use()
         if self._cursor is None:
             message = "the cursor is closed"
             raise errors.ProgrammingError(message)
-        if self._run.must_renew:
+        if self._trace.must_renew:
             self._release()
         self._rows, self._columns = None, ()
         self.rowcount = -1
@@ -354,11 +377,11 @@ class Cursor:
 
     def _result(self) -> Iterator[tuple[Any, ...]]:
         """Return the rows of the open result."""
-        owner = self.connection.owner
+        owner = self._database.owner
         if owner is not None and owner != get_ident():
-            self.connection.check_use()
+            self._database.check_use()
         if self._rows is None:
-            self.connection.check_open()
+            self._database.check_open()
             message = "no results to fetch: execute a statement that yields rows first"
             if self._cursor is None:
                 message = "the cursor is closed"
@@ -367,13 +390,13 @@ class Cursor:
 
     def _fail(self, error: BaseException, sql: str = "") -> NoReturn:
         """End what was open here and raise the error, PEP 249's for APSW's."""
-        execution = self._run.execution
+        execution = self._trace.execution
         self._release()
         self._rows = None
         explained = error
         try:
             if not isinstance(error, apsw.Error):
-                explained = errors.from_python(error)
+                explained = errors.from_binding(error)
             elif execution is not None:
                 explained = execution.explained(error)
             else:
@@ -388,15 +411,15 @@ class Cursor:
 
     def _release(self) -> None:
         """End what is open here: a speech statement's work, its virtual tables."""
-        run = self._run
-        execution, run.execution = run.execution, None
-        if self._cursor is not None and run.must_renew:
+        trace = self._trace
+        execution, trace.execution = trace.execution, None
+        if self._cursor is not None and trace.must_renew:
             try:
                 database = self._cursor.connection
                 # SQLite closes the scans of the virtual tables with the statement.
                 self._cursor.close(True)
                 self._cursor = database.cursor()
-                run.must_renew = False
+                trace.must_renew = False
             except _UNUSABLE:
                 pass  # the cursor stays, to say so
             if self._rows is not None:
@@ -406,11 +429,11 @@ class Cursor:
 
     def __del__(self) -> None:
         # The virtual tables of an abandoned cursor would live as long as the
-        # connection; `_run` is missing if the connection was closed already.
-        run = getattr(self, "_run", None)
-        if run is not None and run.execution is not None and self._cursor is not None:
+        # connection; `_trace` is missing if the connection was closed already.
+        execution = getattr(getattr(self, "_trace", None), "execution", None)
+        if execution is not None and self._cursor is not None:
             self._cursor.close(True)
-            run.execution.close()
+            execution.close()
 
 
 def _hint(error: apsw.SQLError, explained: errors.Error, sql: str) -> None:

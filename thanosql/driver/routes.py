@@ -95,10 +95,15 @@ def find_route(sql: str) -> Route:
 
 
 def check_text(sql: str) -> None:
-    """Raise ArgumentValueError for a NUL, where SQLite would stop reading."""
+    """Raise for a NUL, where SQLite would stop reading, and for a lone surrogate."""
     if "\0" in sql:
         message = "the statement contains a NUL character; bind text that has one"
         raise errors.ArgumentValueError(message)
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        message = "the statement has a lone surrogate, which is no text; bind bytes"
+        raise errors.not_text(error, message) from error
 
 
 def speech(sql: str) -> Query | None:

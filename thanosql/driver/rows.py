@@ -1,4 +1,4 @@
-"""A row with names: a cursor and a tuple of values in, `Row` out."""
+"""A row with names: a description and a tuple of values in, `Row` out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from thanosql import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
 
-    from thanosql.driver.cursor import Cursor
+    Columns = tuple[tuple[str, str | None], ...]
+    Description = tuple[tuple[Any, ...], ...]
+    RowFactory = Callable[[Any, tuple[Any, ...]], Any]
+
+    class Described(Protocol):
+        """A cursor, as far as a row needs it."""
+
+        @property
+        def description(self) -> Description | None:
+            """What PEP 249 calls so."""
 
 
 class Row:
@@ -20,7 +29,7 @@ class Row:
 
     __slots__ = ("_description", "_values")
 
-    def __init__(self, cursor: Cursor, values: tuple[Any, ...]) -> None:
+    def __init__(self, cursor: Described, values: tuple[Any, ...]) -> None:
         if not isinstance(values, tuple):
             message = f"a row is made of a tuple, not of {type(values).__name__}"
             raise errors.ArgumentTypeError(message)

@@ -6,46 +6,26 @@ not here is reached through `Connection.apsw`.
 
 from __future__ import annotations
 
-import functools
-
 import apsw
 
 from thanosql import errors
+from thanosql.driver import adapters
 from thanosql.driver.blob import Blob
+from thanosql.driver.database import Database
+from thanosql.errors import translating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ParamSpec, TypeVar
-
-    P = ParamSpec("P")
-    R = TypeVar("R")
+    from typing import Any
 
 
-def _translating(method: Callable[P, R]) -> Callable[P, R]:
-    """Have a method raise PEP 249's errors for APSW's."""
-
-    @functools.wraps(method)
-    def translating(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except apsw.Error as error:
-            raise errors.from_apsw(error) from error
-
-    return translating
-
-
-class SQLiteFeatures:
+class SQLiteFeatures(Database):
     """The part of `Connection` that is `sqlite3`'s and not PEP 249's."""
-
-    @property
-    def apsw(self) -> apsw.Connection:
-        """The APSW connection underneath."""
-        raise NotImplementedError
 
     # Functions in Python
 
-    @_translating
+    @translating
     def create_function(
         self,
         name: str,
@@ -57,23 +37,25 @@ class SQLiteFeatures:
     ) -> None:
         """Make a function callable in SQL; -1 arguments are any number, None drops it.
 
-        An exception it raises is the statement's, as it is.
+        An exception it raises is the statement's, as it is. What it returns is stored
+        as a parameter is.
         """
         flags = apsw.SQLITE_DETERMINISTIC if deterministic else 0
-        self.apsw.create_scalar_function(name, func, narg, flags=flags)
+        stored = func and _storing(name, func)
+        self.apsw.create_scalar_function(name, stored, narg, flags=flags)
 
-    @_translating
+    @translating
     def create_aggregate(
         self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None, /
     ) -> None:
         """Make a class with `step` and `finalize` an aggregate; None drops it."""
         self.apsw.create_aggregate_function(
             name,
-            aggregate_class and _callbacks(aggregate_class, "step", "finalize"),
+            aggregate_class and _callbacks(name, aggregate_class, "step", "finalize"),
             n_arg,
         )
 
-    @_translating
+    @translating
     def create_window_function(
         self, name: str, num_params: int, aggregate_class: Callable[[], Any] | None, /
     ) -> None:
@@ -84,11 +66,13 @@ class SQLiteFeatures:
         self.apsw.create_window_function(
             name,
             aggregate_class
-            and _callbacks(aggregate_class, "step", "finalize", "value", "inverse"),
+            and _callbacks(
+                name, aggregate_class, "step", "finalize", "value", "inverse"
+            ),
             num_params,
         )
 
-    @_translating
+    @translating
     def create_collation(
         self, name: str, callable: Callable[[str, str], int] | None, /
     ) -> None:
@@ -97,12 +81,12 @@ class SQLiteFeatures:
 
     # Hooks
 
-    @_translating
+    @translating
     def set_authorizer(self, authorizer_callback: Callable[..., int] | None) -> None:
         """Ask a function whether a statement may touch what it touches."""
         self.apsw.set_authorizer(authorizer_callback)
 
-    @_translating
+    @translating
     def set_progress_handler(
         self, progress_handler: Callable[[], object] | None, n: int
     ) -> None:
@@ -110,7 +94,7 @@ class SQLiteFeatures:
         handler = progress_handler
         self.apsw.set_progress_handler(handler and (lambda: bool(handler())), n)
 
-    @_translating
+    @translating
     def set_trace_callback(
         self, trace_callback: Callable[[str], object] | None
     ) -> None:
@@ -127,19 +111,19 @@ class SQLiteFeatures:
 
     # Extensions: off unless asked for
 
-    @_translating
+    @translating
     def enable_load_extension(self, enable: bool, /) -> None:
         """Allow `load_extension`."""
         self.apsw.enable_load_extension(enable)
 
-    @_translating
+    @translating
     def load_extension(self, name: str, /, *, entrypoint: str | None = None) -> None:
         """Load a shared library of SQL functions or virtual tables."""
         self.apsw.load_extension(name, entrypoint)
 
     # Content
 
-    @_translating
+    @translating
     def blobopen(
         self,
         table: str,
@@ -154,10 +138,10 @@ class SQLiteFeatures:
         blob = self.apsw.blob_open(name, table, column, row, not readonly)
         return Blob(self, blob)
 
-    @_translating
+    @translating
     def backup(
         self,
-        target: SQLiteFeatures,
+        target: Database,
         *,
         pages: int = -1,
         progress: Callable[[int, int, int], object] | None = None,
@@ -170,6 +154,9 @@ class SQLiteFeatures:
         is called with SQLite's status, the pages left and the pages in all. `sleep`
         seconds pass before another try where the database is locked.
         """
+        if not isinstance(target, Database):
+            message = f"the target is a connection, not {type(target).__name__}"
+            raise errors.ArgumentTypeError(message)
         if target is self:
             message = "a connection cannot be copied into itself"
             raise errors.ProgrammingError(message)
@@ -185,24 +172,28 @@ class SQLiteFeatures:
                 if progress is not None:
                     progress(status, job.remaining, job.page_count)
 
-    @_translating
+    @translating
     def serialize(self, *, name: str = "main") -> bytes:
         """Return the database as the bytes of its file."""
-        return self.apsw.serialize(name)
+        content: bytes | None = self.apsw.serialize(name)
+        if content is None:
+            message = f"no database named {name!r} is open here, or it has no content"
+            raise errors.OperationalError(message)
+        return content
 
-    @_translating
+    @translating
     def deserialize(self, data: bytes, /, *, name: str = "main") -> None:
         """Replace the database by one in memory, read from the bytes of a file."""
         self.apsw.deserialize(name, data)
 
     # Limits and settings
 
-    @_translating
+    @translating
     def getlimit(self, category: int, /) -> int:
         """Return one of SQLite's limits, of the SQLITE_LIMIT constants."""
         return self.setlimit(category, -1)
 
-    @_translating
+    @translating
     def setlimit(self, category: int, limit: int, /) -> int:
         """Lower one of SQLite's limits and return what it was; -1 changes nothing."""
         before = self.apsw.limit(category, limit)
@@ -211,22 +202,40 @@ class SQLiteFeatures:
             raise errors.ProgrammingError(message)
         return before
 
-    @_translating
+    @translating
     def getconfig(self, op: int, /) -> bool:
         """Return whether one of the SQLITE_DBCONFIG settings is on."""
         return bool(self.apsw.config(op, -1))
 
-    @_translating
+    @translating
     def setconfig(self, op: int, enable: bool = True, /) -> None:
         """Turn one of the SQLITE_DBCONFIG settings on or off."""
         self.apsw.config(op, int(enable))
 
 
-def _callbacks(aggregate_class: Callable[[], Any], *names: str) -> Callable[[], Any]:
+def _callbacks(
+    name: str, aggregate_class: Callable[[], Any], *methods: str
+) -> Callable[[], Any]:
     """Return APSW's factory: an instance and its methods as functions."""
 
-    def callback(name: str) -> Callable[..., Any]:
-        return lambda instance, *values: getattr(instance, name)(*values)
+    def callback(method: str) -> Callable[..., Any]:
+        def call(instance: Any, *values: Any) -> Any:
+            return getattr(instance, method)(*values)
 
-    called = [callback(name) for name in names]
+        # What the others return is not looked at.
+        return _storing(name, call) if method in ("finalize", "value") else call
+
+    called = [callback(method) for method in methods]
     return lambda: (aggregate_class(), *called)
+
+
+def _storing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, with its results as values of types that SQLite has."""
+    if not callable(function):
+        message = f"{name} is to be a function, not {type(function).__name__}"
+        raise errors.ArgumentTypeError(message)
+
+    def call(*values: Any) -> Any:
+        return adapters.storable(function(*values), f"the result of {name}()")
+
+    return call

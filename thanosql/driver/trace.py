@@ -13,14 +13,13 @@ from thanosql.driver.routes import OTHER, Route, past_blanks
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    from thanosql.driver.connection import Connection
-    from thanosql.driver.cursor import Parameters
+    from thanosql.driver.adapters import Parameters
+    from thanosql.driver.database import Database
+    from thanosql.driver.rows import Columns
     from thanosql.execution.execution import Execution
 
-    Columns = tuple[tuple[str, str | None], ...]
 
-
-class Run:
+class Trace:
     """What an execution learns and does between SQLite's preparing and its first step.
 
     APSW calls `trace` there, for all but a `READ`. It holds no reference to the
@@ -29,8 +28,8 @@ class Run:
 
     __slots__ = (
         "columns",
-        "connection",
         "counted",
+        "database",
         "execution",
         "must_renew",
         "route",
@@ -38,8 +37,8 @@ class Run:
         "writes_rows",
     )
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.prepare("", OTHER)
 
     def prepare(
@@ -50,7 +49,7 @@ class Run:
         self.route = route
         self.columns: Columns = ()
         self.execution = execution
-        self.must_renew = execution is not None  # the APSW cursor, for another run
+        self.must_renew = execution is not None  # the APSW cursor, for the next
         self.writes_rows = False
         self.counted: int | None = None
 
@@ -75,7 +74,7 @@ class Run:
             return True
         if self.route.may_write_rows:
             self.writes_rows = True
-            self.connection.begin_for_write()
+            self.database.begin_for_write()
         if self.execution is not None:
             self.execution.read_first()
         return True
@@ -87,7 +86,7 @@ class Run:
         the latter is not the sum where triggers, foreign keys or virtual tables write
         too. Only then each execution is traced, which costs a call.
         """
-        database = self.connection.apsw
+        database = self.database.apsw
         if self.counted is not None:
             self.counted += database.changes()
             return True
@@ -107,9 +106,7 @@ class Run:
         return True
 
 
-def described(
-    connection: Connection, sql: str, parameters: Parameters | None
-) -> Columns:
+def described(database: Database, sql: str, parameters: Parameters | None) -> Columns:
     """Return the columns of a statement, which is prepared and not run."""
     columns: list[Columns] = []
 
@@ -117,7 +114,7 @@ def described(
         columns.append(cursor.get_description())
         return False
 
-    cursor = connection.apsw.cursor()
+    cursor = database.apsw.cursor()
     cursor.exec_trace = describe
     try:
         cursor.execute(sql, parameters)

@@ -15,12 +15,11 @@ from thanosql.store.models import ModelStore
 from thanosql.store.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from thanosql.statements.nodes import Parameters
     from thanosql.store.records import StoredModel
-
-    Parameters = Sequence[Any] | Mapping[str, Any]
 
 _Options = TypeVar("_Options", bound=statements.Options)
 

@@ -23,13 +23,12 @@ from thanosql.execution.context import Context, pointing
 from thanosql.execution.relation import register, unregister
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from thanosql import errors
-    from thanosql.execution.context import Parameters
-
-    Columns = tuple[tuple[str, str | None], ...]
+    from thanosql.execution.relation import Column
+    from thanosql.statements.nodes import Parameters
 
 
 _SAVEPOINT = "thanosql_statement"
@@ -83,7 +82,7 @@ class Execution:
         self.sql = query.text(self._names) if is_left else ""
         self.bindings = query.bindings(parameters) if is_left else []
 
-    def as_written(self, columns: Columns) -> Columns:
+    def as_written(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """Return columns as SQLite would call them if it read the clauses itself.
 
         Where a column has no AS, its name is its text.

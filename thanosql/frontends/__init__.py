@@ -1,1 +1,18 @@
 """Where people meet thanosql beside the driver: shell, notebook, SQLAlchemy, pytest."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def package() -> ModuleType:
+    """Return the module `thanosql`: SQLAlchemy wants it, and the shell its version.
+
+    Imported by name, when it is wanted: it offers the notebook's magic, so an import
+    statement in here would be a circle.
+    """
+    return import_module("thanosql")

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 import apsw
 
-from thanosql import errors
-from thanosql import statements as speech
+from thanosql import errors, statements
 from thanosql.statements import quoted
 from thanosql.statements.grammar import STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
@@ -35,9 +34,9 @@ _COLUMNS = """
     FROM pragma_table_list AS list, pragma_table_info(list.name, list.schema) AS info
     WHERE list.name NOT LIKE 'sqlite_%'
 """
-OPTIONS: dict[str, type[speech.Options]] = {
+OPTIONS: dict[str, type[statements.Options]] = {
     options.statement: options
-    for options in (*get_args(speech.Options), speech.FitOptions)
+    for options in (*get_args(statements.Options), statements.FitOptions)
 }
 """What each statement takes in OPTIONS (...), by its first words."""
 
@@ -109,7 +108,7 @@ def word_start(before: str) -> int:
     return len(before) if found is None else found.start()
 
 
-def _open_options(tokens: Sequence[Token]) -> type[speech.Options] | None:
+def _open_options(tokens: Sequence[Token]) -> type[statements.Options] | None:
     """Return the options of the OPTIONS ( that no parenthesis has closed yet."""
     depth = 0
     for i in range(len(tokens) - 1, 0, -1):
@@ -122,7 +121,7 @@ def _open_options(tokens: Sequence[Token]) -> type[speech.Options] | None:
     return None
 
 
-def _options_of(words: Sequence[str]) -> Iterator[type[speech.Options]]:
+def _options_of(words: Sequence[str]) -> Iterator[type[statements.Options]]:
     """Yield the options of the statement that begins last among the words."""
     for i in range(len(words) - 1, -1, -1):
         for beginning, options in OPTIONS.items():

@@ -36,15 +36,13 @@ _FORMATS = (
 
 def frame(cursor: Cursor) -> pd.DataFrame:
     """Return the rows that are left on a cursor, of a statement that yields some."""
-    description = cursor.description or ()
-    names = [column[0] for column in description]
+    names = [column[0] for column in cursor.description or ()]
     rows = cursor.fetchall()
     if {"epoch", "train_loss", "validation_loss", "wer", "cer"}.issubset(names):
         return Training(rows, columns=names)
-    types = [column[1] for column in description]
-    if _PLAYED_TYPE in types:
+    if _PLAYED_TYPE in cursor.declared_types:
         recordings = Recordings(rows, columns=names)
-        recordings.played = types.index(_PLAYED_TYPE)
+        recordings.played = cursor.declared_types.index(_PLAYED_TYPE)
         root = cursor.connection.audio_root
         recordings.root = None if root is None else Path(root)
         return recordings

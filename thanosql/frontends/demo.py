@@ -9,11 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import thanosql
+from thanosql import errors
 from thanosql.catalog import sample
+from thanosql.driver.connection import connect
+from thanosql.frontends import package
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from thanosql.driver.connection import Connection
 
 _INTRODUCTION = """\
 -- thanosql {version}: a speech model trained, used and scored from SQL.
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         _demo(chosen.database)
-    except thanosql.Error as error:
+    except errors.Error as error:
         print(f"thanosql: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,14 +74,13 @@ def main(arguments: Sequence[str]) -> int:
 def _demo(path: Path) -> None:
     if path.exists():
         message = f"{path} exists already; name another file: thanosql demo FILE"
-        raise thanosql.ProgrammingError(message)
+        raise errors.ProgrammingError(message)
     began = time.perf_counter()
-    connection = thanosql.connect(path)
+    connection = connect(path)
     try:
         count = sample.copy_into(connection.apsw)
-        print(
-            _INTRODUCTION.format(version=thanosql.__version__, count=count, path=path)
-        )
+        version = package().__version__
+        print(_INTRODUCTION.format(version=version, count=count, path=path))
         for statement in _DEMO.strip().split(";\n\n"):
             show(connection, statement.rstrip(";\n"))
     except BaseException:
@@ -91,7 +94,7 @@ def _demo(path: Path) -> None:
     )
 
 
-def show(connection: thanosql.Connection, statement: str) -> None:
+def show(connection: Connection, statement: str) -> None:
     """Print a statement, run it, and print its rows as a table."""
     print(f"{statement};\n", flush=True)
     cursor = connection.execute(statement)

@@ -7,28 +7,29 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import thanosql
-from thanosql import errors
-from thanosql import statements as speech
-from thanosql.driver import script as scripts
+from thanosql import errors, statements
+from thanosql.driver import connection as driver
+from thanosql.driver import script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import apsw
 
+    from thanosql.driver.connection import Connection
+
 _STEPS = 100_000  # of SQLite's machine, some milliseconds
 
 
-def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script, each standing where it stands in the script.
+def split(sql: str) -> Iterator[str]:
+    """Yield the statements of a script, each where it stands in the script.
 
     What comes before it is blank, so that the line in an error is the script's.
     """
     end = 0
-    for statement in scripts.statements(script):
+    for statement in script.statements(sql):
         start, end = end, end + len(statement)
-        yield blanked(script[:end], start)
+        yield blanked(sql[:end], start)
 
 
 def blanked(sql: str, end: int) -> str:
@@ -38,14 +39,14 @@ def blanked(sql: str, end: int) -> str:
 
 def connect(
     database: str | apsw.Connection, audio_root: str | None = None
-) -> thanosql.Connection:
+) -> Connection:
     """Open a database for a person: what a statement did stays, unless they said BEGIN.
 
     A ``file:`` URI is read as one.
     """
     is_uri = isinstance(database, str) and database.startswith("file:")
     try:
-        connection = thanosql.connect(
+        connection = driver.connect(
             database, autocommit=True, uri=is_uri, audio_root=audio_root
         )
         connection.execute("PRAGMA schema_version").fetchall()
@@ -58,7 +59,7 @@ def connect(
 
 
 @contextmanager
-def explaining(connection: thanosql.Connection, sql: str) -> Iterator[None]:
+def explaining(connection: Connection, sql: str) -> Iterator[None]:
     """Have an error of the statement say where in it, an interrupt what it left."""
     was_in_transaction = connection.in_transaction
     try:
@@ -81,7 +82,7 @@ def explaining(connection: thanosql.Connection, sql: str) -> Iterator[None]:
 def _is_plain(sql: str) -> bool:
     """Whether SQLite was given the text as it is, so that its offsets are in it."""
     try:
-        return not speech.parse(sql).clauses
+        return not statements.parse(sql).clauses
     except errors.Error:
         return False
 

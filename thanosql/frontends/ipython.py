@@ -152,7 +152,7 @@ class ThanosqlMagics(Magics):
         """Run statements; return the last one's rows if they are not assigned."""
         connection = self._opened()
         cursor = connection.cursor()
-        statements = list(interactive.statements(script))
+        statements = list(interactive.split(script))
         for number, statement in enumerate(statements, start=1):
             tokens = tokenize(statement)
             name = _assigned(tokens)
@@ -252,10 +252,5 @@ def _bound(
 
 
 def _plain(value: Any) -> Any:
-    """Return a path as text, a NumPy number as Python's, all else as it is."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
-        return value.item()
-    return value
+    """Return a path as text, all else as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

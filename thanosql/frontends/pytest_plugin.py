@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from thanosql import Connection
+    from thanosql.driver.connection import Connection
 
 _UTTERANCES = 60
 _SHAPE = {
@@ -52,9 +52,9 @@ AS SELECT audio, text FROM spoken
 @pytest.fixture
 def thanosql_memory() -> Iterator[Connection]:
     """Yield a connection to an empty database in memory, closed after the test."""
-    import thanosql
+    from thanosql.driver.connection import connect
 
-    connection = thanosql.connect(":memory:")
+    connection = connect(":memory:")
     yield connection
     connection.close()
 
@@ -68,9 +68,9 @@ def thanosql_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
     """Yield a connection to an empty file, `thanosql_path`, closed after the test."""
-    import thanosql
+    from thanosql.driver.connection import connect
 
-    connection = thanosql.connect(thanosql_path)
+    connection = connect(thanosql_path)
     yield connection
     connection.close()
 
@@ -100,8 +100,8 @@ def _thanosql_trained_once(
     tmp_path_factory: pytest.TempPathFactory,
     thanosql_speak: Callable[..., bytes],
 ) -> Path:
-    import thanosql
     from thanosql.catalog.sample.words import vocabulary
+    from thanosql.driver.connection import connect
 
     path = tmp_path_factory.mktemp("thanosql-trained") / "trained.db"
     choose, words = random.Random(0), vocabulary()
@@ -109,7 +109,7 @@ def _thanosql_trained_once(
         " ".join(choose.choices(words, k=choose.randint(1, 3)))
         for _ in range(_UTTERANCES)
     ]
-    connection = thanosql.connect(path)
+    connection = connect(path)
     try:
         connection.execute("CREATE TABLE spoken (audio BLOB, text TEXT)")
         connection.executemany(
@@ -136,9 +136,9 @@ def thanosql_trained(
     once a session, in seconds, on table ``spoken (audio, text)``. The file is
     `thanosql_path`, a copy that the test may do anything to.
     """
-    import thanosql
+    from thanosql.driver.connection import connect
 
     shutil.copy(_thanosql_trained_once, thanosql_path)
-    connection = thanosql.connect(thanosql_path)
+    connection = connect(thanosql_path)
     yield connection
     connection.close()

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 import apsw.ext
 import apsw.shell
 
-import thanosql
-from thanosql import statements
-from thanosql.frontends import completion, interactive
+from thanosql import errors, statements
+from thanosql.frontends import completion, interactive, package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from thanosql.driver.connection import Connection
+    from thanosql.driver.cursor import Cursor
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 _INTRODUCTION = """\
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nobody reads on. Python would complain at its end, when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except (thanosql.Error, apsw.Error, apsw.shell.Shell.Error, OSError) as error:
+    except (errors.Error, apsw.Error, apsw.shell.Shell.Error, OSError) as error:
         if not getattr(error, "_handle_exception_saw_this", False):
             print(f"thanosql: {error}", file=sys.stderr)
         return 1
@@ -89,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 if all went well, 1 after an error (a script stops at "
         "its first), 2 for wrong arguments, 130 after an interrupt.",
     )
-    parser.add_argument("--version", action="version", version=thanosql.__version__)
+    parser.add_argument("--version", action="version", version=package().__version__)
     parser.add_argument(
         "-c",
         dest="commands",
@@ -140,7 +142,7 @@ def _run(chosen: argparse.Namespace) -> None:
         if not commands:
             shell.cmdloop(
                 _INTRODUCTION.format(
-                    version=thanosql.__version__, sqlite=apsw.sqlite_lib_version()
+                    version=package().__version__, sqlite=apsw.sqlite_lib_version()
                 )
             )
 
@@ -156,11 +158,11 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         if os.environ.get("NO_COLOR"):
             self.command_colour(["off"])
         self.audio_root: str | None = None
-        self._connection: thanosql.Connection | None = None
+        self._connection: Connection | None = None
         self._lines: list[str] = []  # of the statement that is being entered
 
     @property
-    def connection(self) -> thanosql.Connection:
+    def connection(self) -> Connection:
         """The connection over APSW's own one, which dot commands may change."""
         if self._connection is None or self._connection.apsw is not self.db:
             self._connection = interactive.connect(self.db, self.audio_root)
@@ -180,7 +182,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
             super().process_sql(sql, bindings, internal, summary)
             return
         before = self.db.total_changes()
-        for statement in interactive.statements(sql):
+        for statement in interactive.split(sql):
             if self.echo:
                 self.write_error(f"{statement.strip()}\n")
             with (
@@ -194,7 +196,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
             total = self.db.total_changes()
             self.write(self.stdout, f"changes: {changes}\ttotal changes: {total}\n")
 
-    def _print(self, cursor: thanosql.Cursor) -> None:
+    def _print(self, cursor: Cursor) -> None:
         """Print a cursor's rows in the mode that is set, as they come if it can."""
         if cursor.description is None:
             return
@@ -286,7 +288,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
 class _Described:
     """A cursor as APSW's shell reads one."""
 
-    def __init__(self, cursor: thanosql.Cursor, names: Sequence[str]) -> None:
+    def __init__(self, cursor: Cursor, names: Sequence[str]) -> None:
         self._cursor = cursor
         self._names = names
 

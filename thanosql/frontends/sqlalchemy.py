@@ -18,8 +18,9 @@ from sqlalchemy import exc, util
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import reflection
 
-import thanosql
+from thanosql import errors
 from thanosql.execution import tables
+from thanosql.frontends import package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
     @classmethod
     def import_dbapi(cls) -> ModuleType:
         """Return the driver."""
-        return thanosql
+        return package()
 
     def create_connect_args(self, url: URL) -> ConnectArgsType:
         """Return what `thanosql.connect` is called with."""
@@ -90,7 +91,7 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
 
     def is_disconnect(self, error: Any, connection: Any, cursor: Any) -> bool:
         """Return whether an error means that the connection was closed."""
-        return isinstance(error, thanosql.ProgrammingError) and "closed" in str(error)
+        return isinstance(error, errors.ProgrammingError) and "closed" in str(error)
 
     # Reflection
 

@@ -70,6 +70,8 @@ def transcribe(
         # Each utterance alone: what is rounded turns float noise, all that neighbours
         # change, into a little more than noise.
         recognizer, at_once = recognizer.int8, 1
+    model: torch.nn.Module = recognizer.model
+    model.to(compute.device).eval()  # a stored model is there already
     decoding = recognizer.decoding
     plan = recognizer.windows(chunk_seconds)
 
