@@ -107,12 +107,17 @@ def _samples(value: object, root: Path | None) -> Iterator[tuple[str, int, _Samp
     """Open a recording: its name for errors, its rate, its samples."""
     with ExitStack() as stack:
         file, name = stack.enter_context(_opened(value, root))
-        size = file.seek(0, os.SEEK_END)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            promise = containers.check(file, size, name)
+        except OSError as error:  # of /proc/self/mem, or of a disk
+            message = f"cannot read {name}: {error.strerror or error}"
+            raise AudioError(message) from error
         if size == 0:
             message = f"{name} is empty: it has no bytes"
             raise AudioError(message)
-        promise = containers.check(file, size, name)
         if promise.head:
+            file.seek(promise.replaced)
             file = stack.enter_context(_with_head(promise.head, file))
         try:
             # libsndfile gets the descriptor: it reads faster than through Python, and
@@ -167,7 +172,7 @@ def _opened(value: object, root: Path | None) -> Iterator[tuple[IO[bytes], str]]
 
 @contextmanager
 def _with_head(head: bytes, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a copy of a file that begins with `head`."""
+    """Open a copy of what is left of a file, with `head` before it."""
     with SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
         copy.write(head)
         shutil.copyfileobj(file, copy, 2**20)

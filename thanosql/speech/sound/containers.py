@@ -7,6 +7,7 @@ how far it says that it goes, how far the file goes, and what lies behind.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class Promise:
     samples: int | None = None
     "Of each channel, at least. None where libsndfile knows."
     head: bytes = b""
-    "To be read before the file, so that libsndfile knows how long it is."
+    "To be read in place of the file's first `replaced` bytes: says how long it is."
+    replaced: int = 0
 
 
 def check(file: IO[bytes], size: int, name: str) -> Promise:
@@ -95,7 +97,7 @@ class _Chunks:
     align: int = 2
     counts_head: bool = False  # whether a length contains the id and itself
 
-    def __call__(self, file: IO[bytes], size: int) -> None:
+    def __call__(self, file: IO[bytes], size: int) -> Promise:
         file.seek(0)
         magic = file.read(4)
         at, found, long = self.start, False, 0
@@ -107,17 +109,33 @@ class _Chunks:
             if self.counts_head:
                 length -= self.head.size
             if name == b"ds64":  # RF64: the length of `data`, too long for 32 bits
-                long = struct.unpack("<8xQ", file.read(16))[0]
+                long = struct.unpack("<8xQ", file.read(16).ljust(16))[0]
             if name.startswith(self.data) and not found:
                 if length == 0xFFFFFFFF and long:
                     length = long
+                if magic == b"RIFF" and length == 0:
+                    return _length_given(file, size, at)
                 if _is_open(length):
-                    return
+                    return Promise()
                 found = True
                 _check_end(file, size, at + self.head.size + length, magic)
             if length < 0:
-                return
+                break
             at += self.head.size + length + -length % self.align
+        return Promise()
+
+
+def _length_given(file: IO[bytes], size: int, at: int) -> Promise:
+    """Return a WAV's head that says: to the end of the file, where it says no bytes.
+
+    at: where the samples' chunk begins. It has no samples if another chunk follows.
+    """
+    file.seek(0)
+    head, behind = file.read(at + 8), file.read(8)
+    end = at + 16 + int.from_bytes(behind[4:], "little")
+    if len(behind) < 8 or (behind[:4].isalnum() and end <= size + 1):
+        return Promise()
+    return Promise(head=head[:-4] + b"\xff" * 4, replaced=len(head))
 
 
 def _is_open(length: int) -> bool:
@@ -145,17 +163,13 @@ def _au(file: IO[bytes], size: int) -> None:
 
 def _nist(file: IO[bytes], size: int) -> None:
     file.seek(0)
-    magic, start, *lines = file.read(1024).split(b"\n")
-    fields = {
-        name: value
-        for name, _, value in (line.split(b" ", 2) for line in lines if b" -i " in line)
-    }
-    try:
-        length = int(fields[b"sample_count"]) * int(fields[b"channel_count"])
-        length *= int(fields[b"sample_n_bytes"])
-        _check_end(file, size, int(start) + length, magic)
-    except (KeyError, ValueError):
-        return  # libsndfile says what is wrong with it
+    head = file.read(1024)
+    start = re.match(rb"NIST_1A\s+(\d+)", head)
+    found = dict(re.findall(rb"(\w+) -i (\d+)", head))
+    count = int(found.get(b"sample_count", 0)) * int(found.get(b"channel_count", 1))
+    if start is not None and count:
+        length = count * int(found.get(b"sample_n_bytes", 1))  # of mu-law it lacks
+        _check_end(file, size, int(start[1]) + length, b"NIST_1A")
 
 
 def _check_end(file: IO[bytes], size: int, end: int, magic: bytes) -> None:

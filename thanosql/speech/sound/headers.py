@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc"),
+    *(
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".mp2",
+        ".aiff",
+        ".aif",
+        ".aifc",
+    ),
     *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist"),
 )
 """What the names of recordings end in, of the kinds that libsndfile reads."""
@@ -22,7 +33,7 @@ SUFFIXES = (
 _OTHERS = (
     *(".wma", ".wmv", ".asf", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".vob"),
     *(".ape", ".wv", ".ac3", ".ra", ".rm", ".dss", ".ds2", ".spx", ".gsm", ".voc"),
-    *(".mp2", ".shn", ".vox", ".pcm"),
+    *(".shn", ".vox", ".pcm"),
 )
 """The same of kinds that nothing here decodes; a folder with some is warned of."""
 
