@@ -35,7 +35,10 @@ _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 def is_installed() -> bool:
     """Return whether PyAV is; nothing is imported."""
-    return find_spec("av") is not None
+    try:
+        return find_spec("av") is not None
+    except ValueError:  # it is among the modules, as None
+        return False
 
 
 @contextmanager
