@@ -438,11 +438,11 @@ def test_recordings_of_a_folder_that_cannot_be_decoded_are_named(connection, cli
     ):
         connection.execute("COPY t FROM 'clips'")
     assert len(rows(connection)) == 3
+    (clips / "only").mkdir()
+    (clips / "only/x.wma").write_bytes(b"")
     with pytest.raises(
         thanosql.DataError, match=r"ends in .*there are 1 rec.* \.wma\)"
     ):
-        (clips / "only").mkdir()
-        (clips / "only/x.wma").write_bytes(b"")
         connection.execute("COPY u FROM 'clips/only'")
 
 

@@ -76,7 +76,8 @@ def test_what_ffmpeg_decodes_has_length_rate_and_sound(name, tmp_path):
         np.corrcoef(found[lag : lag + 40_000], expected[:40_000])[0, 1]
         for lag in range(500)  # an .aac and .amr keep their encoder's delay
     ]
-    assert max(correlations) > 0.9
+    # AMR is made for voices, and this is noise.
+    assert max(correlations) > (0.4 if name == "g.amr" else 0.9)
     assert name in ("f.aac", "g.amr") or np.argmax(correlations) == 0
     assert original_rate(content, None) == rate
     (tmp_path / name).write_bytes(content)
