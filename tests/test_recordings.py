@@ -64,7 +64,7 @@ def texts(connection, *recordings, options=""):
     connection.executemany("INSERT INTO heard VALUES (?)", [(r,) for r in recordings])
     connection.commit()
     cursor = connection.execute(f"PREDICT USING m {options} AS SELECT audio FROM heard")
-    return [row[-1] for row in cursor]
+    return [row[1] for row in cursor]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_recording_that_is_cut_or_joined_has_no_text(
 
 
 def test_channels_of_opposite_sign_have_the_text_of_one(connection, two):
-    x, y = two
+    x, _ = two
     opposite = encoded(np.stack([x, -x], axis=1), "WAV", "FLOAT")
     alone, both = texts(connection, encoded(x, "WAV", "FLOAT"), opposite)
     assert alone == both != ""

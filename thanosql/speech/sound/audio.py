@@ -64,10 +64,11 @@ def load(value: object, root: Path | None) -> NDArray[np.float32]:
     """Return the waveform of a recording: (samples,), mono, 16 kHz, -1..1.
 
     value: a path (str or PathLike; relative to `root`, else to the working directory),
-    a URL, or the bytes of an encoded file (wav, flac, ogg, mp3: what libsndfile reads,
-    told by content, not by name). Channels are averaged.
+    a URL, or the bytes of an encoded file (told by content, not by name). Channels are
+    averaged, of two that cancel one with the opposite sign.
 
-    Raises AudioError that names the file and what is wrong with it.
+    Raises AudioError that names the file and what is wrong with it; also where it is
+    not whole, or holds a second recording behind the first.
     """
     with closing(blocks(value, root)) as pieces:
         return np.concatenate([*pieces])

@@ -18,8 +18,6 @@ from thanosql.errors import AudioError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-NAMES = ("WAV", "FLAC", "Ogg", "MP3", "AIFF", "CAF", "AU", "W64", "RF64", "NIST")
-
 # What libsndfile calls them. Of the others that it reads (games' and samplers' files),
 # nobody here would notice a cut.
 FORMATS = frozenset(
