@@ -1,10 +1,15 @@
 """On real recordings; skipped where they are not at hand."""
 
+import io
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
+
+import thanosql
 
 
 @pytest.fixture
@@ -31,6 +36,59 @@ def test_no_transcript_depends_on_the_batch_size_or_the_order_of_rows(librispeec
             found.append({row[0]: row[2] for row in rows})
     assert len(set(found[0].values())) > 50
     assert all(each == found[0] for each in found)
+
+
+def texts(connection, *recordings, options=""):
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS heard (audio)")
+    connection.execute("DELETE FROM heard")
+    connection.executemany("INSERT INTO heard VALUES (?)", [(r,) for r in recordings])
+    connection.commit()
+    cursor = connection.execute(f"PREDICT USING m {options} AS SELECT audio FROM heard")
+    return [row[1] for row in cursor]
+
+
+@pytest.fixture
+def two(connection, speech, base):
+    """Return x and y, two recordings: (samples,) at 16 kHz; a model is named m."""
+    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
+    paths = [path for path, _ in speech("librispeech")[:2]]
+    return [soundfile.read(path, dtype="float32")[0] for path in paths]
+
+
+def encoded(samples, container, coding):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format=container, subtype=coding)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "coding"),
+    [
+        ("WAV", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("OGG", "OPUS"),
+        ("OGG", "VORBIS"),
+    ],
+)
+def test_a_recording_that_is_cut_or_joined_has_no_text(
+    connection, two, container, coding
+):
+    content = encoded(np.concatenate(two), container, coding)
+    joined = b"".join(encoded(each, container, coding) for each in two)
+    cut = content[: len(content) * 2 // 5]
+    found = texts(connection, content, cut, joined, options="OPTIONS (on_error='null')")
+    assert found[0]
+    assert found[1:] == [None, None]
+    with pytest.raises(thanosql.AudioError, match=r"row 1: .* is not whole"):
+        texts(connection, cut)
+
+
+def test_channels_of_opposite_sign_have_the_text_of_one(connection, two):
+    x, _ = two
+    opposite = encoded(np.stack([x, -x], axis=1), "WAV", "FLOAT")
+    alone, both = texts(connection, encoded(x, "WAV", "FLOAT"), opposite)
+    assert alone == both != ""
 
 
 _PEAK = """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +219,151 @@ def test_a_value_that_sqlite_cannot_hold_is_named(connection):
     assert everything(connection) == []
 
 
+def test_a_value_that_is_no_sqlite_type_is_named_with_its_column(connection):
+    frame = pd.DataFrame({"a": [1, 2], "b": [None, object()]})
+    with pytest.raises(thanosql.DataError, match=r"row 2: .* object .*\(column 'b'\)"):
+        connection.execute("COPY t FROM ?", (frame,))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": np.zeros(5_000)},
+        [np.zeros(5_000)],
+        {"a": {1, 2}},
+        [object()],
+        {"a": float("nan")},
+        [[float("inf")]],
+        {1: "a"},
+        [b"bytes"],
+        np.array([1.0, np.nan]),
+        {"array": np.zeros(3, complex), "sampling_rate": 16_000},
+        {"array": "abc", "sampling_rate": 16_000},
+        {"array": np.zeros(3), "sampling_rate": 0},
+        {"array": np.zeros((2, 3, 4)), "sampling_rate": 16_000},
+        {"array": np.zeros(3), "rate": 16_000},
+        np.datetime64("2026-01-02", "ns"),
+        {1, 2},
+    ],
+)
+def test_a_nested_value_that_json_cannot_hold_in_full_is_refused(connection, value):
+    frame = pd.DataFrame({"n": [1, 2], "audio": pd.Series([None, value], dtype=object)})
+    with pytest.raises(
+        thanosql.DataError, match=r"the DataFrame, row 2: .*\(column 'audio'\)"
+    ):
+        connection.execute("COPY t FROM ?", (frame,))
+    assert everything(connection) == []
+
+
+def test_a_nested_value_that_json_can_hold_is_its_text(connection):
+    value = {
+        "a": [1, 2.5, None, True, "ü"],
+        "b": {"c": np.float32(0.5), "d": np.int64(7)},
+        "e": datetime.date(2026, 1, 2),
+    }
+    connection.execute("COPY t FROM ?", (pd.DataFrame({"x": [value]}),))
+    assert json.loads(rows(connection)[0][0]) == {
+        "a": [1, 2.5, None, True, "ü"],
+        "b": {"c": 0.5, "d": 7},
+        "e": "2026-01-02",
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(json_values) | st.dictionaries(st.text(), json_values))
+@settings(max_examples=100, deadline=None)
+def test_a_nested_value_is_stored_in_full_or_refused(value):
+    connection = thanosql.connect(":memory:")
+    try:
+        connection.execute(
+            "COPY t FROM ?", (pd.DataFrame({"x": [value]}, dtype=object),)
+        )
+    except (thanosql.Error, UnicodeEncodeError):
+        return
+    finally:
+        found = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE name = 't'"
+        ).fetchall()
+        stored = rows(connection) if found else []
+        connection.close()
+    assert json.loads(stored[0][0]) == value
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int32"])
+@pytest.mark.parametrize("shape", ["(n,)", "(2, n)", "(n, 2)"])
+def test_an_array_with_its_rate_becomes_a_recording(connection, dtype, shape):
+    samples = np.random.default_rng(0).normal(0, 0.1, 3_000)
+    samples = (samples if "float" in dtype else samples * 2**14).astype(dtype)
+    channels = np.stack([samples, samples[::-1]], axis=1)
+    array = {"(n,)": samples, "(2, n)": channels.T, "(n, 2)": channels}[shape]
+    frame = pd.DataFrame(
+        {
+            "audio": [
+                {"path": "a.wav", "array": array, "sampling_rate": 8_000},
+                {"array": array, "sampling_rate": np.int64(8_000)},
+                {"path": None, "array": None, "sampling_rate": None},
+            ]
+        }
+    )
+    connection.execute("COPY t FROM ?", (frame,))
+    (first,), (second,), (third,) = rows(connection)
+    assert first == second
+    assert third is None
+    assert declared(connection) == {"audio": "BLOB"}
+    found, rate = soundfile.read(io.BytesIO(first), dtype=dtype)
+    assert rate == 8_000
+    assert np.array_equal(found, samples if shape == "(n,)" else channels)
+
+
+def test_an_array_of_json_or_arrow_becomes_a_recording(connection, folder):
+    samples = np.random.default_rng(0).normal(0, 0.1, 500)
+    for array, subtype in ((samples, "DOUBLE"), (samples.astype("f4"), "FLOAT")):
+        value = {"array": array.tolist(), "sampling_rate": 16_000}
+        Path("a.jsonl").write_text(json.dumps({"audio": value}))
+        pq.write_table(pa.table({"audio": [value]}), "a.parquet")
+        for source in ("a.jsonl", "a.parquet"):
+            connection.execute(f"COPY t FROM '{source}' OPTIONS (if_exists=replace)")
+            blob = io.BytesIO(rows(connection)[0][0])
+            assert soundfile.info(blob).subtype == subtype
+            blob.seek(0)
+            assert np.array_equal(soundfile.read(blob)[0], array)
+
+
+def test_a_nested_column_of_parquet_that_json_cannot_hold_is_refused(
+    connection, folder
+):
+    pq.write_table(pa.table({"x": [[b"abc"]]}), "a.parquet")
+    with pytest.raises(thanosql.DataError, match=r"'a.parquet', row 1: .*column 'x'"):
+        connection.execute("COPY t FROM 'a.parquet'")
+
+
+def test_a_formula_of_a_workbook_is_its_result(connection, folder):
+    book = openpyxl.Workbook()
+    book.active.append(["a", "b"])
+    book.active.append([2, "=A2*21"])
+    book.save("a.xlsx")
+    with pytest.raises(
+        thanosql.DataError, match=r"row 2: the formula =A2\*21 has no result; open"
+    ):
+        connection.execute("COPY t FROM 'a.xlsx'")
+    with zipfile.ZipFile("a.xlsx") as old, zipfile.ZipFile("b.xlsx", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            content = content.replace(b"<v></v>", b"<v>42</v>")
+            content = content.replace(b"<v />", b"<v>42</v>").replace(
+                b"<v/>", b"<v>42</v>"
+            )
+            new.writestr(name, content)
+    connection.execute("COPY t FROM 'b.xlsx'")
+    assert rows(connection) == [(2, 42)]
+
+
 # A folder of audio
 
 
@@ -280,6 +427,37 @@ def test_a_folder_without_audio_and_a_broken_file_are_errors(connection, clips):
     with pytest.raises(thanosql.AudioError, match=r"z\.wav' is no audio"):
         connection.execute("COPY t FROM 'clips'")
     assert everything(connection) == []
+
+
+def test_recordings_of_a_folder_that_cannot_be_decoded_are_named(connection, clips):
+    for name in ("x.wma", "deep/y.WMA", "z.ape", "cover.jpg", "README", "._x.wma"):
+        (clips / name).write_bytes(b"of another kind")
+    with pytest.warns(
+        thanosql.Warning,
+        match=r"'clips' has 3 recordings that cannot be decoded \(2 \.wma, 1 \.ape\); ",
+    ):
+        connection.execute("COPY t FROM 'clips'")
+    assert len(rows(connection)) == 3
+    (clips / "only").mkdir()
+    (clips / "only/x.wma").write_bytes(b"")
+    with pytest.raises(
+        thanosql.DataError, match=r"ends in .*there are 1 rec.* \.wma\)"
+    ):
+        connection.execute("COPY u FROM 'clips/only'")
+
+
+def test_a_phones_recordings_need_a_library_that_is_named(
+    connection, clips, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "av", None)
+    for name in ("a.m4a", "b.webm", "c.aac", "d.amr"):
+        (clips / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(16))
+    with pytest.warns(
+        thanosql.Warning,
+        match=r"4 recordings .*1 \.m4a.*pip install 'thanosql-local\[media\]'",
+    ):
+        connection.execute("COPY t FROM 'clips'")
+    assert len(rows(connection)) == 3
 
 
 def test_all_broken_files_of_a_folder_are_named_at_once(connection, clips):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_corpus import FORMATS, encoded
+from damage import damaged
 from tones import tones
 
 import thanosql
-from thanosql.speech.sound import audio
+from thanosql.speech.sound import audio, containers
 
 CORPUS = Path(__file__).with_name("audio_corpus.py")
 
@@ -43,6 +46,20 @@ def test_every_damaged_recording_is_heard_or_refused(base):
     ]
     assert odd == []
     assert sum(each["outcome"] == "heard" for each in results) > count / 3
+
+
+def test_a_container_is_told_whole_or_not_whatever_its_bytes():
+    generator = random.Random(7)
+    whole = [encoded(form=form, subtype=subtype) for form, subtype in FORMATS]
+    outcomes = set()
+    for _ in range(3_000):
+        _, spoiled = damaged(generator.choice(whole), generator)
+        try:
+            containers.check(io.BytesIO(spoiled), len(spoiled), "it")
+            outcomes.add("")
+        except thanosql.AudioError as error:
+            outcomes.add(str(error)[:14])
+    assert outcomes == {"", "it is not whol", "it is more tha"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 Numbered = tuple[int, "Sequence[Any]"]
 """The line (or row) of a file, from 1, and what stands there."""
 
-_UNKNOWN: Any = object()
-
 
 def typed(
     names: Sequence[str], rows: Callable[[], Iterator[Numbered]], what: Path | str
@@ -27,7 +26,9 @@ def typed(
     """Return the rows with the types that fit all their values."""
     found: list[set[str]] = [set() for _ in names]
     for number, values in rows():
-        for kinds, value in zip(found, sql_row(values, what, number), strict=True):
+        for kinds, value in zip(
+            found, sql_row(names, values, what, number), strict=True
+        ):
             if value is not None:
                 kinds.add(_TYPES[type(value)])
     types = [
@@ -43,7 +44,7 @@ def typed(
 
     def scan() -> Iterator[Sequence[Any]]:
         for number, values in rows():
-            yield sql_row(values, what, number)
+            yield sql_row(names, values, what, number)
 
     return Relation(tuple(zip(names, types, strict=True)), scan)
 
@@ -51,25 +52,34 @@ def typed(
 _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
 
 
-def sql_row(values: Sequence[Any], what: Path | str, number: int) -> list[Any]:
-    """Return the values as SQLite's; DataError names the row of one that is none."""
-    row = [
-        value if type(value) is str or value is None else _sql(value)
-        for value in values
-    ]
-    if _UNKNOWN in row:
-        value = values[row.index(_UNKNOWN)]
-        shown = f"{type(value).__name__} {value!r:.40}"
-        fail(what, number, f"SQLite has no type for {shown}")
-    return row
+def sql_row(
+    names: Sequence[str], values: Sequence[Any], what: Path | str, number: int
+) -> list[Any]:
+    """Return the values as SQLite's; DataError names row and column of what is none."""
+    try:
+        return [
+            value if type(value) is str or value is None else _sql(value)
+            for value in values
+        ]
+    except _UnheldError:
+        for name, value in zip(names, values, strict=True):
+            try:
+                _sql(value)
+            except _UnheldError as error:
+                fail(what, number, f"{error} (column {name!r})")
+        raise
+
+
+class _UnheldError(Exception):
+    """Why a value has no equal in SQLite."""
 
 
 def _sql(value: Any) -> Any:
-    """Return the value as one of SQLite's types; _UNKNOWN if it is none."""
+    """Return the value as one of SQLite's types; raise _UnheldError if it is none."""
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else _UNKNOWN
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return int(value)
     if isinstance(value, float):
         return None if math.isnan(value) else float(value)
     if isinstance(value, str):
@@ -84,14 +94,108 @@ def _sql(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, Decimal):
         return float(value)
-    if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-        # A recording, as Hugging Face's datasets keep it.
-        return value["path"] if value["bytes"] is None else value["bytes"]
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, dict):
+        return _recording(value) if _is_recording(value) else _json(value)
+    if isinstance(value, list | tuple):
+        return _json(value)
     if hasattr(value, "tolist"):  # a number or an array of NumPy's
-        return _sql(value.tolist())
-    return _UNKNOWN
+        found = value.tolist()
+        # Of nanoseconds since 1970, it makes a number.
+        if not (isinstance(found, int) and value.dtype.kind in "mM"):
+            return _sql(found)
+    message = f"SQLite has no type for {type(value).__name__} {value!r:.40}"
+    raise _UnheldError(message)
+
+
+def _json(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a value, where that is all of it."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, date | time | Decimal):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if getattr(value, "shape", None) == () and value.dtype.kind in "biuf":
+        return _plain(value.tolist())  # a number of NumPy's
+    message = (
+        f"JSON, as which nested values are stored, cannot hold {type(value).__name__} "
+        f"{value!r:.40} in full; make it a column of its own, or text"
+    )
+    raise _UnheldError(message)
+
+
+# Recordings, as the columns of Hugging Face's datasets have them
+
+
+def _is_recording(value: dict[Any, Any]) -> bool:
+    keys = value.keys()
+    if keys <= {"path", "array", "sampling_rate"}:
+        return "array" in keys and "sampling_rate" in keys
+    return keys == {"path", "bytes"} and not isinstance(value["bytes"], str)
+
+
+def _recording(value: dict[str, Any]) -> Any:
+    """Return an encoded file, that of `bytes` or one made of `array`; else the path."""
+    if value.get("array") is not None:
+        return _wav(value["array"], value["sampling_rate"])
+    found = value.get("bytes")
+    found = value.get("path") if found is None else found
+    return None if found is None else _sql(found)
+
+
+def _wav(array: Any, rate: Any) -> bytes:
+    """Return samples as a WAV file that has them exactly: integers, or floats.
+
+    array: (samples,) or (channels, samples), as datasets has them; or the other way
+    round: there are fewer channels than samples.
+    """
+    import numpy as np  # where there is a recording of its
+
+    try:
+        samples = np.asarray(array)
+        if isinstance(array, list) and samples.dtype == np.float64:
+            # Of Arrow or JSON: as wide as it has to be.
+            narrow = samples.astype(np.float32)
+            samples = narrow if np.array_equal(narrow, samples) else samples
+        rate = int(rate) if rate == int(rate) else 0
+    except (TypeError, ValueError, OverflowError):
+        samples, rate = np.empty(0, object), 0
+    tag = {"<i2": 1, "<i4": 1, "<f4": 3, "<f8": 3}.get(
+        samples.dtype.newbyteorder("<").str
+    )
+    if (
+        samples.ndim not in (1, 2)
+        or tag is None
+        or not 0 < rate < 2**31 > samples.nbytes
+    ):
+        message = (
+            f"no recording: an array of {samples.dtype} of shape {samples.shape} at "
+            f"{rate!r} Hz; (samples,) or (channels, samples) is expected, of float32, "
+            "float64, int16 or int32"
+        )
+        raise _UnheldError(message)
+    if samples.ndim == 2 and samples.shape[0] <= samples.shape[1]:
+        samples = samples.T
+    channels, width = samples.size // max(1, len(samples)), samples.dtype.itemsize
+    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    head = struct.pack(
+        "<4sIHHIIHH4sI",
+        *(b"fmt ", 16, tag, channels, rate, rate * channels * width),
+        *(channels * width, 8 * width, b"data", len(data)),
+    )
+    return (
+        struct.pack("<4sI4s", b"RIFF", 4 + len(head) + len(data), b"WAVE") + head + data
+    )
 
 
 def column_names(

@@ -48,20 +48,33 @@ def xlsx_rows(path: Path, _encoding: str) -> Relation:
     """Return the rows of a workbook's first sheet."""
     openpyxl = _library("openpyxl", "xlsx")
 
-    def cells() -> Iterator[Numbered]:
+    def sheet(*, results: bool) -> Iterator[Sequence[Any]]:
         with path.open("rb") as file:
-            book = _readable(path, lambda: openpyxl.load_workbook(file, True))
+            book = _readable(
+                path, lambda: openpyxl.load_workbook(file, True, data_only=results)
+            )
             try:
-                sheet = book.worksheets[0]
-                sheet.reset_dimensions()  # as other programs state them, often wrong
-                for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
-                    values = list(row)
-                    while values and values[-1] is None:
-                        del values[-1]
-                    if values:
-                        yield number, values
+                first = book.worksheets[0]
+                first.reset_dimensions()  # as other programs state them, often wrong
+                yield from first.iter_rows(values_only=True)
             finally:
                 book.close()
+
+    def cells() -> Iterator[Numbered]:
+        both = zip(sheet(results=True), sheet(results=False), strict=True)
+        for number, (row, written) in enumerate(both, 1):
+            for value, formula in zip(row, written, strict=True):
+                if value is None and formula is not None:
+                    reason = (
+                        f"the formula {formula!s:.40} has no result; open the file in "
+                        "a spreadsheet program and save it"
+                    )
+                    fail(path, number, reason)
+            values = list(row)
+            while values and values[-1] is None:
+                del values[-1]
+            if values:
+                yield number, values
 
     header = next(cells(), None)
     if header is None:
@@ -122,7 +135,7 @@ def _arrow(schema: Any, batches: Callable[[], Iterable[Any]], what: str) -> Rela
         for batch in batches():
             for values in zip(*(c.to_pylist() for c in batch.columns), strict=True):
                 number += 1
-                yield sql_row(values, what, number)
+                yield sql_row(names, values, what, number)
 
     types = [_arrow_type(str(each)) for each in schema.types]
     return Relation(tuple(zip(names, types, strict=True)), rows)

@@ -6,16 +6,19 @@ import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from thanosql.errors import AudioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
 
 
-def open_file(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
-    """Return the file open for reading, unbuffered use of its descriptor included.
+def open_file(value: str | os.PathLike[str], root: Path | None) -> FileIO:
+    """Return the file open for reading, without a buffer.
+
+    So its descriptor, which libsndfile takes, stands where the file does.
 
     value: relative to `root`, else to the working directory; ~ is a home directory.
     With a root, whatever leads out of it is refused: an absolute path, .., a link.
@@ -32,7 +35,7 @@ def open_file(value: str | os.PathLike[str], root: Path | None) -> IO[bytes]:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             message = f"{name!r} leads out of audio_root ({root.resolve()})"
             raise AudioError(message)
-        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller's
+        file = open(path, "rb", 0, opener=_without_waiting)  # noqa: SIM115 - the caller's
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()
