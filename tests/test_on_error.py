@@ -78,7 +78,9 @@ def test_a_long_recording_that_breaks_off_has_no_half_of_a_text(spoilt):
         "AS SELECT id, audio FROM calls"
     ).fetchall()
     assert len(rows) == 8
-    assert [row[0] for row in rows if row[3] is not None] == [3, 6]
+    assert [row[0] for row in rows if row[3] is not None] == [3, 5, 6]
+    assert rows[4][2] is None
+    assert "row 5: the BLOB is not whole" in rows[4][3]
 
 
 def test_a_bad_row_is_asked_for_once_in_a_join(spoilt):

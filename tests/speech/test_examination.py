@@ -15,10 +15,12 @@ from thanosql.speech.recognizers.ctc import frames_needed
 from thanosql.speech.training.batches import CUT_OFF, row_features
 from thanosql.speech.training.examination import (
     BadRow,
-    Utterance,
-    Utterances,
     bad_rows_error,
     examine,
+)
+from thanosql.speech.training.utterances import (
+    Utterance,
+    Utterances,
     hold_out,
     trained_on,
 )

@@ -14,9 +14,10 @@ from thanosql import errors
 from thanosql.errors import AudioError, OptionError, TrainingError
 from thanosql.speech.recognizers.recognizer import Loss
 from thanosql.speech.training import train
-from thanosql.speech.training.examination import Utterances, examine
+from thanosql.speech.training.examination import examine
 from thanosql.speech.training.monitoring import PLATEAU_STEPS, LossLog
 from thanosql.speech.training.optimization import adamw, rate_factor
+from thanosql.speech.training.utterances import Utterances
 from thanosql.speech.transcription import transcribe
 
 

@@ -102,12 +102,9 @@ class Cursor:
         A result still open on this cursor is dropped first. Of a statement that
         transcribes, one batch has run when this returns.
         """
+        interrupts = self._database.interrupts
         cursor = self._idle_cursor()
-        route = known_routes.get(sql)
-        interrupts: int | None = None
-        if route is None:  # finding one may take a while
-            interrupts = self._database.interrupts
-            route = find_route(sql)
+        route = known_routes.get(sql) or find_route(sql)
         if parameters is not _NONE_GIVEN and route.query is None:
             if type(parameters) is not tuple:
                 parameters = adapters.bindable(parameters)
@@ -200,15 +197,12 @@ class Cursor:
         return database.total_changes() - before
 
     def _execute_speech(
-        self, route: Route, parameters: Parameters | None, interrupts: int | None
+        self, route: Route, parameters: Parameters | None, interrupts: int
     ) -> Self:
         """Execute a statement that holds speech clauses.
 
-        interrupts: how often the connection was interrupted before it began; None if it
-        begins now.
+        interrupts: how often the connection was interrupted before it began.
         """
-        if interrupts is None:
-            interrupts = self._database.interrupts
         from pathlib import Path  # these only once a speech word is seen
 
         from thanosql.execution.execution import Execution

@@ -62,6 +62,11 @@ class Source:
         except apsw.Error as error:
             # Translated here, since its place is one in this text, not the statement's.
             raise errors.from_apsw(error) from error
+        except (TypeError, ValueError, OverflowError, KeyError) as error:
+            explained = errors.from_binding(error)  # or of a text that is no UTF-8
+            if explained is error:
+                raise
+            raise explained from error
         finally:
             self._open.discard(cursor)
             cursor.close()

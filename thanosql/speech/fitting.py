@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from thanosql.speech.results import EpochResult
     from thanosql.speech.training.checkup import Checkup
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import BadRow, Utterances
+    from thanosql.speech.training.examination import BadRow
+    from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
     # (audio, text) of every row, by position; kept on disk.
@@ -82,7 +83,7 @@ def prepare(
     lists them.
     """
     from thanosql.speech.recognizers.precision import resolve
-    from thanosql.speech.training import examination
+    from thanosql.speech.training import examination, utterances
     from thanosql.speech.training.conditions import seeded
 
     if not rows:
@@ -98,7 +99,7 @@ def prepare(
             raise examination.bad_rows_error(examined.bad, len(rows), options.text_col)
         warn_of_dropped(examined.dropped)
     learned = examined.utterances
-    validation = examination.Utterances()
+    validation = utterances.Utterances()
     bad_held_out: Sequence[BadRow] = ()
     if held_out is not None:
         checked = examination.examine(recognizer, held_out, root, progress)
@@ -112,10 +113,10 @@ def prepare(
             )
         validation = checked.utterances
     elif isinstance(options.validation, float) and learned:
-        learned, validation = examination.hold_out(
+        learned, validation = utterances.hold_out(
             learned, options.validation, options.seed
         )
-    known = examination.trained_on(validation, learned)
+    known = utterances.trained_on(validation, learned)
     if known and checkup is None:
         errors.warn(
             f"{known} of the {len(validation)} recordings to validate on are trained "

@@ -67,6 +67,17 @@ class GuardedTables:
             self._schema = schema
         return self.connection
 
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query of our tables gives; raises as `reading` does.
+
+        And OperationalError where a text in them is not UTF-8.
+        """
+        connection = self.reading()
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except UnicodeDecodeError as error:
+            raise errors.from_binding(error) from error
+
     @contextmanager
     def writing(self, patience: float = 0.0) -> Iterator[apsw.Connection]:
         """Begin a transaction, in which our tables are there and may be written to.

@@ -36,8 +36,7 @@ def facts(tables: GuardedTables, run_id: int | None) -> list[tuple[str, Any]]:
     """Return a training as (name, value); nothing for None: the model was imported."""
     if run_id is None:
         return []
-    connection = tables.reading()
-    rows = connection.execute(
+    rows = tables.rows(
         f"""
         SELECT {", ".join(_FACTS.values())}
         FROM main.thanosql_runs AS r
@@ -45,7 +44,7 @@ def facts(tables: GuardedTables, run_id: int | None) -> list[tuple[str, Any]]:
         WHERE r.id = ?
         """,
         (run_id,),
-    ).fetchall()
+    )
     return [fact for row in rows for fact in zip(_FACTS, row, strict=True)]
 
 

@@ -160,10 +160,10 @@ class ModelStore:
 
     def _rows(self) -> Sequence[Sequence[Any]]:
         """Return what the database says of every model, by name, unchecked."""
-        connection = self.tables.reading()
+        self.tables.reading()  # which looks whether there are any
         if not self.tables.has_models:
             return []
-        return connection.execute(
+        return self.tables.rows(
             """
             SELECT name, base, architecture, parameters, versions, query, options,
                    id, bytes, sha256, run_id, created_at,
@@ -172,7 +172,7 @@ class ModelStore:
             FROM main.thanosql_models AS m
             ORDER BY name
             """
-        ).fetchall()
+        )
 
 
 def _delete(connection: apsw.Connection, name: str) -> bool:

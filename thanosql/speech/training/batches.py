@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.precision import Compute
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import Utterance, Utterances
+    from thanosql.speech.training.utterances import Utterance, Utterances
 
 # Durations are jittered before they are sorted, by a share of each and by seconds.
 NOISE_SHARE = 0.1

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from thanosql.speech.recognizers.recognizer import Recognizer
-    from thanosql.speech.training.examination import Utterance
+    from thanosql.speech.training.utterances import Utterance
 
 _CHECKPOINT = "checkpoint.safetensors"
 

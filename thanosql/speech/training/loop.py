@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.progress import Progress
     from thanosql.speech.training.batches import Batches, Prepared
-    from thanosql.speech.training.examination import Utterances
+    from thanosql.speech.training.utterances import Utterances
 
 _WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin with
 

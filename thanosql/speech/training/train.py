@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
     from thanosql.speech.training.config import TrainingConfig
-    from thanosql.speech.training.examination import Utterances
+    from thanosql.speech.training.utterances import Utterances
 
 SAMPLE = 32  # training utterances that are read where none were held out
 WORSE_CER = 0.1  # by which a model may come to read them worse, with a higher loss

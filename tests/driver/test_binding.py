@@ -82,7 +82,8 @@ REFUSED = [
 
 
 def named(value):
-    return f"{type(value).__qualname__}-{value!r:.20}"
+    shown = value.tobytes() if isinstance(value, memoryview) else value  # no address
+    return f"{type(value).__qualname__}-{shown!r:.20}"
 
 
 def binders(connection, value):

@@ -17,7 +17,7 @@ FIT = "FIT MODEL {} USING old OPTIONS (epochs=1, batch_size=3) AS SELECT * FROM 
 def older(tmp_path):
     """Return a connection to a copy of schema_0.db, with a table calls of 4 rows."""
     path = tmp_path / "older.db"
-    shutil.copy(Path(__file__).with_name("fixtures") / "schema_0.db", path)
+    shutil.copy(Path(__file__).parents[1] / "fixtures/schema_0.db", path)
     connection = thanosql.connect(path)
     connection.execute("CREATE TABLE calls (audio BLOB, text TEXT)")
     connection.executemany(
