@@ -12,7 +12,6 @@ understand the speech statements beside everything SQLite does.
 from __future__ import annotations
 
 import sys as _sys
-from importlib import import_module as _import_module
 
 import apsw as _apsw
 
@@ -139,6 +138,11 @@ __all__ = [
 ]
 
 
+def _imported(name: str) -> _Any:
+    __import__(name)  # `importlib` would be a twentieth of what this package costs
+    return _sys.modules[name]
+
+
 class _DocumentedNames:
     """Finds modules under the names that users import them by, wherever they lie."""
 
@@ -153,7 +157,7 @@ class _DocumentedNames:
         return type(__spec__)(name, cls()) if name in cls.places else None  # type: ignore[arg-type]
 
     def create_module(self, spec: _Any) -> object:
-        module = _import_module(self.places[spec.name])
+        module = _imported(self.places[spec.name])
         self.spec = module.__spec__
         return module
 
@@ -169,6 +173,6 @@ def __getattr__(name: str) -> _Any:
     if name.startswith("SQLITE_"):
         return getattr(_apsw, name)
     if name == "aio":
-        return _import_module("thanosql.driver.aio")
+        return _imported("thanosql.driver.aio")
     message = f"module 'thanosql' has no attribute {name!r}"
     raise AttributeError(message)
