@@ -161,13 +161,15 @@ def test_rows_that_come_twice_are_on_one_side_of_the_split(tone_table, base):
     assert digests == [(1,)] * 40
 
 
-def test_a_training_that_ruins_a_model_leaves_the_old_one(tone_table, base):
+@pytest.mark.parametrize("validation", [0, 0.2])
+def test_a_training_that_ruins_a_model_leaves_the_old_one(tone_table, base, validation):
     build(tone_table, base, epochs=2)
     before = digest(tone_table)
     with pytest.raises(thanosql.TrainingError, match=r"the model (reads worse|writes)"):
         tone_table.execute(
-            "FIT MODEL m USING m OPTIONS (epochs=2, learning_rate=10) "
-            "AS SELECT * FROM spoken"
+            "FIT MODEL m USING m OPTIONS (epochs=2, learning_rate=10, validation=?) "
+            "AS SELECT * FROM spoken",
+            (validation,),
         )
     assert digest(tone_table) == before
 

@@ -114,6 +114,11 @@ class Loop:
         self._began = time.monotonic() - facts["elapsed"]
 
     @property
+    def first_loss(self) -> float:
+        """The mean loss of the first step, on weights that were not trained yet."""
+        return self._log.first
+
+    @property
     def ended(self) -> bool:
         """Whether the steps, or the time, are used up."""
         return self.step >= self.total_steps or self._time_share() >= 1

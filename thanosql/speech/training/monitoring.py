@@ -37,7 +37,7 @@ class LossLog:
     """
 
     def __init__(self, device: torch.device, warmup_steps: int) -> None:
-        self.latest = math.nan
+        self.first = self.latest = math.nan
         self._send_every = SEND_EVERY if device.type == "cuda" else 1
         self._pending: list[torch.Tensor] = []
         self._weights: list[int] = []
@@ -68,6 +68,7 @@ class LossLog:
         """Return, behind `mean`, what is known of the steps so far, as JSON has it."""
         return {
             "step": self._step,
+            "first": self.first,
             "latest": self.latest,
             "recent": list(self._recent),
             "warned": self._warned,
@@ -75,7 +76,8 @@ class LossLog:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self._step, self.latest = state["step"], state["latest"]
+        self._step = state["step"]
+        self.first, self.latest = state["first"], state["latest"]
         self._recent.extend((loss, speaking) for loss, speaking in state["recent"])
         self._warned = state["warned"]
 
@@ -112,6 +114,8 @@ class LossLog:
             )
             raise TrainingError(message)
         self.latest = loss
+        if self._step == 1:
+            self.first = loss
         self._sum += loss * weight
         self._weight += weight
         if self._step > self._warmup_steps and not self._warned:

@@ -79,9 +79,6 @@ def train(
     compute = resolve(config.device, config.precision)
     model: torch.nn.Module = recognizer.model
     model.to(compute.device)
-    scored = (utterances[:SAMPLE], rows)
-    if validation_utterances:
-        scored = (validation_utterances, validation_rows)
     before: Score | None = None  # of the weights that the training begins with
     best: Score | None = None
     best_epoch = 0
@@ -112,7 +109,7 @@ def train(
                 yield from results
             elif not recognizer.fresh:  # fresh weights read nothing yet
                 with compute.tf32():
-                    before = loop.score(*scored)
+                    before = loop.score(validation_utterances, validation_rows)
             # One epoch there is, however short the time: its weights are the model's.
             ended = bool(results) and loop.ended
             while not ended:
@@ -163,17 +160,26 @@ def train(
                     state = None  # which is three times the model
                 yield results[-1]
             model.load_state_dict(kept, strict=False)
-        after = best or loop.score(*scored)
+        after = best or loop.score(utterances[:SAMPLE], rows)
         if after is not None:
-            _check(before, after, f"epoch {loop.epoch}, step {loop.step}", config)
+            when = f"epoch {loop.epoch}, step {loop.step}"
+            _check(before, loop.first_loss, after, when, config)
     finally:
         model.eval()
 
 
 def _check(
-    before: Score | None, after: Score, when: str, config: TrainingConfig
+    before: Score | None,
+    first_loss: float,
+    after: Score,
+    when: str,
+    config: TrainingConfig,
 ) -> None:
-    """Raise TrainingError for a model that is of no use, or was better before."""
+    """Raise TrainingError for a model that is of no use, or was better before.
+
+    before: of the weights the training began with, on what `after` is of; without it
+    `first_loss`, of the first step, tells whether the training did harm.
+    """
     way_out = f"another learning_rate than {config.learning_rate:g}"
     if after.is_stuck:
         what = f"{after.text!r}, whatever it hears" if after.text else "only blanks"
@@ -182,13 +188,17 @@ def _check(
             f"epochs, with {way_out}, or from a larger or a pretrained base"
         )
         raise TrainingError(message)
-    if before is None or after.loss <= before.loss:
-        return
+    before_loss = first_loss if before is None else before.loss
     factor, margin = WORSE_LOSS
-    if after.cer > before.cer + WORSE_CER or after.loss > factor * before.loss + margin:
+    is_worse = after.loss > factor * before_loss + margin
+    cer = ""
+    if before is not None:
+        is_worse |= after.loss > before.loss and after.cer > before.cer + WORSE_CER
+        cer = f"its CER of {before.cer:.2f} became {after.cer:.2f}, "
+    if is_worse:
         message = (
-            f"the model reads worse than before it was trained ({when}): its CER of "
-            f"{before.cer:.2f} became {after.cer:.2f}, its loss of {before.loss:.2f} "
-            f"{after.loss:.2f}; train with {way_out}, or for fewer epochs"
+            f"the model reads worse than before it was trained ({when}): {cer}its loss "
+            f"of {before_loss:.2f} became {after.loss:.2f}; train with {way_out}, or "
+            "for fewer epochs"
         )
         raise TrainingError(message)
