@@ -125,6 +125,7 @@ class Database:
         autocommit = _checked_autocommit(autocommit)
         if autocommit is True and self.in_transaction:
             self._run("COMMIT")
+            self.began_implicitly = False
         if autocommit is False and not self.in_transaction:
             self._run("BEGIN")
         self._autocommit = autocommit
