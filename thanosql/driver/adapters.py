@@ -214,7 +214,11 @@ def each_as(convert: Callable[[Any, str], Any], parameters: Parameters) -> Param
     """
     if isinstance(parameters, Mapping):
         return _Named(convert, parameters)
-    values = list(_iterated(parameters, "parameters are a sequence or a mapping"))
+    expected = "parameters are a sequence or a mapping"
+    if isinstance(parameters, set | frozenset):  # APSW would bind it in any order
+        message = f"{expected}, not {type(parameters).__name__}"
+        raise errors.ArgumentTypeError(message)
+    values = list(_iterated(parameters, expected))
     return [convert(v, f"parameter {i}") for i, v in enumerate(values, start=1)]
 
 

@@ -182,9 +182,6 @@ def check_parameters(query: Query, parameters: Parameters) -> None:
         for parameter in query.statement_parameters:
             parameter.value(parameters)
         return
-    if not hasattr(parameters, "__getitem__") or not hasattr(parameters, "__len__"):
-        message = f"parameters are a sequence or a mapping, not {type(parameters)}"
-        raise ProgrammingError(message)
     needed = max((p.index for p in query.statement_parameters), default=0)
     if len(parameters) != needed:
         message = (
