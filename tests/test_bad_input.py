@@ -65,6 +65,8 @@ def test_a_value_comes_back_as_it_was_or_is_a_data_error(value):
         ("SELECT :name", {}, "no value is given for the parameter :name"),
         ("SELECT ?", 5, "a sequence or a mapping"),
         ("SELECT ?", object(), "a sequence or a mapping"),
+        ("SELECT ?", {5}, "a sequence or a mapping, not set"),
+        ("PREDICT USING m AS SELECT ?", {5}, "a sequence or a mapping, not set"),
     ],
 )
 def test_wrong_parameters(cursor, sql, parameters, message):

@@ -1,4 +1,4 @@
-"""Errors: what SQLite, a statement or a model can go wrong with, as PEP 249 classes.
+"""Errors: all that can go wrong as PEP 249 classes, and APSW's translated to them.
 
 Every class derives from its namesake in the standard library's ``sqlite3`` too, so
 code written for ``sqlite3`` (pandas rolls back on ``sqlite3.Error`` only) catches ours.
@@ -151,9 +151,9 @@ def point(message: str, sql: str, offset: int) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn, at the line outside of this package that led here.
+    """Warn, as from the line of the caller's code that called this package.
 
-    Python shows a warning once for a line, so it is to be the caller's.
+    Python shows a warning once for each line, so the line must be the caller's.
     """
     import warnings  # only when there is something to say
 
@@ -172,9 +172,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
 
 
-# The order of the standard library's `sqlite3` (Modules/_sqlite/util.c): a
-# constraint is IntegrityError, a value too big DataError, and so on. APSW has
-# classes of its own beside SQLite's result codes; they follow below the line.
+# Result codes map as in the standard library's `sqlite3` (Modules/_sqlite/util.c).
+# Below them are APSW's classes that stand for no result code.
 _PEP_249: dict[type[apsw.Error], type[Error]] = {
     apsw.ConstraintError: IntegrityError,
     apsw.MismatchError: IntegrityError,
@@ -202,7 +201,7 @@ _PEP_249: dict[type[apsw.Error], type[Error]] = {
     apsw.SchemaChangeError: OperationalError,
     apsw.NoLFSError: OperationalError,
     apsw.AuthError: DatabaseError,
-    # APSW's own
+    # no result code
     apsw.BindingsError: ProgrammingError,
     apsw.ExecutionCompleteError: ProgrammingError,
     apsw.ConnectionClosedError: ProgrammingError,
@@ -252,11 +251,11 @@ def not_text(error: UnicodeEncodeError, message: str) -> TextEncodingError:
 
 
 def from_binding(error: BaseException) -> BaseException:
-    """Return the PEP 249 error for one of Python's that APSW raised of parameters.
+    """Return the PEP 249 error for one of Python's that APSW raised over a parameter.
 
-    To be called where the call of APSW is caught. An error of the caller's own code
-    (an SQL function, a mapping, an iterator) comes through there too, and is returned
-    as it is.
+    To be called by the function that called APSW: the traceback's length then tells
+    whether the caller's own code (an SQL function, a mapping, an iterator) raised the
+    error. If so, it is returned unchanged.
     """
     if _frames(error) != 1:
         return error
@@ -301,10 +300,10 @@ def from_argument(error: BaseException) -> BaseException:
 
 
 def translating(method: Callable[P, R]) -> Callable[P, R]:
-    """Have a method that calls APSW raise PEP 249's errors.
+    """Make a method that calls APSW raise PEP 249's errors.
 
-    Those are for what APSW raises, and for arguments that the method cannot use; an
-    error of a function that the caller has given comes through as it is.
+    It translates what APSW raises, and what the method raises over an argument. An
+    error raised in a function that the caller has given comes through unchanged.
     """
 
     @functools.wraps(method)
@@ -314,8 +313,8 @@ def translating(method: Callable[P, R]) -> Callable[P, R]:
         except apsw.Error as error:
             raise from_apsw(error) from error
         except (OverflowError, TypeError, ValueError, BufferError) as error:
-            # This frame and the method's; with this one alone, the method was called
-            # with too many or too few arguments.
+            # Two frames: this one and the method's. One: the method was called with
+            # too many or too few arguments. More: the caller's function raised it.
             if isinstance(error, Error) or _frames(error) != 2:
                 raise
             raise from_argument(error) from error
@@ -326,9 +325,9 @@ def translating(method: Callable[P, R]) -> Callable[P, R]:
 def _frames(error: BaseException) -> int:
     """Return how many frames lie between where an error was raised and caught.
 
-    1: the frame that caught it called a function written in C, which raised it. Where
-    APSW calls the caller's code, there are more: Python's code has a frame, and for a
-    function written in C APSW adds one.
+    1: the function that caught it had called APSW, which raised it. If APSW called the
+    caller's code, there are more: Python code has a frame, and APSW adds one for a
+    function written in C.
     """
     frames, traceback = 0, error.__traceback__
     while traceback is not None:

@@ -547,6 +547,19 @@ def test_copy_belongs_to_the_open_transaction(connection, folder):
         connection.execute("COPY t FROM 'a.csv'")
 
 
+def test_copy_does_not_warn_of_a_transaction_that_autocommit_has_ended(
+    connection, folder
+):
+    Path("a.csv").write_text("a\n1\n")
+    connection.execute("CREATE TABLE u (a)")
+    connection.execute("INSERT INTO u VALUES (1)")
+    connection.autocommit = True  # which commits
+    connection.execute("SAVEPOINT mine")
+    connection.execute("COPY t FROM 'a.csv'")
+    connection.execute("RELEASE mine")
+    assert rows(connection, "t") == [(1,)]
+
+
 def test_explain_copies_nothing(connection, folder):
     Path("a.csv").write_text("a\n1\n")
     connection.execute("EXPLAIN COPY t FROM 'a.csv'").fetchall()

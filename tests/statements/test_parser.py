@@ -287,11 +287,6 @@ def test_names_bind_from_a_mapping():
             "parameter 1 is a ? and has no name, but a mapping was given; "
             "give a sequence",
         ),
-        (
-            "PREDICT USING m AS SELECT ?",
-            {1},
-            "parameters are a sequence or a mapping, not <class 'set'>",
-        ),
     ],
 )
 def test_wrong_parameters_are_refused(sql, parameters, message):

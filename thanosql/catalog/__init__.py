@@ -1,1 +1,1 @@
-"""What is known by name: bases and datasets, with the data of those that ship."""
+"""Bases and datasets that have a name here, with the files of those that ship."""

@@ -1,8 +1,8 @@
-"""The bases that have a name here: name in, where it lies and what it is out.
+"""The bases that have a name here: name in, where its files are and what it is out.
 
-Ids, sizes, data and licences of what the hub has were held against stored copies of
-the model cards and file lists, where no hub could be reached; docs/models.md says what
-those leave open. What is said of TinyEn was counted and measured here.
+Ids, sizes, data and licences of the hub's models were compared with stored copies of
+their model cards and file lists, not with the hub itself; docs/models.md says what that
+leaves open. The figures of TinyEn were counted and measured here.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class Base:
     language: str
     "ISO 639-1 code of what it transcribes; empty where it must be trained first."
     parameters: int
-    "Roughly, in all."
+    "Their number, rounded."
     license: str
-    "As its authors state it; empty where they do not."
+    "As its authors state it; empty if they state none."
     data: str
     "What it was trained on."
     wer: float | None = None
-    "Word error rate as it is, where measured here; docs/tiny-en.md says on what."
+    "Word error rate before it is trained further; docs/tiny-en.md says on what."
     learning_rate: float = LEARNING_RATE
-    "Default of BUILD and FIT, for it and for what was trained from it."
+    "Default of BUILD and FIT, for it and for models trained from it."
 
     @property
     def directory(self) -> Path | None:
-        """Where it lies in this package; None for one of the hub's."""
+        """Its folder in this package; None for one of the hub's."""
         if not self.source.startswith("package:"):
             return None
         package = Path(str(resources.files("thanosql")))
@@ -48,7 +48,7 @@ class Base:
 
     @property
     def bytes(self) -> int | None:
-        """Of the files that come with this package; None for one of the hub's."""
+        """Size of its files in this package; None for one of the hub's."""
         if self.directory is None:
             return None
         return sum(path.stat().st_size for path in self.directory.iterdir())
@@ -147,7 +147,7 @@ BASES: Mapping[str, Base] = {
         "MIT",
         "over 143 languages, 4,500,000 h, untranscribed",
     ),
-    # Nothing but a shape: all weights are fresh
+    # A config without weights: all are fresh
     "ParakeetTiny": Base(
         "package:catalog/parakeet_tiny", "", 1_450_000, "Apache-2.0", "nothing yet"
     ),

@@ -1,4 +1,4 @@
-"""Where this user's cache is."""
+"""The folder of this user's cache: the environment in, a path out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """Return the folder, there or not yet, of what can be made or fetched again.
+    """Return the folder for files that can be made or fetched again; it may not exist.
 
-    THANOSQL_CACHE, or a folder thanosql where the system keeps its users' caches.
+    It is THANOSQL_CACHE, or a folder thanosql where the system keeps users' caches.
     """
     chosen = os.environ.get("THANOSQL_CACHE")
     if chosen:

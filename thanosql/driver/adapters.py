@@ -1,8 +1,8 @@
 """Values between Python and SQLite: PEP 249's types, adapters and converters.
 
-An adapter turns a Python value into one that SQLite stores, a converter what was
-stored into a Python value, chosen by the column's declared type or name. Both are
-for the whole process, as in `sqlite3`, which keeps its own.
+An adapter turns a Python value into one that SQLite stores. A converter turns a stored
+value into a Python one; the column's declared type or its name chooses the converter.
+Both are registered for the whole process, as in `sqlite3`, and apart from its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from thanosql.driver.rows import Columns
+    from thanosql.statements.nodes import Parameters
 
     Converter = Callable[[bytes], Any]
-    Parameters = Sequence[Any] | Mapping[str, Any]
 
 PARSE_DECLTYPES = sqlite3.PARSE_DECLTYPES
 """For `detect_types`: convert by the declared type's first word, as DATE."""
@@ -59,8 +59,8 @@ def TimestampFromTicks(ticks: float) -> Timestamp:
 class TypeObject:
     """Equal to every declared type of its kind: ``"VARCHAR(20)" == STRING``.
 
-    SQLite takes any word as a type, and sorts them by what they contain; so does this.
-    It equals None too, the type code of every column in `Cursor.description`: a column
+    SQLite accepts any word as a type and goes by the letters it contains; so does this.
+    It also equals None, the type code of every column in `Cursor.description`: a column
     may hold values of any type, whatever was declared.
     """
 
@@ -106,13 +106,13 @@ _adapters: dict[type, Callable[[Any], Any]] = {
 
 STORED = frozenset((type(None), int, float, str, bytes, bytearray, memoryview))
 """The types that SQLite stores."""
-_STORED: tuple[Any, ...] = (*STORED, apsw.zeroblob, apsw.pyobject, apsw.carray)
+_BOUND_BY_APSW: tuple[Any, ...] = (*STORED, apsw.zeroblob, apsw.pyobject, apsw.carray)
 _ROWS = frozenset((tuple, list))
 _WITH_BUFFERS = ("numpy", "array", "ctypes", "mmap", "pyarrow")
 
 
 def register_adapter(type_: type, adapter: Callable[[Any], Any], /) -> None:
-    """Have values of a class (and of its subclasses) stored as `adapter` makes them.
+    """Store values of a class, and of its subclasses, as what `adapter` returns.
 
     SQLite's own types (None, int, float, str, bytes) are never adapted.
     """
@@ -120,11 +120,11 @@ def register_adapter(type_: type, adapter: Callable[[Any], Any], /) -> None:
 
 
 def adapted(value: Any, what: str) -> Any:
-    """Return a value of a type that SQLite stores, for one of any type.
+    """Return a value as one of the types that SQLite stores.
 
-    `what` names the value in the error that says there is none.
+    Raises ProgrammingError, which calls the value `what`, where nothing adapts it.
     """
-    if isinstance(value, _STORED):
+    if isinstance(value, _BOUND_BY_APSW):
         return value
     for cls in type(value).__mro__:
         if cls in _adapters:
@@ -133,24 +133,25 @@ def adapted(value: Any, what: str) -> Any:
     stored = None if conform is None else conform(sqlite3.PrepareProtocol)
     if stored is not None:
         return adapted(stored, what)
-    # NumPy's numbers, without importing it: who has one has imported it.
+    # NumPy's numbers. Whoever has one has imported NumPy, so it is not imported here.
     scalar: Any = getattr(sys.modules.get("numpy"), "generic", ())
     if isinstance(value, scalar) and value.dtype.kind in "biuf":
         number = value.item()
-        if isinstance(number, int | float):  # a long double stays what it is
+        if isinstance(number, int | float):  # not so for a long double
             return number
     raise _not_stored(what, value)
 
 
 def convert_binding(_cursor: object, number: int, value: object) -> Any:
-    """Return what APSW is to bind for a value of a type that it does not know."""
+    """Return what to bind for a value whose type APSW does not know; APSW asks this."""
     return adapted(value, f"parameter {number}")
 
 
 def storable(value: Any, what: str) -> Any:
-    """Return the same as `adapted`, and look whether SQLite can store that very value.
+    """Return what `adapted` does, and raise where SQLite cannot store that very value.
 
-    APSW does so when it binds one; this is for values that go another way first.
+    APSW checks this when it binds a value. Two kinds of values need it earlier: the
+    parameters of a speech statement, and what an SQL function returns.
     """
     value = adapted(value, what)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -166,10 +167,11 @@ def storable(value: Any, what: str) -> Any:
 
 
 def for_clauses(value: Any, what: str) -> Any:
-    """Return the same as `storable`, for a parameter of a speech statement.
+    """Return what `storable` does, for a parameter of a speech statement.
 
-    What only a clause understands is left to it: COPY takes a DataFrame. If it is
-    bound instead, APSW asks `convert_binding`, unless it exports a buffer.
+    A value that SQLite does not store is returned unchanged: a clause may take it, as
+    COPY takes a DataFrame. Should it be bound, `convert_binding` raises. APSW does not
+    ask that about a value that exports a buffer, so such a value is refused here.
     """
     try:
         return storable(value, what)
@@ -184,15 +186,16 @@ def _exports_buffer(value: object) -> bool:
         memoryview(value)  # type: ignore[arg-type]
     except TypeError:
         return False
-    except (BufferError, ValueError):  # one that memoryview cannot read
+    except (BufferError, ValueError):  # a buffer that memoryview cannot read
         return True
     return True
 
 
 def bindable(parameters: Parameters | None) -> Parameters | None:
-    """Return parameters that APSW binds as what they are.
+    """Return parameters with every value adapted to a type that SQLite stores.
 
-    It would bind whatever exports a buffer as a BLOB: of a `numpy.int64`, 8 bytes.
+    APSW by itself would bind a value that exports a buffer as a BLOB: a `numpy.int64`
+    as its 8 bytes.
     """
     if isinstance(parameters, tuple | list):
         if STORED.issuperset(map(type, parameters)):
@@ -205,37 +208,42 @@ def bindable(parameters: Parameters | None) -> Parameters | None:
 
 
 def each_as(convert: Callable[[Any, str], Any], parameters: Parameters) -> Parameters:
-    """Return parameters with each value as `convert` makes it; a mapping's when asked.
+    """Return parameters with each value converted; a mapping's only when it is asked.
 
-    A mapping may hold more than the statement names.
+    A mapping may hold values that the statement does not use and nothing converts.
     """
     if isinstance(parameters, Mapping):
         return _Named(convert, parameters)
-    values = list(_iterated(parameters, "parameters are a sequence or a mapping"))
+    expected = "parameters are a sequence or a mapping"
+    if isinstance(parameters, set | frozenset):  # APSW would bind it in any order
+        message = f"{expected}, not {type(parameters).__name__}"
+        raise errors.ArgumentTypeError(message)
+    values = list(_iterated(parameters, expected))
     return [convert(v, f"parameter {i}") for i, v in enumerate(values, start=1)]
 
 
 def many_bindable(rows: Iterable[Parameters]) -> Iterable[Parameters]:
-    """Return what `executemany` binds: each row as `bindable` makes it.
+    """Return the rows that `executemany` binds, each as `bindable` returns it.
 
     To look at every value costs a quarter of an INSERT into memory, so it is done only
     where a module is loaded that has types with buffers.
     """
     look = not sys.modules.keys().isdisjoint(_WITH_BUFFERS)
-    if isinstance(rows, list | tuple) and not (look and _may_be_mistaken(rows)):
+    if isinstance(rows, list | tuple) and not (look and _may_need_adapting(rows)):
         return rows
     each = _iterated(rows, "executemany takes an iterable of parameters")
     if look:
         return (bindable(row) or () for row in each)
-    # With a frame of Python's around it, an error of an iterator that is written in C
-    # is known from one of APSW's (`errors.from_binding`).
+    # The generator adds a Python frame, by which `errors.from_binding` tells an error
+    # of an iterator that is written in C from one of APSW's.
     return (row for row in each)
 
 
-def _may_be_mistaken(rows: Sequence[Parameters]) -> bool:
-    """Return whether not all are rows of values that APSW takes for what they are.
+def _may_need_adapting(rows: Sequence[Parameters]) -> bool:
+    """Return whether a row is no tuple or list, or a value not of a type in STORED.
 
-    In C, as one loop over all values: one in Python over the rows costs twice that.
+    This is one loop in C over all values; a Python loop over the rows takes twice as
+    long.
     """
     return not _ROWS.issuperset(map(type, rows)) or not STORED.issuperset(
         map(type, itertools.chain.from_iterable(rows))
@@ -247,7 +255,7 @@ def _iterated(values: Iterable[Any], message: str) -> Iterator[Any]:
         return iter(values)
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise  # of its own __iter__
+            raise  # raised in the __iter__ of `values`
         message = f"{message}, not {type(values).__name__}"
         raise errors.ArgumentTypeError(message) from None
 
@@ -267,7 +275,7 @@ class _Named(Mapping[str, "Any"]):
         try:
             value = self._values[name]
         except KeyError as error:
-            if error.args != (name,):  # another than that the name is missing
+            if error.args != (name,):  # about another key, inside of the mapping
                 raise
             message = f"no value is given for the parameter :{name}"
             raise errors.ProgrammingError(message) from None
@@ -296,9 +304,9 @@ _converters: dict[str, Converter] = {
 
 
 def register_converter(name: str, converter: Converter, /) -> None:
-    """Have columns of that type given as `converter` makes them of the stored bytes.
+    """Return the values of a column of that type as `converter` makes them of bytes.
 
-    Which columns are of a type is what `connect`'s `detect_types` says.
+    `detect_types` of `connect` says which columns are of a type.
     """
     _converters[name.upper()] = converter
     _chosen.cache_clear()
@@ -307,9 +315,9 @@ def register_converter(name: str, converter: Converter, /) -> None:
 def converted(
     row: tuple[Any, ...], columns: Columns, detect_types: int
 ) -> tuple[Any, ...]:
-    """Return a row as its columns' converters make it; NULL stays None.
+    """Return a row with each value converted by its column's converter, except NULL.
 
-    columns: the name and the declared type of each.
+    columns: each one's name and declared type.
     """
     return tuple(
         value if convert is None or value is None else convert(_as_bytes(value))
@@ -319,7 +327,7 @@ def converted(
 
 @functools.lru_cache(maxsize=64)
 def _chosen(columns: Columns, detect_types: int) -> list[Converter | None]:
-    """Return the converter of each column, or None; the same for many rows."""
+    """Return each column's converter, or None; remembered, as all rows share them."""
     return [_converter(name, declared, detect_types) for name, declared in columns]
 
 

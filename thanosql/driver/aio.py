@@ -8,8 +8,8 @@
 
 Every call runs in one worker thread, the connection's own, so a training or a batch
 that is transcribed leaves the event loop free. What a call does, and raises, is what
-the method of the same name of `thanosql.Connection` does. The thread ends with
-`close`, and with the program where that was forgotten.
+the method of the same name of `thanosql.Connection` does. `close` ends the thread; if
+it is never called, the end of the program does.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from thanosql.driver.adapters import Parameters
     from thanosql.driver.cursor import Cursor as BlockingCursor
     from thanosql.driver.database import Path
     from thanosql.driver.rows import Description
+    from thanosql.statements.nodes import Parameters
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 async def connect(database: Path | apsw.Connection, **arguments: Any) -> Connection:
     """Open a database; the arguments are those of `thanosql.connect`."""
     worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="thanosql.aio")
-    # In the worker, which so becomes the thread that may use the connection.
+    # Opened in the worker, since only the thread that opens a connection may use it.
     opening = worker.submit(blocking.connect, database, **arguments)
     try:
         return Connection(await asyncio.wrap_future(opening), worker)
@@ -71,8 +71,8 @@ class Connection:
         self._worker = worker
         self._closed = False
         self._abandoned: list[BlockingCursor] = []
-        self._running: object = None  # the call that is in the worker now
-        self._switching = allocate_lock()  # held while that changes or is interrupted
+        self._running: object = None  # identifies the call that the worker runs now
+        self._switching = allocate_lock()  # held to change or interrupt that call
 
     async def run(
         self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -207,7 +207,7 @@ class Cursor:
             cursor = execute(*args)
             return cursor.description, cursor.declared_types
 
-        # SQLite may be asked in its thread only.
+        # `description` may ask SQLite, which only the worker may do.
         self.description, self.declared_types = await self.connection.run(describe)
         return self
 

@@ -36,7 +36,7 @@ class Blob:
         self._apsw: apsw.Blob | None = blob
 
     def _open(self) -> apsw.Blob:
-        self._database.apsw  # noqa: B018 - says if that is closed, or another thread's
+        self._database.apsw  # noqa: B018 - raises if closed or in the wrong thread
         if self._apsw is None:
             message = "the blob is closed"
             raise errors.ProgrammingError(message)
@@ -80,8 +80,7 @@ class Blob:
     def close(self) -> None:
         """Close the blob; again does nothing."""
         if self._apsw is not None:
-            # Else an error of an earlier call is raised once more.
-            self._apsw.close(True)
+            self._apsw.close(True)  # else it raises the error of an earlier call again
             self._apsw = None
 
     # As a bytearray
@@ -139,7 +138,7 @@ class Blob:
         finally:
             blob.seek(before)
 
-    __iter__ = None  # rather than one query a byte
+    __iter__ = None  # it would read byte by byte
     __contains__ = None
 
     def __enter__(self) -> Self:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from thanosql.driver.adapters import Parameters
     from thanosql.driver.database import IsolationLevel, Path
+    from thanosql.statements.nodes import Parameters
 
 
 def connect(
@@ -41,17 +41,17 @@ def connect(
     ----------
     database
         A file, or ``":memory:"``; with `uri` a ``file:`` URI, but not one of a shared
-        cache in memory, which APSW's SQLite has not. Or a connection that APSW has
-        opened: the two are one then, and `close` closes it.
+        cache in memory, which APSW's SQLite does not have. Or a connection that APSW
+        has opened, which `close` then closes.
     timeout
         Seconds to wait for another connection's lock before `OperationalError`.
     detect_types
-        `PARSE_DECLTYPES`, `PARSE_COLNAMES` or both: what chooses converters.
+        `PARSE_DECLTYPES`, `PARSE_COLNAMES` or both: what a converter is chosen by.
     isolation_level
-        How a transaction opened by a write begins; None opens none.
+        How a transaction that a write opens begins; with None, a write opens none.
     check_same_thread
-        Whether another thread than this one may not use the connection. If it may,
-        two at the same time get `ProgrammingError`.
+        Whether only this thread may use the connection. If False, any thread may; two
+        that use it at the same time get `ProgrammingError`.
     factory
         A subclass of `Connection` to open instead.
     cached_statements
@@ -61,9 +61,9 @@ def connect(
         `isolation_level`, False keeps a transaction always open, True leaves
         transactions to SQLite.
     audio_root
-        The folder that relative audio paths start from, and that no path of a row may
-        lead out of; URLs are refused too. If None, paths start from the working
-        directory, and any file or URL may be named. It must be there.
+        An existing folder: relative audio paths start from it, no path of a row may
+        lead out of it, and URLs are refused. If None, paths start from the working
+        directory, and a row may name any file or URL.
 
     """
     return (factory or Connection)(

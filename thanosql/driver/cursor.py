@@ -1,7 +1,7 @@
 """A cursor: SQL text and parameters in, rows out.
 
-Plain SQL goes straight to APSW. A statement that holds speech clauses has them become
-virtual tables, and the same APSW cursor runs what is left (`thanosql.execution`).
+Plain SQL goes straight to APSW. In a statement with speech clauses, each clause becomes
+a virtual table, and the same APSW cursor runs the rest (`thanosql.execution`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, NoReturn, Self
 
-    from thanosql.driver.adapters import Parameters
     from thanosql.driver.database import Database
     from thanosql.driver.rows import Columns, Description, RowFactory
+    from thanosql.statements.nodes import Parameters
 
 
 _NONE_GIVEN: tuple[Any, ...] = ()
@@ -41,7 +41,8 @@ class Cursor:
 
     ``rowcount`` is the number of rows that an INSERT, UPDATE, DELETE or REPLACE
     changed, else -1; ``lastrowid`` the rowid of the row last inserted.
-    ``row_factory``, the connection's unless set, makes a row of the cursor and a tuple.
+    ``row_factory``, at first the connection's, is called with the cursor and a tuple,
+    and returns the row.
     """
 
     __slots__ = (
@@ -64,7 +65,7 @@ class Cursor:
         self._database = connection
         self._trace = Trace(connection)
         self._rows: Iterator[tuple[Any, ...]] | None = None  # the open result's
-        self._columns: Columns | None = ()  # None: nobody has asked yet
+        self._columns: Columns | None = ()  # None: not asked of APSW yet
         self._query: tuple[str, Parameters | None] = "", ()
         # A Connection. Its module imports this one, so its type cannot be named here.
         self.connection: Any = connection
@@ -99,8 +100,8 @@ class Cursor:
         """Execute one statement and return this cursor.
 
         `parameters` is a sequence for ``?`` and ``?1``, a mapping for ``:name``.
-        A result still open on this cursor is dropped first. Of a statement that
-        transcribes, one batch has run when this returns.
+        A result still open on this cursor is dropped first. A statement that
+        transcribes has transcribed one batch when this returns.
         """
         interrupts = self._database.interrupts
         cursor = self._idle_cursor()
@@ -150,8 +151,8 @@ class Cursor:
     def executescript(self, script: str) -> Self:
         """Execute every statement of `script`, one after the other; rows are dropped.
 
-        As `sqlite3` does, a transaction that a write opened is committed first, and
-        none is opened.
+        As in `sqlite3`, an open transaction is committed first, unless `autocommit` is
+        True or False, and the script's writes open none.
         """
         if not isinstance(script, str):
             message = f"a script is a str, not {type(script).__name__}"
@@ -201,7 +202,7 @@ class Cursor:
     ) -> Self:
         """Execute a statement that holds speech clauses.
 
-        interrupts: how often the connection was interrupted before it began.
+        interrupts: `Database.interrupts` at the statement's beginning.
         """
         from pathlib import Path  # these only once a speech word is seen
 
@@ -241,14 +242,14 @@ class Cursor:
         *,
         can_cache: bool = True,
     ) -> Self:
-        """Execute what the trace is prepared for, and take over what it learns."""
+        """Execute what the trace is prepared for, and take the columns and counts."""
         trace = self._trace
         try:
             cursor.exec_trace = trace.trace
             cursor.execute(sql, parameters, can_cache=can_cache)
             cursor.exec_trace = None
             if trace.columns and trace.writes_rows:
-                # RETURNING: its rows are there already, and SQLite would not commit
+                # RETURNING: SQLite has made all rows already, and could not commit
                 # before the last of them is fetched.
                 self._rows = iter(list(cursor))
             elif trace.columns:
@@ -271,10 +272,10 @@ class Cursor:
         return self
 
     def _described(self) -> Columns:
-        """Return the columns; those of a plain read only now, as few callers ask.
+        """Return the columns; for a plain read APSW is asked only here, as few need it.
 
-        Once the last row was fetched APSW no longer tells. It still has the prepared
-        statement, to be described again without being run.
+        After the last row APSW no longer gives them. Then the statement is described
+        anew: prepared, which finds it in APSW's cache, and not run.
         """
         if self._columns is None:
             assert self._cursor is not None
@@ -332,7 +333,7 @@ class Cursor:
         return self._shaped(row)
 
     def _shaped(self, row: tuple[Any, ...]) -> Any:
-        """Return a row as the converters and the row factory make it."""
+        """Return a row after the converters and the row factory."""
         if self._database.detect_types:
             columns = self._described()
             row = adapters.converted(row, columns, self._database.detect_types)
@@ -383,7 +384,7 @@ class Cursor:
         return self._rows
 
     def _fail(self, error: BaseException, sql: str = "") -> NoReturn:
-        """End what was open here and raise the error, PEP 249's for APSW's."""
+        """End what was open here and raise the error; one of APSW's as PEP 249's."""
         execution = self._trace.execution
         self._release()
         self._rows = None
@@ -415,15 +416,15 @@ class Cursor:
                 self._cursor = database.cursor()
                 trace.must_renew = False
             except _UNUSABLE:
-                pass  # the cursor stays, to say so
+                pass  # the cursor is kept: its next use says what is wrong
             if self._rows is not None:
                 self._rows = iter(())  # all were fetched
         if execution is not None:
             execution.close()
 
     def __del__(self) -> None:
-        # The virtual tables of an abandoned cursor would live as long as the
-        # connection; `_trace` is missing if the connection was closed already.
+        # Without this, the virtual tables of an abandoned cursor would live as long as
+        # the connection. `_trace` is missing where `__init__` found that closed.
         execution = getattr(getattr(self, "_trace", None), "execution", None)
         if execution is not None and self._cursor is not None:
             self._cursor.close(True)
@@ -431,7 +432,7 @@ class Cursor:
 
 
 def _hint(error: apsw.SQLError, explained: errors.Error, sql: str) -> None:
-    """Say in the error which statement was meant, where its words are misspelled."""
+    """Add to a syntax error which statement was meant, if its words are misspelled."""
     place = getattr(error, "error_offset", -1)
     if place < 0 or "syntax error" not in str(error):
         return

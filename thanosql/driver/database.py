@@ -52,8 +52,8 @@ class Database:
         self.row_factory: RowFactory | None = None
         self.audio_root = _checked_audio_root(audio_root)
         self.owner = get_ident() if check_same_thread else None
-        self.began_implicitly = False  # the open transaction is one a write began
-        self.interrupts = 0  # calls of `interrupt`, by which a statement sees a new one
+        self.began_implicitly = False  # whether a write began the open transaction
+        self.interrupts = 0  # calls of `interrupt`; a long statement looks for new ones
         self.serial = itertools.count(1)  # names this connection's virtual tables
         milliseconds = _milliseconds(timeout)
         if isinstance(database, apsw.Connection):
@@ -62,15 +62,15 @@ class Database:
             self._open = _opened(database, cached_statements, uri)
         try:
             self._open.set_busy_timeout(milliseconds)
-        except apsw.Error as error:  # APSW's connection is closed, say
+        except apsw.Error as error:  # the given connection is closed, say
             raise errors.from_apsw(error) from error
         self._open.convert_binding = adapters.convert_binding
         _all_open.add(self)
         if self._autocommit is False:
-            self._begin()
+            self._run("BEGIN")
 
     def check_open(self) -> apsw.Connection:
-        """Return the APSW connection; ProgrammingError if this is closed."""
+        """Return the APSW connection; raise ProgrammingError if it is closed."""
         if self._open is None:
             message = "the connection is closed"
             raise errors.ProgrammingError(message)
@@ -83,7 +83,7 @@ class Database:
         return self.check_open()
 
     def check_use(self) -> None:
-        """Raise ProgrammingError in a thread or process that must not use this."""
+        """Raise ProgrammingError in a thread or process that must not use it."""
         if self.owner in (None, get_ident()):
             return
         message = (
@@ -106,7 +106,7 @@ class Database:
 
     @property
     def isolation_level(self) -> IsolationLevel:
-        """How a transaction opened by a write begins; None opens none."""
+        """How a transaction that a write opens begins; None: a write opens none."""
         return self._isolation_level
 
     @isolation_level.setter
@@ -125,8 +125,9 @@ class Database:
         autocommit = _checked_autocommit(autocommit)
         if autocommit is True and self.in_transaction:
             self._run("COMMIT")
+            self.began_implicitly = False
         if autocommit is False and not self.in_transaction:
-            self._begin()
+            self._run("BEGIN")
         self._autocommit = autocommit
 
     def commit(self) -> None:
@@ -140,7 +141,7 @@ class Database:
             self._end("ROLLBACK")
 
     def begin_for_write(self) -> None:
-        """Begin a transaction before a write, if this connection is to and none is."""
+        """Begin a transaction, if a write is to open one and none is open."""
         if (
             self._autocommit == LEGACY_TRANSACTION_CONTROL
             and self._isolation_level is not None
@@ -151,24 +152,21 @@ class Database:
             self.began_implicitly = True
 
     def note_transaction_control(self, keyword: str) -> None:
-        """Take note that a statement with that first word was executed."""
+        """Update `began_implicitly` after a BEGIN, COMMIT, END or ROLLBACK."""
         if keyword == "BEGIN" or not self.in_transaction:
             self.began_implicitly = False
 
     def commit_before_script(self) -> None:
-        """Commit what a write began, as `sqlite3` does before a script."""
+        """Commit the open transaction before a script, where `sqlite3` does so."""
         if self._autocommit == LEGACY_TRANSACTION_CONTROL:
             self.commit()
-
-    def _begin(self) -> None:
-        self._run("BEGIN")
 
     def _end(self, how: str) -> None:
         if self.in_transaction:
             self._run(how)
         self.began_implicitly = False
         if self._autocommit is False:
-            self._begin()
+            self._run("BEGIN")
 
     def _run(self, sql: str) -> None:
         try:
@@ -193,9 +191,9 @@ class Database:
             self.check_use()
             try:
                 if self._autocommit is False and self._open.in_transaction:
-                    self._open.execute("ROLLBACK")  # for hooks to see, as in sqlite3
+                    self._open.execute("ROLLBACK")  # so that hooks run, as in sqlite3
                 self._open.close()
-            except apsw.Error as error:  # called by an SQL function of its own, say
+            except apsw.Error as error:  # an SQL function of the connection called it
                 raise errors.from_apsw(error) from error
             self._open = None
 
@@ -225,12 +223,12 @@ def _refuse_shared_memory(uri: str) -> None:
     """Raise NotSupportedError for a URI of a database in memory with a shared cache.
 
     APSW's SQLite is built without shared caches: each connection would get a database
-    of its own, and nobody would be told.
+    of its own, without an error.
     """
     path, _, query = uri.partition("#")[0].partition("?")
     if not query or not path.startswith("file:"):
         return
-    from urllib.parse import unquote  # few open by a URI, and it imports much
+    from urllib.parse import unquote  # slow to import, and few open by a URI
 
     pairs = (pair.partition("=") for pair in query.split("&"))
     options = {unquote(name): unquote(value) for name, _, value in pairs}
@@ -251,12 +249,7 @@ def _milliseconds(timeout: float) -> int:
         return int(min(max(timeout, 0) * 1000, _LONGEST_TIMEOUT))
     except (TypeError, ValueError) as error:  # no number; NaN
         message = f"timeout is a number of seconds, not {timeout!r}"
-        wrong = (
-            errors.ArgumentTypeError
-            if isinstance(error, TypeError)
-            else errors.ArgumentValueError
-        )
-        raise wrong(message) from None
+        raise errors.from_argument(type(error)(message)) from None
 
 
 def _checked_isolation_level(level: Any) -> IsolationLevel:
@@ -274,8 +267,8 @@ def _checked_isolation_level(level: Any) -> IsolationLevel:
 
 
 def _checked_autocommit(autocommit: Any) -> bool | int:
-    if autocommit is True or autocommit is False:
-        return bool(autocommit)
+    if isinstance(autocommit, bool):
+        return autocommit
     if autocommit == LEGACY_TRANSACTION_CONTROL:
         return LEGACY_TRANSACTION_CONTROL
     message = (
@@ -288,7 +281,7 @@ def _checked_autocommit(autocommit: Any) -> bool | int:
 def _checked_audio_root(
     root: str | os.PathLike[str] | None,
 ) -> str | os.PathLike[str] | None:
-    # Not pathlib: it would be part of what `import thanosql` costs.
+    # Not pathlib, which would make `import thanosql` slower.
     if root is not None and not os.path.isdir(root):  # noqa: PTH112
         message = f"audio_root is no directory: {os.fspath(root)!r}"
         raise errors.ArgumentValueError(message)
@@ -303,7 +296,7 @@ _left_to_parent: list[apsw.Connection | None] = []
 
 
 def _leave_to_parent() -> None:
-    """Take every connection out of use in a forked process, never to be closed.
+    """Make every connection unusable in a forked process, and never close it there.
 
     SQLite's locks stay with the parent: to use, or even close, its connections here
     can damage the file (https://www.sqlite.org/howtocorrupt.html, 2.6).

@@ -1,6 +1,6 @@
-"""What the text of a statement alone tells: SQL in, its route out, remembered.
+"""How to execute a statement, by its text alone: SQL in, its route out, remembered.
 
-Without regular expressions: `re` would be a third of what `import thanosql` costs.
+No regular expressions: `re` would be a third of what `import thanosql` costs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _BLANKS = " \t\n\v\f\r;\ufeff"
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
 _CONTROLS = ("BEGIN", "COMMIT", "END", "ROLLBACK")
-# Only whether parsing is worth its while: what is a clause is decided by tokens. A text
-# may hold one where a verb is in it and one of the words beside it. docs/options.py
-# writes this from the grammar, and a test holds it to that: importing the grammar would
-# cost plain SQL more than this whole package does.
+# A text is parsed only if it has one of these verbs and one of the words beside it; the
+# parser then finds by tokens whether there is a clause. docs/options.py writes the
+# table from the grammar, and a test compares the two. The grammar is not imported here:
+# plain SQL would pay more for that than for this whole package.
 # <!-- verbs -->
 _SECOND_WORDS: dict[str, tuple[str, ...]] = {
     "BUILD": ("MODEL",),
@@ -58,7 +58,7 @@ class Route:
 
 
 READ = Route()
-"""One SELECT or VALUES without speech: nothing to look out for, it goes to SQLite."""
+"""One SELECT or VALUES without speech clauses: it runs without a `Trace`."""
 OTHER = Route()
 """Any other statement that changes no rows by itself: DDL, PRAGMA, EXPLAIN..."""
 
@@ -75,14 +75,14 @@ def find_route(sql: str) -> Route:
         message = f"a statement is a str, not {type(sql).__name__}"
         raise errors.ArgumentTypeError(message)
     check_text(sql)
-    # A word that only begins like these is no statement to SQLite either.
+    # A longer word that begins with one of these begins no statement of SQLite's.
     first = past_blanks(sql)[:8].upper()
     may_write_rows = first.startswith(_WRITES)
     control = next((word for word in _CONTROLS if first.startswith(word)), "")
     query = speech(sql)
     if may_write_rows or control or query is not None:
         route = Route(may_write_rows, control, query)
-    # A semicolon may be in a string: only the prepared statement tells.
+    # With a semicolon inside, there may be a second statement: the trace finds that.
     elif first.startswith(("SELECT", "VALUES")) and ";" not in sql.rstrip(_BLANKS):
         route = READ
     else:

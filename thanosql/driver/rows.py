@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     RowFactory = Callable[[Any, tuple[Any, ...]], Any]
 
     class Described(Protocol):
-        """A cursor, as far as a row needs it."""
+        """What a row needs of a cursor."""
 
         @property
         def description(self) -> Description | None:
-            """What PEP 249 calls so."""
+            """The columns, as in PEP 249."""
 
 
 class Row:

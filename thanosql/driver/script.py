@@ -20,11 +20,11 @@ _quoted_or_semicolon = re.compile(
 
 
 def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script, each with what ends it.
+    """Yield the statements of a script, each with its semicolon.
 
     SQLite itself says where one ends (`sqlite3_complete`): a semicolon in a string,
     a comment or a trigger's body ends none. It reads the statement from its start each
-    time, so it is not asked about those in strings and comments.
+    time, so it is not asked about semicolons in strings and comments.
     """
     start = 0
     for found in _quoted_or_semicolon(script):

@@ -37,8 +37,8 @@ class SQLiteFeatures(Database):
     ) -> None:
         """Make a function callable in SQL; -1 arguments are any number, None drops it.
 
-        An exception it raises is the statement's, as it is. What it returns is stored
-        as a parameter is.
+        An exception that it raises comes out of the statement unchanged. What it
+        returns may be of any type that a parameter may be.
         """
         flags = apsw.SQLITE_DETERMINISTIC if deterministic else 0
         stored = func and _storing(name, func)
@@ -83,7 +83,7 @@ class SQLiteFeatures(Database):
 
     @translating
     def set_authorizer(self, authorizer_callback: Callable[..., int] | None) -> None:
-        """Ask a function whether a statement may touch what it touches."""
+        """Have a function allow or deny each thing that a statement is about to do."""
         self.apsw.set_authorizer(authorizer_callback)
 
     @translating
@@ -190,7 +190,7 @@ class SQLiteFeatures(Database):
 
     @translating
     def getlimit(self, category: int, /) -> int:
-        """Return one of SQLite's limits, of the SQLITE_LIMIT constants."""
+        """Return one of SQLite's limits; the category is a SQLITE_LIMIT constant."""
         return self.setlimit(category, -1)
 
     @translating
@@ -222,7 +222,7 @@ def _callbacks(
         def call(instance: Any, *values: Any) -> Any:
             return getattr(instance, method)(*values)
 
-        # What the others return is not looked at.
+        # SQLite ignores what `step` and `inverse` return.
         return _storing(name, call) if method in ("finalize", "value") else call
 
     called = [callback(method) for method in methods]
@@ -230,7 +230,7 @@ def _callbacks(
 
 
 def _storing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, with its results as values of types that SQLite has."""
+    """Return the function with its results made values that SQLite stores."""
     if not callable(function):
         message = f"{name} is to be a function, not {type(function).__name__}"
         raise errors.ArgumentTypeError(message)

@@ -1,7 +1,7 @@
-"""Between SQLite's preparing and its first step: a prepared statement in, facts out.
+"""Before a statement's first step: the prepared statement in, its columns out.
 
-There the columns are known and nothing has happened yet: a transaction is begun, and
-what speech clauses do to the database is done.
+At that point SQLite has accepted the statement and executed nothing. So it is here that
+a write's transaction begins, and that BUILD, COPY, DROP... change the database.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from thanosql.driver.routes import OTHER, Route, past_blanks
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
-    from thanosql.driver.adapters import Parameters
     from thanosql.driver.database import Database
     from thanosql.driver.rows import Columns
     from thanosql.execution.execution import Execution
+    from thanosql.statements.nodes import Parameters
 
 
 class Trace:
-    """What an execution learns and does between SQLite's preparing and its first step.
+    """What a cursor knows of its current execution, found out before the first step.
 
-    APSW calls `trace` there, for all but a `READ`. It holds no reference to the
+    APSW calls `trace` at that point, except for a `READ`. There is no reference to the
     cursor, so that a dropped cursor is freed at once, not by the garbage collector.
     """
 
@@ -44,30 +44,31 @@ class Trace:
     def prepare(
         self, sql: str, route: Route, execution: Execution | None = None
     ) -> None:
-        """Forget the last execution and take what is known of the next."""
+        """Forget the last execution and note what the text tells of the next."""
         self.sql = sql
         self.route = route
         self.columns: Columns = ()
         self.execution = execution
-        self.must_renew = execution is not None  # the APSW cursor, for the next
+        # Whether the next execution needs a new APSW cursor.
+        self.must_renew = execution is not None
         self.writes_rows = False
         self.counted: int | None = None
 
     def trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        """Do what comes before the first step; SQLite goes on if True."""
+        """Learn the columns, do what comes before the first step; True: go on."""
         if len(sql) != len(self.sql):
-            if not past_blanks(sql):  # a comment at the end is a statement too
+            if not past_blanks(sql):  # APSW traces a comment at the end too
                 return True
             if past_blanks(self.sql[len(sql) :]):
                 message = "execute takes one statement; executescript takes several"
                 raise errors.ProgrammingError(message)
-            self.must_renew = True  # else APSW insists on running the comment first
+            self.must_renew = True  # else APSW would run the comment at the end first
         self.columns = cursor.get_description()
         if self.execution is not None:
             self.columns = self.execution.as_written(self.columns)
         if cursor.is_explain:
             return True
-        # Before a transaction begins, which would be held while a model trains.
+        # Before `begin_for_write`, whose transaction would be open during a training.
         if self.execution is not None:
             self.execution.take_effect()
         if cursor.is_readonly:  # WITH may begin a SELECT
@@ -82,9 +83,10 @@ class Trace:
     def trace_many(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
         """Trace the first of many executions, and the others if they must be counted.
 
-        SQLite counts the rows that one execution changed, and all rows ever changed;
-        the latter is not the sum where triggers, foreign keys or virtual tables write
-        too. Only then each execution is traced, which costs a call.
+        SQLite counts the rows that one execution changed, and all rows ever changed.
+        The second count also has rows changed by triggers, foreign keys and virtual
+        tables. Only where these take part is each execution traced, to add up the
+        first count; that costs a call each.
         """
         database = self.database.apsw
         if self.counted is not None:
@@ -92,8 +94,8 @@ class Trace:
             return True
         if not self.trace(cursor, sql, bindings):
             return False
-        # Not from the cache: stepping an EXPLAIN looks at tables as they were when it
-        # was prepared, without the check that finds them changed or gone.
+        # Not from the cache: SQLite does not prepare a cached EXPLAIN again when its
+        # tables were changed or dropped meanwhile.
         program = database.execute(
             f"EXPLAIN {past_blanks(sql)}",
             (None,) * cursor.bindings_count,
@@ -107,7 +109,7 @@ class Trace:
 
 
 def described(database: Database, sql: str, parameters: Parameters | None) -> Columns:
-    """Return the columns of a statement, which is prepared and not run."""
+    """Return the columns of a statement by preparing it; it is not run."""
     columns: list[Columns] = []
 
     def describe(cursor: apsw.Cursor, *_statement: object) -> bool:

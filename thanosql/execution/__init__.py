@@ -1,1 +1,1 @@
-"""A parsed statement in; relations, and what happens to the database, out."""
+"""A parsed statement in; relations, and changes of the database, out."""

@@ -1,4 +1,4 @@
-"""What a clause may ask of the statement that it stands in, and leave with it."""
+"""What a clause sees of its statement: options and sources in, effects out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Context:
     ) -> None:
         """Begin without sources and effects.
 
-        register: makes the clauses of a query virtual tables and returns their names.
+        register: registers the clauses of a query as virtual tables and returns their
+        names.
         """
         self.database = database
         self.models = ModelStore(database)
@@ -86,10 +87,10 @@ class Context:
         for_effect: bool = False,
         called: str = "the query",
     ) -> Source:
-        """Return the rows of a clause's query, whose own clauses are registered.
+        """Register the clauses of a clause's query and return the rows of the query.
 
-        for_effect: an effect reads them, before anything is written. called: what
-        errors call the query.
+        for_effect: only an effect reads the rows, so before anything is written.
+        called: what errors call the query.
         """
         names = self._register(query)
         sql, bindings = query.text(names), query.bindings(self._parameters)
@@ -105,7 +106,7 @@ class Context:
     # What the clause does
 
     def effect(self, do: Callable[[], None]) -> None:
-        """Have `do` called once, when SQLite has accepted the statement."""
+        """Call `do` once, after SQLite has accepted the statement."""
         self.effects.append(do)
 
     @contextmanager
@@ -126,7 +127,7 @@ class Context:
     # Long work
 
     def stored_files(self, model: StoredModel) -> speech.StoredFiles:
-        """Return how `speech` comes by the files of a stored model."""
+        """Return a stored model's digest and the functions that read its files."""
         return speech.StoredFiles(
             model.sha256,
             partial(self.models.read_settings, model),
@@ -134,15 +135,15 @@ class Context:
         )
 
     def progress(self) -> Progress:
-        """Return a display for long work, which `interrupt` stops at its next call."""
+        """Return a display for long work; calling it raises after an interrupt."""
         self.check_interrupted()
         return Progress(self.check_interrupted)
 
     def interrupted(self) -> bool:
         """Whether another thread has called `interrupt` since the statement began.
 
-        SQLite's own flag goes out when the last statement that it runs has ended, and
-        while a model trains, or before SQLite's first step, it runs none.
+        SQLite's own flag is not enough: SQLite clears it while it runs no statement, as
+        before a first step, and so while a model trains.
         """
         return self._was_interrupted() or self.database.is_interrupted
 
@@ -160,7 +161,7 @@ def pointing(
 ) -> errors.Error:
     """Return SQLite's error with its place in the statement, where SQLite tells it.
 
-    names: those that the clauses of the query have as virtual tables.
+    names: the virtual tables of the query's clauses.
     """
     translated = errors.from_apsw(error)
     offset = getattr(error, "error_offset", -1)

@@ -54,8 +54,9 @@ class Execution:
     ) -> None:
         """Register the clauses of `query`.
 
-        serial: numbers that no other execution on the database gets. interrupted:
-        whether `interrupt` was called since the statement began.
+        serial: numbers for the names of virtual tables; no other execution on the
+        database gets the same. interrupted: whether `interrupt` was called since the
+        statement began.
         """
         statements.check_parameters(query, parameters)
         self._database = database
@@ -83,9 +84,10 @@ class Execution:
         self.bindings = query.bindings(parameters) if is_left else []
 
     def as_written(self, columns: Sequence[Column]) -> tuple[Column, ...]:
-        """Return columns as SQLite would call them if it read the clauses itself.
+        """Return columns with names in the words of the statement as it was written.
 
-        Where a column has no AS, its name is its text.
+        SQLite names a column without AS by its text, in which virtual tables stand for
+        the clauses.
         """
         return tuple(
             (self._query.as_written(name, self._names), declared)
@@ -101,10 +103,10 @@ class Execution:
     def read_first(self) -> None:
         """Read the queries to their end, before the statement writes.
 
-        SQLite does not see that a virtual table reads other tables, so a statement
-        that writes would feed on its own rows. Nor does it expect that a virtual table
-        fails: in a transaction it would keep what was written before, so a savepoint is
-        opened, which `written` ends.
+        SQLite does not know which tables a virtual table reads, so without this a
+        statement could read the rows that it writes. In a transaction a savepoint is
+        opened, too: when a virtual table fails, SQLite keeps what was written before,
+        and `close` undoes it by the savepoint.
         """
         for source in self._context.scanned:
             source.keep()
@@ -119,9 +121,9 @@ class Execution:
             self._has_savepoint = False
 
     def close(self) -> None:
-        """End all reading, undo half of a writing, and drop the virtual tables.
+        """End all reading, undo what was not `written`, and drop the virtual tables.
 
-        A connection that is closed has done so.
+        Closing the connection has the same effect, so that a closed one is no error.
         """
         for source in self._context.sources:
             source.close()
@@ -150,7 +152,10 @@ class Execution:
         ]
 
     def _register_clause(self, clause: statements.Clause) -> str:
-        """Register a clause once: several queries may share one in a WITH list."""
+        """Register a clause and return its table's name; "" if it yields no rows.
+
+        Several queries may share a clause of a WITH list, which is registered once.
+        """
         name = self._names_of.get(id(clause))
         if name is None:
             relation = clauses.relation(self._context, clause.node)

@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         """Show nothing yet; check: called at each call, raises to stop the work."""
         self._check = check
-        # No stderr: a program of Windows without a console.
+        # A Windows program without a console has no stderr.
         has_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._display: _TerminalDisplay | _NotebookDisplay | None = None
         if _in_notebook():
@@ -42,7 +42,7 @@ class Progress:
     def __call__(
         self, stage: str, done: float, total: float | None = None, **facts: object
     ) -> None:
-        """Show that `stage` has done so much of `total`, None where it is not known."""
+        """Show that `stage` has done so much of `total`, which is None if unknown."""
         self._check()
         if self._display is None:
             return
@@ -57,7 +57,7 @@ class Progress:
             words[0] += f" of {total:,.0f}"
         words.append(_duration(now - self._began))
         if total and 0 < done < total:
-            # Stages take turns, so this counts the time of the others in between.
+            # Stages alternate, so the time since this one began is that of others too.
             left = (now - stage_began) * (total - done) / done
             words.append(f"about {_duration(left)} left")
         for name, value in facts.items():
@@ -86,7 +86,7 @@ class Progress:
 class _TerminalDisplay:
     """A line of stderr."""
 
-    patience = 0.0  # seconds of work that are not worth a display
+    patience = 0.0  # seconds of work before anything is shown
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -95,7 +95,7 @@ class _TerminalDisplay:
         if self._bar is None:
             from tqdm import tqdm  # only where somebody watches
 
-            # With room for the ^C that a terminal shows behind the line.
+            # Leaves room for the ^C that a terminal shows behind the line.
             columns = shutil.get_terminal_size().columns - 4
             self._bar = tqdm(leave=False, file=sys.stderr, ncols=columns)
         self._bar.bar_format = "|{bar:20}| {desc}" if total else "{desc}"

@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from thanosql.statements import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import apsw
-
-_DIRECT_ONLY = 3  # SQLITE_VTAB_DIRECTONLY; this module knows APSW by type only
 
 Column = tuple[str, str | None]
 """A column's name and its declared type, or None where it has none."""
@@ -37,19 +35,22 @@ class Relation:
 
 def register(connection: apsw.Connection, name: str, relation: Relation) -> None:
     """Make `relation` readable under `name` on this connection."""
-    module: Any = _Module(relation)  # APSW's type asks for methods no reader needs
+    module: Any = _Module(relation)  # APSW's type has methods for writing, too
     connection.create_module(
         name, module, eponymous=True, eponymous_only=True, read_only=True
     )
 
 
 def unregister(connection: apsw.Connection, name: str) -> None:
-    """Take the name back; a cursor that still reads the relation may go on."""
+    """Drop the virtual table; a cursor that still reads the relation may go on."""
     connection.create_module(name, None)
 
 
 def columns_of(values: type, *, without: str = "") -> tuple[Column, ...]:
-    """Return a column for each field of a dataclass of numbers and texts, but one."""
+    """Return a column for each field of a dataclass of numbers and texts.
+
+    without: the name of a field that is left out.
+    """
     return tuple(
         (field.name, _DECLARED[str(field.type).removesuffix(" | None")])
         for field in fields(values)
@@ -61,7 +62,7 @@ _DECLARED = {"int": "INTEGER", "float": "REAL", "str": "TEXT"}
 
 
 def row_of(value: object, columns: Sequence[Column]) -> tuple[Any, ...]:
-    """Return a dataclass's fields that the columns are named after; NULLs for None."""
+    """Return the fields of a dataclass that the columns name; for None, all None."""
     if value is None:
         return (None,) * len(columns)
     return tuple(getattr(value, name) for name, _ in columns)
@@ -82,9 +83,9 @@ def unambiguous(columns: Sequence[Column]) -> tuple[Column, ...]:
 
 
 def folded(name: str) -> bytes:
-    """Return what two names of columns share that are one to SQLite.
+    """Return a column's name in the one form by which SQLite compares names.
 
-    To it only ASCII letters have a case: ä and Ä are two columns, as are ß and SS.
+    Only ASCII letters lose their case: ä and Ä are two columns, as are ß and SS.
     """
     return name.encode(errors="surrogatepass").lower()
 
@@ -107,8 +108,8 @@ class _Module:
     def Connect(
         self, connection: apsw.Connection, _module: str, _database: str, table: str
     ) -> tuple[str, _Table]:
-        # Not for views and triggers, which may be another's than the statement's.
-        connection.vtab_config(_DIRECT_ONLY)
+        # Views and triggers may not read it: whoever wrote the file may have made them.
+        connection.vtab_config(apsw.SQLITE_VTAB_DIRECTONLY)
         columns = ", ".join(map(definition, self.relation.columns))
         return f"CREATE TABLE {quoted(table)} ({columns})", _Table(self.relation)
 
@@ -126,7 +127,7 @@ class _Table:
         return _Scan(self.relation)
 
     def Disconnect(self) -> None:
-        """Keep nothing, so there is nothing to let go."""
+        """Do nothing: there is nothing to release."""
 
     Destroy = Disconnect
 

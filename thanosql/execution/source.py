@@ -1,7 +1,6 @@
-"""A query's rows: read again at every turn, or kept aside on disk.
+"""The query after AS: SQL in, its columns and rows out, read again for every scan.
 
-In comes SQL that SQLite can run, out come its columns and rows, and what was made of
-them.
+Rows, and transcripts, that a statement needs for longer are kept in temporary files.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from thanosql.store.training_folders import DIGEST_BYTES
 
 
 class Source:
-    """What the query after AS gives.
+    """The columns and the rows of a query.
 
     Iterating runs the query anew, with SQLite's ordinary isolation: on one
     connection a reader may see what the same connection writes meanwhile. After
-    `keep` it reads a copy instead, made at that moment. `close` ends what still reads.
-    `called` is what errors call the query.
+    `keep` it reads a copy instead, made at that moment. `called` is what errors call
+    the query.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Source:
         self._open.add(cursor)
         try:
             for row in cursor.execute(self._sql, self._bindings, can_cache=False):
-                if len(row) != len(self.columns):  # of SELECT *, after ALTER TABLE
+                if len(row) != len(self.columns):  # SELECT *, and an ALTER TABLE since
                     message = (
                         "the columns of the query have changed since the statement "
                         "began; run it again"
@@ -60,10 +59,11 @@ class Source:
                     raise errors.OperationalError(message)
                 yield row
         except apsw.Error as error:
-            # Translated here, since its place is one in this text, not the statement's.
+            # Translated here: its offset is in this query's text, which the caller
+            # would take for an offset in the statement's.
             raise errors.from_apsw(error) from error
         except (TypeError, ValueError, OverflowError, KeyError) as error:
-            explained = errors.from_binding(error)  # or of a text that is no UTF-8
+            explained = errors.from_binding(error)  # of a text that is no UTF-8, too
             if explained is error:
                 raise
             raise explained from error
@@ -72,16 +72,16 @@ class Source:
             cursor.close()
 
     def close(self) -> None:
-        """End every reading, and with it SQLite's lock.
+        """End the iterations that are under way, and with them SQLite's lock.
 
-        Leaving that to the garbage collector would not do: the traceback of an error
-        holds what was being read for as long as somebody keeps the error.
+        The garbage collector would end them too late: the traceback of an error keeps
+        them alive for as long as somebody keeps the error.
         """
         while self._open:
             self._open.pop().close()
 
     def keep(self) -> None:
-        """Read the rows now, so that what is written later is not among them."""
+        """Copy the rows now, so that rows written later are not among them."""
         self._kept = KeptRows(self, len(self.columns))
 
     def position(self, column: str) -> int | None:
@@ -113,8 +113,8 @@ class Source:
         description: list[Column] = []
 
         def trace(cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-            # The parser lets nothing follow a query after AS; the text of an option
-            # comes here as it is, and APSW would run whatever follows in it.
+            # The parser lets no statement follow a query after AS. The text of the
+            # option validation may hold one, and APSW would run it.
             rest = self._sql[len(sql) :]
             if follows := [t for t in statements.tokenize(rest) if t.text != ";"]:
                 message = (
@@ -125,9 +125,7 @@ class Source:
             if not cursor.is_readonly:
                 message = "the query after AS may only read"
                 raise errors.ProgrammingError(message)
-            description.extend(
-                (name, declared) for name, declared in cursor.get_description()
-            )
+            description.extend(cursor.get_description())
             return False
 
         cursor = self._connection.cursor()
@@ -160,7 +158,7 @@ class Pairs:
 class KeptRows(Sequence[tuple[Any, ...]]):
     """Rows in a temporary file, by position; memory does not grow with their number.
 
-    The first `hidden` columns are kept with the rows and are not part of them.
+    The first `hidden` columns are stored, but left out of the rows that are read.
     """
 
     def __init__(
@@ -205,12 +203,12 @@ class KeptPairs(KeptRows):
     """Rows of (audio, text), each with a digest of both, in a temporary file."""
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        # Digests first: SQLite reads no further than to the last column asked for.
+        # Digests first: SQLite reads a row only up to the last column asked for.
         rows = ((digest(audio), digest(text), audio, text) for audio, text in pairs)
         super().__init__(rows, 4, hidden=2)
 
     def texts(self) -> Iterator[str]:
-        """Yield the texts, without what is none."""
+        """Yield the texts, without values of other types."""
         return (text for _, text in self if isinstance(text, str))
 
     def row_digests(self) -> Iterator[bytes]:
@@ -229,7 +227,7 @@ class KeptPairs(KeptRows):
 
 
 class TranscriptCache:
-    """Transcriptions by the value of the audio column; memory does not grow."""
+    """Transcriptions, found by the audio column's value, in a temporary file."""
 
     def __init__(self) -> None:
         self._connection = _temporary(
@@ -238,7 +236,7 @@ class TranscriptCache:
         )
 
     def get(self, audio: Any) -> Transcription | None:
-        """Return what is kept of a recording, or None."""
+        """Return the transcription of a recording, or None where none is kept."""
         found = self._connection.execute(
             "SELECT text, confidence, words, seconds, error FROM kept WHERE audio = ?",
             (digest(audio),),
@@ -273,8 +271,8 @@ class TranscriptCache:
 def _temporary(schema: str) -> apsw.Connection:
     """Return a database in a temporary file, with a table and an open transaction.
 
-    SQLite makes the file (the database named ""), deletes it on closing, and uses it
-    only once its own page cache is full. Nothing is ever committed: nobody else reads.
+    SQLite makes the file (for the database named ""), deletes it on closing, and writes
+    to it only once its page cache is full. Nothing is committed: nobody else reads it.
     """
     connection = apsw.Connection("")
     connection.execute("PRAGMA journal_mode = OFF")

@@ -48,7 +48,7 @@ def count(connection: apsw.Connection, name: str) -> int:
 
 
 def find(connection: apsw.Connection, name: str) -> str | None:
-    """Return "table" or "view" for what has that name, in any case; else None."""
+    """Return "table" or "view", if one has that name in any case; else None."""
     kind: str | None = connection.execute(
         """
         SELECT type FROM main.sqlite_schema
@@ -60,7 +60,7 @@ def find(connection: apsw.Connection, name: str) -> str | None:
 
 
 def check(connection: apsw.Connection, name: str, if_exists: IfExists) -> str | None:
-    """Return what `find` does; raise where rows cannot be written to that name."""
+    """Raise where rows cannot be written to a table of that name; else as `find`."""
     if name.lower().startswith(PREFIX):
         message = (
             f"the name {name!r} is refused: names that begin with {PREFIX} are those "
@@ -94,7 +94,8 @@ def write(
     """
     count = 0
 
-    def counted() -> Iterator[Sequence[Any]]:  # SQLite counts what triggers write, too
+    # Counted here, since SQLite's count has rows that triggers write, too.
+    def counted() -> Iterator[Sequence[Any]]:
         nonlocal count
         for row in rows.scan():
             check_interrupted()

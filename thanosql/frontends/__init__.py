@@ -1,4 +1,4 @@
-"""Where people meet thanosql beside the driver: shell, notebook, SQLAlchemy, pytest."""
+"""Ways to use thanosql beside the driver: shell, notebook, SQLAlchemy, pytest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def package() -> ModuleType:
     """Return the module `thanosql`: SQLAlchemy wants it, and the shell its version.
 
-    Imported by name, when it is wanted: it offers the notebook's magic, so an import
-    statement in here would be a circle.
+    It is imported by name and only here: it imports the notebook's magic, so an import
+    statement would make a circle.
     """
     return import_module("thanosql")

@@ -1,6 +1,6 @@
 """Completion: the text before a person's cursor in, words that may come next out.
 
-What may come is told by the words before: models and bases after USING, the statement's
+The words before decide what may come: models and bases after USING, the statement's
 options inside of OPTIONS (...), tables after FROM. Anywhere else it is the words that
 begin a statement, SQL's own words, tables and columns.
 """
@@ -38,11 +38,11 @@ OPTIONS: dict[str, type[statements.Options]] = {
     options.statement: options
     for options in (*get_args(statements.Options), statements.FitOptions)
 }
-"""What each statement takes in OPTIONS (...), by its first words."""
+"""The options of each statement, by its first words."""
 
 
 def complete(connection: Connection | None, before: str) -> list[str]:
-    """Return the words, as wholes, that may stand where the last word now begins."""
+    """Return the whole words that may stand where the last word of `before` begins."""
     found = in_context(connection, before)
     if found is not None:
         return found
@@ -54,7 +54,7 @@ def complete(connection: Connection | None, before: str) -> list[str]:
 def beginnings(before: str, at_least: int = 0) -> list[str]:
     """Return the words that begin a speech statement, or go on with its beginning.
 
-    `at_least` so many words of it are there already.
+    at_least: how many of its words must be there already.
     """
     words = [token.keyword for token in tokenize(before[: word_start(before)])]
     found = [
@@ -67,7 +67,7 @@ def beginnings(before: str, at_least: int = 0) -> list[str]:
 
 
 def in_context(connection: Connection | None, before: str) -> list[str] | None:
-    """Return what `complete` does where the words before tell what must come."""
+    """Return what may come if the words before decide it; None if they do not."""
     tokens = tokenize(before[: word_start(before)])
     words = [token.keyword for token in tokens]
     last, last_but_one = ("", "", *words)[-1], ("", "", *words)[-2]
@@ -90,9 +90,9 @@ def in_context(connection: Connection | None, before: str) -> list[str] | None:
 
 
 def matching(before: str, candidates: Iterable[str]) -> list[str]:
-    """Return the candidates that go on from the last word of `before`.
+    """Return the candidates that begin with the last word of `before`.
 
-    Small letters in it make small letters of a keyword.
+    A keyword is returned in small letters if that word is in small letters.
     """
     word = before[word_start(before) :]
     fits = (each for each in candidates if each.casefold().startswith(word.casefold()))
@@ -103,7 +103,7 @@ def matching(before: str, candidates: Iterable[str]) -> list[str]:
 
 
 def word_start(before: str) -> int:
-    """Return where the word starts that `before` ends with; its end if with none."""
+    """Return where the word at the end of `before` starts; its length if none is."""
     found = re.search(r"\w*\Z", before)
     return len(before) if found is None else found.start()
 
@@ -130,7 +130,7 @@ def _options_of(words: Sequence[str]) -> Iterator[type[statements.Options]]:
 
 
 def _rows(connection: Connection | None, sql: str) -> list[str]:
-    """Return the names in the first column; none where no database can say."""
+    """Return the names in the first column; none without a database, or on an error."""
     if connection is None:
         return []
     with suppress(errors.Error):

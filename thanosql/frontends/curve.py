@@ -1,7 +1,7 @@
-"""A training's curve: its rows an epoch in, a small SVG picture out.
+"""A training's curve: its epochs in, a small SVG picture out.
 
-No plotting library: two panels of lines are less than one would cost to import. Greys
-and colours of middle lightness read on white and on black.
+There is no plotting library: to import one would cost more than two panels of lines.
+The greys and colours are of middle lightness, so as to show on white and on black.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GREY = "#888"
 
 
 class Line(NamedTuple):
-    """What a line shows, and its height at each epoch; None where it has none."""
+    """A line's name, and its height at each epoch; None where a value is missing."""
 
     name: str
     heights: Sequence[float | None]
@@ -28,17 +28,13 @@ class Line(NamedTuple):
 def picture(epochs: Sequence[int], panels: Sequence[tuple[str, Sequence[Line]]]) -> str:
     """Return SVG with a panel for each (title, lines); one with no point is left out.
 
-    There are two epochs at least, in their order.
+    epochs: two or more, in rising order.
     """
-    with_points = [
-        (title, shown)
+    panels = [
+        (title, [line for line in lines if any(h is not None for h in line.heights)])
         for title, lines in panels
-        if (
-            shown := [
-                line for line in lines if any(h is not None for h in line.heights)
-            ]
-        )
     ]
+    with_points = [(title, lines) for title, lines in panels if lines]
     width = _WIDTH * len(with_points)
     drawn = "".join(
         f'<g transform="translate({_WIDTH * number})">{_panel(*panel, epochs)}</g>'

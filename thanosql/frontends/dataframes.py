@@ -1,7 +1,7 @@
 """Rows in a notebook: a cursor's rows in, a pandas DataFrame out.
 
-What BUILD yields shows its curve above the table, and what PRINT AUDIO yields a player
-in each row; both are DataFrames like any other beside that.
+What BUILD yields shows its curve above the table, and what PRINT AUDIO yields shows a
+player in each row; in all else they are ordinary DataFrames.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from thanosql import errors, speech
+from thanosql.execution.clauses.recordings import AUDIO
 from thanosql.frontends import curve
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from thanosql.driver.cursor import Cursor
 
-_PLAYED_TYPE = "AUDIO BLOB"  # what PRINT AUDIO declares its column of recordings to be
 _MOST_ROWS = 50  # with a player
 _MOST_BYTES = 10_000_000  # of recordings in one table; in base64 they grow by a third
 _LONGEST = 200  # characters of a text in a row with a player
@@ -35,14 +35,14 @@ _FORMATS = (
 
 
 def frame(cursor: Cursor) -> pd.DataFrame:
-    """Return the rows that are left on a cursor, of a statement that yields some."""
+    """Return the rows that are left on a cursor whose statement yields rows."""
     names = [column[0] for column in cursor.description or ()]
     rows = cursor.fetchall()
     if {"epoch", "train_loss", "validation_loss", "wer", "cer"}.issubset(names):
         return Training(rows, columns=names)
-    if _PLAYED_TYPE in cursor.declared_types:
+    if AUDIO in cursor.declared_types:
         recordings = Recordings(rows, columns=names)
-        recordings.played = cursor.declared_types.index(_PLAYED_TYPE)
+        recordings.played = cursor.declared_types.index(AUDIO)
         root = cursor.connection.audio_root
         recordings.root = None if root is None else Path(root)
         return recordings
@@ -52,7 +52,7 @@ def frame(cursor: Cursor) -> pd.DataFrame:
 
 
 class Blobs(pd.DataFrame):
-    """Rows with BLOBs, of which the size is shown."""
+    """Rows with BLOBs, each shown by its size."""
 
     def _repr_html_(self) -> str | None:
         return self._sized()._repr_html_()  # type: ignore[operator, no-any-return]
@@ -75,7 +75,7 @@ class Training(pd.DataFrame):
     def _repr_html_(self) -> str | None:
         table: str | None = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]
         epochs = [int(epoch) for epoch in self["epoch"]]
-        # One epoch is no curve, and epochs of several trainings would be a tangle.
+        # One epoch makes no curve, and several trainings' epochs would overlap.
         if len(epochs) < 2 or epochs != sorted(set(epochs)):
             return table
         drawn = curve.picture(
@@ -85,7 +85,7 @@ class Training(pd.DataFrame):
                 ("error rate", (self._line("wer"), self._line("cer"))),
             ),
         )
-        # As an image it also shows where a viewer takes SVG out of a page.
+        # As an image, since some viewers remove SVG from a page.
         source = _data_url(drawn.encode(), "image/svg+xml")
         return f'<img alt="loss and error rate by epoch" src="{source}">{table}'
 
@@ -123,7 +123,7 @@ class Recordings(Blobs):
             yield f"<tr><th>{html.escape(str(index))}</th>{columns}</tr>"
 
     def _player(self, audio: Any, room: int) -> tuple[str, int]:
-        """Return what plays a recording, and how many bytes of it are in the page."""
+        """Return a player, or why there is none, and the recording's bytes in it."""
         shown = html.escape(_brief(audio))
         if isinstance(audio, str):
             if self.root is None and audio.startswith(("https://", "http://")):
@@ -137,7 +137,7 @@ class Recordings(Blobs):
             return shown, 0
         if len(audio) > room:
             return f"{shown} (too much for this page)", 0
-        # Of what is no recording nothing goes into a page that may be passed on.
+        # A file that is no recording stays out of the page, which may be passed on.
         kind = next((kind for start, kind in _FORMATS if audio.startswith(start)), None)
         if kind is None:
             return f"{shown} (no audio that a browser plays)", 0
@@ -156,7 +156,7 @@ def _data_url(content: bytes, kind: str) -> str:
 
 
 def _sized(value: object) -> object:
-    """Return a BLOB's size in words, any other value as it is."""
+    """Return a BLOB's size in words, any other value unchanged."""
     return f"{len(value):,} bytes" if isinstance(value, bytes) else value
 
 

@@ -1,4 +1,4 @@
-"""`thanosql demo`: a file's name in, a model trained, used and scored in it out."""
+"""`thanosql demo`: a file's name in, a database with a trained and scored model out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,18 +77,16 @@ def _demo(path: Path) -> None:
         message = f"{path} exists already; name another file: thanosql demo FILE"
         raise errors.ProgrammingError(message)
     began = time.perf_counter()
-    connection = connect(path)
     try:
-        count = sample.copy_into(connection.apsw)
-        version = package().__version__
-        print(_INTRODUCTION.format(version=version, count=count, path=path))
-        for statement in _DEMO.strip().split(";\n\n"):
-            show(connection, statement.rstrip(";\n"))
+        with closing(connect(path)) as connection:
+            count = sample.copy_into(connection.apsw)
+            version = package().__version__
+            print(_INTRODUCTION.format(version=version, count=count, path=path))
+            for statement in _DEMO.strip().split(";\n\n"):
+                show(connection, statement.rstrip(";\n"))
     except BaseException:
-        connection.close()
-        path.unlink()  # so that the same command can be tried again
+        path.unlink(missing_ok=True)  # so that the same command can be tried again
         raise
-    connection.close()
     print(
         _END.format(seconds=time.perf_counter() - began, path=shlex.quote(str(path))),
         end="",

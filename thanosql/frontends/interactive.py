@@ -1,4 +1,4 @@
-"""What the shell and the notebook share: how a person's statements are run."""
+"""What the shell and the notebook share: a person's statements in, ready to run out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _STEPS = 100_000  # of SQLite's machine, some milliseconds
 
 
 def split(sql: str) -> Iterator[str]:
-    """Yield the statements of a script, each where it stands in the script.
+    """Yield the statements of a script, each at its place in the script.
 
-    What comes before it is blank, so that the line in an error is the script's.
+    The text before it is replaced by blanks, so that an error names the script's line.
     """
     end = 0
     for statement in script.statements(sql):
@@ -33,14 +33,14 @@ def split(sql: str) -> Iterator[str]:
 
 
 def blanked(sql: str, end: int) -> str:
-    """Return `sql` with blanks for all up to `end`; its lines stay where they are."""
+    """Return `sql` with blanks for all up to `end` except the ends of lines."""
     return re.sub(r"[^\n]", " ", sql[:end]) + sql[end:]
 
 
 def connect(
     database: str | apsw.Connection, audio_root: str | None = None
 ) -> Connection:
-    """Open a database for a person: what a statement did stays, unless they said BEGIN.
+    """Open a database for a person: each statement is committed, unless after a BEGIN.
 
     A ``file:`` URI is read as one.
     """
@@ -53,14 +53,14 @@ def connect(
     except errors.Error as error:  # no such folder, no database
         error.args = (f"cannot open {database!r}: {error}",)
         raise
-    # Python sees Ctrl-C between two steps of its own, and a long query takes none.
+    # Python notices Ctrl-C only when it runs, as in this handler during a long query.
     connection.apsw.set_progress_handler(lambda: False, _STEPS, id="thanosql")
     return connection
 
 
 @contextmanager
 def explaining(connection: Connection, sql: str) -> Iterator[None]:
-    """Have an error of the statement say where in it, an interrupt what it left."""
+    """Add its place in the statement to an error, and to an interrupt what is kept."""
     was_in_transaction = connection.in_transaction
     try:
         yield
@@ -80,7 +80,7 @@ def explaining(connection: Connection, sql: str) -> Iterator[None]:
 
 
 def _is_plain(sql: str) -> bool:
-    """Whether SQLite was given the text as it is, so that its offsets are in it."""
+    """Whether SQLite was given the text unchanged, so that its offsets are right."""
     try:
         return not statements.parse(sql).clauses
     except errors.Error:
@@ -89,7 +89,7 @@ def _is_plain(sql: str) -> bool:
 
 @contextmanager
 def short_warnings(write: Callable[[str], object]) -> Iterator[None]:
-    """Have the warnings of this package written as one line, each time they come."""
+    """Write the warnings of this package as one line, each time they are raised."""
     others = warnings.showwarning
 
     def show(message: Any, category: Any, *where: Any) -> None:
@@ -99,7 +99,8 @@ def short_warnings(write: Callable[[str], object]) -> Iterator[None]:
             others(message, category, *where)
 
     with warnings.catch_warnings():
-        # Not once for a line of code: here every statement comes from one line.
+        # "default" would show one once for each line of code, and all statements here
+        # are run by one line.
         warnings.simplefilter("always", errors.Warning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -102,7 +102,7 @@ class ThanosqlMagics(Magics):
         variables = ChainMap(dict(local_ns or {}), self._variables)
         try:
             with interactive.short_warnings(sys.stderr.write):
-                # Of a library that would show bars of its own; ours needs no widgets.
+                # tqdm warns so where a library shows its bars without ipywidgets.
                 warnings.filterwarnings("ignore", "IProgress not found")
                 database = _database(line.strip())
                 if database:
@@ -177,7 +177,7 @@ class ThanosqlMagics(Magics):
         return None if name else rows
 
     def _shorten(self, error: BaseException) -> None:
-        """Have IPython show an error's message alone: nobody debugs this package."""
+        """Have IPython show an error without the traceback, which is this package's."""
         lines = [f"{type(error).__name__}: {error}"]
         if self._connection is not None and self._connection.in_transaction:
             lines.append("a transaction is open; COMMIT or ROLLBACK ends it")
@@ -252,5 +252,5 @@ def _bound(
 
 
 def _plain(value: Any) -> Any:
-    """Return a path as text, all else as it is."""
+    """Return a path as text, any other value unchanged."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value

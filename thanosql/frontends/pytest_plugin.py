@@ -3,8 +3,8 @@
     def test_calls_are_transcribed(thanosql_trained):
         rows = my_code.transcribe(thanosql_trained, model="tiny")
 
-pytest imports this file in every run of everybody who has thanosql installed, so it
-imports nothing but what the driver does; torch comes with the first model.
+pytest imports this file in every run of everybody who has thanosql installed, so even
+the driver is imported by the fixtures only, and torch by the first that needs a model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,9 +55,8 @@ def thanosql_memory() -> Iterator[Connection]:
     """Yield a connection to an empty database in memory, closed after the test."""
     from thanosql.driver.connection import connect
 
-    connection = connect(":memory:")
-    yield connection
-    connection.close()
+    with closing(connect(":memory:")) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -70,16 +70,15 @@ def thanosql_file(thanosql_path: Path) -> Iterator[Connection]:
     """Yield a connection to an empty file, `thanosql_path`, closed after the test."""
     from thanosql.driver.connection import connect
 
-    connection = connect(thanosql_path)
-    yield connection
-    connection.close()
+    with closing(connect(thanosql_path)) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")
 def thanosql_speak() -> Callable[..., bytes]:
     """Return a function `speak(text, *, seed=0)` that makes a WAV file of a text.
 
-    Recordings of single words, one behind the other, in one of two synthetic voices;
+    It joins recordings of single words, in one of two synthetic voices;
     `thanosql.sample.words.vocabulary()` lists the words that there are.
     """
     from thanosql.catalog.sample.words import say
@@ -89,7 +88,7 @@ def thanosql_speak() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def thanosql_base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a directory to BUILD from: the shape of 56,000 weights, none drawn yet."""
+    """Return a directory to BUILD from: a config of 56,000 weights, and no weights."""
     directory = tmp_path_factory.mktemp("thanosql-base")
     (directory / "config.json").write_text(json.dumps(_SHAPE), encoding="utf-8")
     return str(directory)
@@ -97,8 +96,7 @@ def thanosql_base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def _thanosql_trained_once(
-    tmp_path_factory: pytest.TempPathFactory,
-    thanosql_speak: Callable[..., bytes],
+    tmp_path_factory: pytest.TempPathFactory, thanosql_speak: Callable[..., bytes]
 ) -> Path:
     from thanosql.catalog.sample.words import vocabulary
     from thanosql.driver.connection import connect
@@ -109,8 +107,7 @@ def _thanosql_trained_once(
         " ".join(choose.choices(words, k=choose.randint(1, 3)))
         for _ in range(_UTTERANCES)
     ]
-    connection = connect(path)
-    try:
+    with closing(connect(path)) as connection:
         connection.execute("CREATE TABLE spoken (audio BLOB, text TEXT)")
         connection.executemany(
             "INSERT INTO spoken VALUES (?, ?)",
@@ -121,8 +118,6 @@ def _thanosql_trained_once(
         )
         connection.commit()
         connection.execute(_BUILD).fetchall()
-    finally:
-        connection.close()
     return path
 
 
@@ -139,6 +134,5 @@ def thanosql_trained(
     from thanosql.driver.connection import connect
 
     shutil.copy(_thanosql_trained_once, thanosql_path)
-    connection = connect(thanosql_path)
-    yield connection
-    connection.close()
+    with closing(connect(thanosql_path)) as connection:
+        yield connection

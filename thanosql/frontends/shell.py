@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"thanosql: {stop or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads on. Python would complain at its end, when it flushes stdout.
+        # Nobody reads on. Without this, Python would report an error when it flushes
+        # stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (errors.Error, apsw.Error, apsw.shell.Shell.Error, OSError) as error:
@@ -69,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a training step frees for the next one, up to 1 GiB.
+    """Have glibc keep up to 1 GiB of freed memory, for the next step of a training.
 
-    It would give large tensors back to the system, which has to clear their pages
-    anew each time (docs/experiments.md says what that costs). This is for our
-    own process only; a program that embeds the package decides for itself.
+    Otherwise it gives large tensors back to the system, which must clear their pages
+    for each step (docs/experiments.md says what that costs). Only the command does
+    this; a program that embeds the package decides for itself.
     """
     if sys.platform != "linux":
         return
@@ -197,7 +198,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
             self.write(self.stdout, f"changes: {changes}\ttotal changes: {total}\n")
 
     def _print(self, cursor: Cursor) -> None:
-        """Print a cursor's rows in the mode that is set, as they come if it can."""
+        """Print a cursor's rows in the mode that is set, one by one if the mode can."""
         if cursor.description is None:
             return
         names = tuple(column[0] for column in cursor.description)
@@ -246,13 +247,13 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         return found
 
     def handle_interrupt(self) -> None:
-        """Go back to the prompt; a script ends."""
+        """Go back to the prompt; in a script, raise again."""
         if self.bail or not self.interactive:
             raise  # what APSW is handling where it calls this
         self.write(self.stderr, f"{sys.exc_info()[1]}\n")
 
     def handle_exception(self) -> None:
-        """Print the error; a pipe that nobody reads from ends all."""
+        """Print the error; if nobody reads the output, raise again."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             raise  # what APSW is handling where it calls this
         super().handle_exception()
@@ -286,7 +287,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
 
 
 class _Described:
-    """A cursor as APSW's shell reads one."""
+    """A cursor with the methods that APSW's shell calls on one."""
 
     def __init__(self, cursor: Cursor, names: Sequence[str]) -> None:
         self._cursor = cursor

@@ -103,7 +103,7 @@ class ThanosqlDialect(SQLiteDialect_pysqlite):
         sqlite_include_internal: bool = False,
         **kw: Any,
     ) -> list[str]:
-        """Return the tables of a schema but for those that hold models."""
+        """Return the tables of a schema, without those that models are stored in."""
         names = super().get_table_names(  # type: ignore[no-untyped-call]
             connection, schema, sqlite_include_internal, **kw
         )

@@ -17,7 +17,7 @@ class Accepted:
     """The values that an option takes."""
 
     text: str
-    "In words; completes the sentence: the option takes ..."
+    "The same in words; completes the sentence: the option takes ..."
     read: Callable[[Any], Any]
     "Returns the value as the field's type; raises ValueError if it is not allowed."
 
@@ -26,7 +26,7 @@ class Accepted:
 
 
 def _is_number(value: Any) -> bool:
-    # Real is also what NumPy's numbers are.
+    # NumPy's numbers are Real, too.
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -45,7 +45,7 @@ def whole_number(least: int) -> Accepted:
     """Accept whole numbers from `least` on."""
 
     def read(value: Any) -> int:
-        # Below 2**63: what SQLite takes for an integer.
+        # Below 2**63, as SQLite's integers are.
         if not (_is_number(value) and least <= value < 2**63 and value == int(value)):
             raise ValueError
         return int(value)
@@ -98,7 +98,7 @@ def true_or_false() -> Accepted:
     """Accept a truth value, or 1 or 0."""
 
     def read(value: Any) -> bool:
-        if value not in (True, False):  # 1 and 0 are
+        if value not in (True, False):  # 1 == True, 0 == False
             raise ValueError
         return bool(value)
 

@@ -115,7 +115,7 @@ def _print_audio(parser: Parser) -> PrintAudio:
 
 
 Kind = Literal["model", "table", "base", "dataset"]
-"""What LIST and DESCRIBE can tell of."""
+"""What LIST lists and DESCRIBE describes."""
 _KINDS: Mapping[Kind, str] = {
     "model": "MODELS",
     "table": "TABLES",

@@ -1,7 +1,7 @@
 """A statement that SQLite refused in, the first words that were probably meant out.
 
-``BIULD MODEL m ...`` is no clause, so it goes to SQLite, which only says that there is
-a syntax error near BIULD.
+``BIULD MODEL m ...`` is no clause, so it goes to SQLite, whose error only says that
+there is a syntax error near BIULD.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from thanosql.statements.grammar import BY_VERB, STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
 
 _LIKE_ENOUGH = 0.7  # share of letters that a word and the one meant have in common
-# What stands before a clause, where it is not the first.
+# What may stand before a clause that does not begin the statement.
 _BEFORE = ("(", "AS", ";", "EXPLAIN", "PLAN")
 _ELSEWHERE = {"SHOW": "LIST", "DESC": "DESCRIBE"}  # what other databases say
-_SQLITES_OWN = ("DELETE", "DROP")  # which other words may follow
+_SQLITES_OWN = ("DELETE", "DROP")  # verbs of SQL, too: no MODEL has to follow
 
 
 def meant(sql: str, offset: int) -> str:
     """Return the first words that were meant at or before ``sql[offset]``, or "".
 
-    First the statement whose words are spelled nearly so. If there is none, and the
-    word is one of our verbs, all that begin with it, as "LIST MODELS, ... or LIST
-    DATASETS".
+    They are those of the statement that is spelled most like it. If none is like
+    enough, and the word there is one of our verbs, they are those of all statements
+    with that verb: "LIST MODELS, ... or LIST DATASETS".
     """
     tokens = tokenize(sql)
     here = next((i for i, token in enumerate(tokens) if token.end > offset), 0)
@@ -62,7 +62,7 @@ def _likeness(tokens: tuple[Token, ...], head: tuple[str, ...]) -> float:
     ratios = [
         _ratio(token.keyword, word) for token, word in zip(tokens, head, strict=False)
     ]
-    # What is spelled right is not what SQLite stumbled over.
+    # Below 1: words that are all spelled right are not what SQLite refused.
     return sum(ratios) / len(ratios) if _LIKE_ENOUGH <= min(ratios) < 1 else 0.0
 
 

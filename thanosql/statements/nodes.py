@@ -1,4 +1,4 @@
-"""What a statement is parsed into: a query, and in it the clauses of this project."""
+"""What a statement is parsed into: a query, and the clauses of this project in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thanosql.statements.tokens import quoted
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 Part = tuple[str, int, int]
-"""What to put before a stretch of the statement, where it starts, where it ends."""
+"""(glue, start, end): ``sql[start:end]`` of the statement, with glue put before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class RawOption:
 class Query:
     """A stretch of SQLite's SQL with clauses in it: ``sql[start:end]``.
 
-    `sql` is always the whole statement. The outermost query is all of it; the others
-    are what stands behind the AS of a clause.
+    `sql` is always the whole statement. The outermost query is all of it; each other
+    one is the query after the AS of a clause.
     """
 
     sql: str
@@ -73,12 +73,12 @@ class Query:
     statement_parameters: tuple[Parameter, ...]
     "Those of the whole statement; the same in each of its queries."
     parts: tuple[Part, ...]
-    """What the text is put together from: the query's own stretch, and before it the
-    definitions of those tables that it takes from a WITH list around its clause."""
+    """The text of the query, in pieces: first the tables that it takes from a WITH list
+    around its clause, then its own stretch."""
 
     @property
     def source(self) -> str:
-        """The query as written, behind the WITH tables that it brings along."""
+        """The query as written, after the WITH tables that it takes from around it."""
         return "".join(glue + self.sql[start:end] for glue, start, end in self.parts)
 
     def text(self, names: Sequence[str]) -> str:
@@ -132,7 +132,7 @@ class Query:
     def _runs(self, names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         """Yield the text in runs, with the start and the end of each in `sql`.
 
-        A run that is not there letter by letter starts and ends at one place.
+        A run that is no part of `sql` (glue, a stand-in) starts and ends at one place.
         """
         replaced = iter(zip(self.clauses, names, strict=True))
         clause, name = next(replaced, (None, ""))
@@ -153,10 +153,10 @@ def _stand_in(name: str) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A statement of ours, read; each has a class of its own in the grammar.
+    """A parsed statement of ours; the grammar has a subclass for each.
 
-    Without slots, for which `dataclass` makes each class twice: `__subclasses__` is the
-    list of statements.
+    They have no slots: for those `dataclass` makes each class twice, and both would be
+    in `__subclasses__`, the list of statements.
     """
 
     yields_rows: ClassVar[bool] = True
@@ -182,9 +182,6 @@ def check_parameters(query: Query, parameters: Parameters) -> None:
         for parameter in query.statement_parameters:
             parameter.value(parameters)
         return
-    if not hasattr(parameters, "__getitem__") or not hasattr(parameters, "__len__"):
-        message = f"parameters are a sequence or a mapping, not {type(parameters)}"
-        raise ProgrammingError(message)
     needed = max((p.index for p in query.statement_parameters), default=0)
     if len(parameters) != needed:
         message = (

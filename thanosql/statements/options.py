@@ -3,8 +3,8 @@
 The dataclasses are the only list of options: names, defaults, what is allowed and the
 documentation's tables come from their fields (`dataclasses.fields`). The metadata of a
 field are ``doc``, ``unit`` ("" where there is none), ``aliases``, ``accepts``, whose
-``str`` says in words what is allowed, and ``shapes_weights``, which is False where a
-training comes to the same model whatever the option says.
+``str`` says in words what is allowed, and ``shapes_weights``, which is False if a
+training yields the same model at any value of the option.
 """
 
 from __future__ import annotations

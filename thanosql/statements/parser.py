@@ -36,10 +36,10 @@ class Parser(Reader):
     """Reads one statement; the functions of the grammar read its clauses with it."""
 
     def __init__(self, sql: str, readers: Readers) -> None:
-        """Take the statement, and what reads a clause, by its verb and first words."""
+        """Take the statement, and the functions that read a clause, by its words."""
         super().__init__(sql)
         self._readers = readers
-        # All clauses so far; an inner one comes before the one around it.
+        # All clauses read so far; an inner one comes before the one around it.
         self.clauses: list[Clause] = []
         self.first = self._past_semicolons(0)
         self.depth = 0
@@ -191,7 +191,7 @@ class Parser(Reader):
     def _read_clause(self, i: int, end: int, scope: Scope) -> bool:
         """Read the clause at token i, if there is one; `at` is then the token after.
 
-        `end` is where the level ends that it stands in: its closing parenthesis.
+        `end` is where the parentheses around it close, or the statement ends.
         """
         head = self._head(i)
         if head is None or self._is_table(i, head):
@@ -225,10 +225,10 @@ class Parser(Reader):
     # Queries
 
     def as_query(self) -> Query:
-        """Read AS and the query behind it, up to the end of the level.
+        """Read AS and the query behind it, up to `end`.
 
-        The query may stand in parentheses; nothing may follow them then. What is meant
-        by ``AS (SELECT ...) LIMIT 3`` is not clear: three rows in, or three rows out.
+        The query may stand in parentheses; then nothing may follow it, since ``AS
+        (SELECT ...) LIMIT 3`` could mean three rows in or three rows out.
         """
         behind_options = self.text(self.at - 1) == ")"
         self.expect(
@@ -245,7 +245,7 @@ class Parser(Reader):
         return query
 
     def _open_parenthesis(self) -> None:
-        """Read the ( before a query; the level then ends at its )."""
+        """Read the ( before a query and set `end` to its )."""
         closing = self.closing(self.at)
         if closing >= self.end:
             self.at = self.end
@@ -259,7 +259,7 @@ class Parser(Reader):
         self.at, self.end = self.at + 1, closing
 
     def _inner_query(self) -> Query:
-        """Read a query that goes up to the end of the level."""
+        """Read a query that goes up to `end`."""
         first, end, scope = self.at, self.end, self.scope
         own_tables, self.at = self.with_list(first, scope)
         is_query = self.word(self.at) in ("SELECT", "VALUES") or self._head(self.at)
@@ -287,7 +287,7 @@ class Parser(Reader):
     ) -> list[WithTable]:
         """Return the tables of `scope` that the query names, and those they name.
 
-        Any name counts, also that of a column: a table too many costs nothing.
+        Each name counts, even if it is a column's: a table too many costs nothing.
         """
         needed: dict[str, WithTable] = {}
         foreign: Scope = {k: v for k, v in scope.items() if k not in own}
@@ -331,7 +331,7 @@ class Parser(Reader):
     def _outside(
         self, placed: Iterable[_Placed], start: int, end: int
     ) -> Iterator[_Placed]:
-        """Yield those tokens or parameters in ``sql[start:end]`` that no clause has."""
+        """Yield the tokens or parameters of ``sql[start:end]`` outside of clauses."""
         clauses = [*self._outermost(start, end)]
         for each in placed:
             if start <= each.start < end:

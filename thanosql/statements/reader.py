@@ -1,4 +1,4 @@
-"""Reader: tokens in, what clauses are made of out: names, values, lists.
+"""Reader: tokens in, the parts of clauses out: names, values, lists.
 
 It knows no clause; the parser, which is built on it, finds those.
 """
@@ -14,7 +14,7 @@ from thanosql.statements.nodes import OptionValue, Parameter, RawOption, number
 from thanosql.statements.tokens import Token, tokenize
 
 NAME_KINDS = ("word", "quoted", "string")
-# Bare, these are a sign that the name before them is missing.
+# Where a name is expected, a bare one of these means that the name is missing.
 _NO_NAMES = frozenset(
     ("AS", "EXISTS", "FROM", "IF", "NOT", "OPTIONS", "SELECT", "TO", "USING", "WITH")
 )
@@ -56,7 +56,7 @@ class Reader:
     # Looking
 
     def word(self, i: int) -> str:
-        """Return the keyword at token i; "" where none is."""
+        """Return the keyword at token i; "" for any other token."""
         return self.words[i] if i < len(self.words) else ""
 
     def has(self, i: int, *words: str) -> bool:

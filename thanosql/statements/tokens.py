@@ -1,8 +1,8 @@
 """Lexer: SQL text in, the tokens that SQLite would see out.
 
-It follows SQLite's tokenize.c, with two liberties: an operator of several characters
-comes as one token a character, and nothing is an error here, since SQLite is the one
-to judge what this project leaves in its text.
+It follows SQLite's tokenize.c, with two differences: an operator of several characters
+is one token a character, and nothing is an error here, since SQLite reads what is not
+a clause again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import binascii
 import re
 from typing import NamedTuple
 
-# A letter, and a character inside of a name, told by the ASCII characters that are
-# none: SQLite looks at bytes and takes all others for letters, also a no-break space.
+# What may begin a name, and what may go on in one: all but these ASCII characters.
+# SQLite takes every character beyond ASCII for a letter, even a no-break space.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _INSIDE = r"[^\x00-\#%-/:-@\[-^`{-\x7f]"
 
-# The possessive quantifiers (*+) are what makes an unclosed quote swallow the rest, as
-# in SQLite, where giving back characters would find a shorter quoted text.
+# With the possessive quantifiers (*+) an unclosed quote takes the rest of the text, as
+# in SQLite; with others, backtracking would find a shorter quoted text.
 _TOKEN = re.compile(
     rf"""
     # White space and comments have no name. SQLite knows \v only behind other space.
@@ -74,7 +74,7 @@ class Token(NamedTuple):
 
     @property
     def value(self) -> str | int | float | bytes:
-        """The value of a literal, a name's spelling; ValueError for what has none."""
+        """The value of a literal, or a name's spelling; others raise ValueError."""
         if self.kind in ("word", "quoted", "string"):
             return self.name
         if self.kind == "blob":

@@ -26,7 +26,7 @@ CHUNK = 16 * 2**20
 """Bytes of a file in one row: SQLite caps a value at 10^9 bytes."""
 
 WEIGHTS = ".safetensors"
-"""How the names of those files end that are large."""
+"""How the names of the large files end."""
 
 _FILE_NAME = re.compile(r"\w[\w.+-]*\.(json|txt|model|safetensors|jinja)", re.ASCII)
 """Plain names only: none leads out of a directory, is hidden there, or is code."""
@@ -85,7 +85,7 @@ def read_settings(
 ) -> dict[str, memoryview]:
     """Return the small files of a model, all but its weights: name to content.
 
-    They are not checked against the digest, which is of all the files: `read` does.
+    They are not checked: the digest is of all files together, and `read` checks it.
     """
     stored = _chunks(connection, model)
     files = {name: _room(c) for name, c in stored.items() if not name.endswith(WEIGHTS)}
@@ -124,7 +124,7 @@ def export(files: Mapping[str, bytes | memoryview], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         place = target / name
-        # Never through a link that is there, nor into a pipe: a new file each.
+        # A new file each time: what is there may be a link to elsewhere, or a pipe.
         place.unlink(missing_ok=True)
         with place.open("xb") as file:
             file.write(content)
@@ -148,7 +148,7 @@ def _chunks(connection: apsw.Connection, model: StoredModel) -> dict[str, list[_
             raise _damaged(model, f"{name!r:.100} is no name of a model's file")
         chunks = files.setdefault(name, [])
         room -= size or 0
-        # More than the file holds: a column that is computed, not stored.
+        # room < 0: longer than the database file, so it is computed, not stored.
         if kind != "blob" or number != len(chunks) or room < 0:
             raise _damaged(model, f"chunk {number!r:.30} of {name!r} is not whole")
         start = chunks[-1].start + chunks[-1].size if chunks else 0
@@ -161,8 +161,8 @@ def _chunks(connection: apsw.Connection, model: StoredModel) -> dict[str, list[_
 def _room(chunks: Sequence[_Chunk]) -> memoryview:
     """Return memory for a file's content.
 
-    Its pages come as they are written to. A bytearray would be cleared first, which for
-    a large model takes half as long as reading it.
+    The system clears a page of it when that is first written to. A bytearray is cleared
+    as a whole before, which for a large model takes half as long as reading it.
     """
     size = sum(chunk.size for chunk in chunks)
     return memoryview(mmap.mmap(-1, size) if size else bytearray())
@@ -190,5 +190,5 @@ def _stretches(path: Path) -> Iterator[bytes]:
 
 
 def _head(name: str, size: int) -> bytes:
-    """Return what stands before a file's content in a model's digest."""
+    """Return what a model's digest has before a file's content."""
     return f"{name}\0{size}\0".encode()

@@ -1,11 +1,11 @@
-"""Our tables in a database file, looked at before they are used.
+"""Our tables in a database file, checked before they are used.
 
-Whoever wrote the file may have put a view in place of one, or had functions called by
-its columns, constraints, indexes and triggers. What a file brings must not run while
-our statements work on our tables. SQLite can switch such things off for a connection
-(SQLITE_DBCONFIG_ENABLE_VIEW and the like), but that ends every statement of the
-connection that is being read, at the next table it opens: "abort due to ROLLBACK". So
-the schema is looked at instead, which runs nothing.
+Whoever wrote the file may have put a view in the place of a table, or computed columns,
+constraints, indexes and triggers that call functions. None of that may run while our
+statements use our tables. SQLite can switch such things off for a connection
+(SQLITE_DBCONFIG_ENABLE_VIEW and the like), but then each half-read statement of the
+connection fails at the next table that it opens: "abort due to ROLLBACK". So the schema
+is read instead, which runs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _OF_VERSION = "thanosql_schema"
 _EXPRESSION = -2
-"Where index_xinfo says that what is indexed is no column."
+"The column number that index_xinfo has for an expression."
 
 _OBJECTS = f"""
 SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
@@ -35,29 +35,29 @@ WHERE tbl_name COLLATE NOCASE IN ({", ".join(map(repr, TABLES))})
 
 
 class GuardedTables:
-    """The only way to our tables: refuses those that would run what the file brings.
+    """The only way to our tables; raises if their use would run code from the file.
 
-    What was found is remembered for as long as the schema stays as it is.
+    They are checked again only after the schema has changed.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
-        "For what is not done with our tables."
+        "For statements that do not use our tables; nothing is checked."
         self.has_models = False
-        "Whether the database had a table of models when it was last looked at."
-        self._schema: int | None = None  # the number of the schema that was looked at
+        "Whether the database had a table of models at the last check."
+        self._schema: int | None = None  # schema_version at a check that still holds
         self._version = 0
         self._is_writing = False
 
     def reading(self) -> apsw.Connection:
-        """Return the connection, to read our tables with now and not later.
+        """Return the connection, for one reading of our tables that begins now.
 
-        Raises DatabaseError if the file has anything run when our tables are read,
-        NotSupportedError where they are those of a later thanosql.
+        Raises DatabaseError if that would run code from the file, NotSupportedError if
+        a later thanosql has made the tables.
         """
         if self._is_writing:
             return self.connection
-        # After a ROLLBACK another schema may come to the number that this one has.
+        # Checked each time: after a ROLLBACK, another schema may get the same number.
         if self.connection.txn_state("main") == apsw.SQLITE_TXN_WRITE:
             self._look()
             return self.connection
@@ -68,9 +68,9 @@ class GuardedTables:
         return self.connection
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query of our tables gives; raises as `reading` does.
+        """Return the rows of a query of our tables.
 
-        And OperationalError where a text in them is not UTF-8.
+        Raises as `reading` does, and OperationalError if a text in them is not UTF-8.
         """
         connection = self.reading()
         try:
@@ -80,11 +80,10 @@ class GuardedTables:
 
     @contextmanager
     def writing(self, patience: float = 0.0) -> Iterator[apsw.Connection]:
-        """Begin a transaction, in which our tables are there and may be written to.
+        """Begin a transaction to write to our tables; an open one is continued.
 
-        Within an open one it is a part of that. An older version's tables are brought
-        up to date first. patience: as `transaction` takes it. Raises as
-        `check_to_write` does.
+        Tables that are missing are made, and those of an older version brought up to
+        date. patience: as `transaction` takes it. Raises as `check_to_write` does.
         """
         with transaction(self.connection, patience):
             self.check_to_write()
@@ -100,9 +99,9 @@ class GuardedTables:
                 self._is_writing = False
 
     def check_to_write(self) -> None:
-        """Raise as `reading`, and where the file has anything run by a write.
+        """Raise as `reading` does, and if a write would run code from the file.
 
-        TEMP triggers are not of the file; they fire.
+        TEMP triggers are not in the file; they fire.
         """
         if not self._is_writing:
             self._look(to_write=True)
@@ -113,7 +112,7 @@ class GuardedTables:
         of_version = [each for each in objects if each[2].lower() == _OF_VERSION]
         self._refuse(of_version, to_write=to_write)
         self._version = self._found_version() if of_version else 0
-        # After the version: the tables of a later one may have what is refused here.
+        # The version comes first: a later one's tables may have what is refused here.
         others = [each for each in objects if each not in of_version]
         self._refuse(others, to_write=to_write)
         self.has_models = any(
@@ -122,7 +121,7 @@ class GuardedTables:
         )
 
     def _refuse(self, objects: Iterable[Sequence[Any]], *, to_write: bool) -> None:
-        for reason in _besides(self.connection, objects, to_write=to_write):
+        for reason in _reasons(self.connection, objects, to_write=to_write):
             message = (
                 f"{reason}, which statements about models must not run; drop it, or "
                 "work in another database"
@@ -150,10 +149,10 @@ class GuardedTables:
         return version
 
 
-def _besides(
+def _reasons(
     connection: apsw.Connection, objects: Iterable[Sequence[Any]], *, to_write: bool
 ) -> Iterator[str]:
-    """Yield what there is besides tables, in words."""
+    """Yield the reasons, in words, why these objects are not just stored tables."""
     for kind, name, table, root, sql in objects:
         if kind == "view" or (kind == "table" and not root):
             what = "view" if kind == "view" else "virtual table"
@@ -166,7 +165,7 @@ def _besides(
                     yield f"column {column!r} of {table!r} is computed"
                 if default is not None and to_write:
                     yield f"column {column!r} of {table!r} has a default"
-            # No pragma tells of constraints. Our own tables do not have the word.
+            # No pragma lists CHECK constraints. The SQL of our own tables has none.
             if to_write and re.search(r"\bcheck\b", sql, re.IGNORECASE):
                 yield f"table {table!r} has a CHECK constraint"
         elif kind == "trigger" and to_write:

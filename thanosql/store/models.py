@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ModelStore:
-    """The models in one database, on the connection's own transaction."""
+    """The models in one database, read and written in the connection's transaction."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.tables = GuardedTables(connection)
@@ -46,7 +46,7 @@ class ModelStore:
         return model
 
     def check_new(self, name: str, *, overwrite: bool) -> None:
-        """Raise if a model of that name cannot be stored: it exists, or nothing can."""
+        """Raise if no model can be stored, or one of that name may not be replaced."""
         if not runs.writable(self.tables.connection):
             message = (
                 f"model {name!r} cannot be stored: the database is read-only; "
@@ -107,7 +107,7 @@ class ModelStore:
                 ),
             )
             files.write(connection, connection.last_insert_rowid(), paths)
-            model = self.get(record.name)  # after the commit it might be locked
+            model = self.get(record.name)  # after the commit, others may lock the file
             check()
         return model
 
@@ -125,7 +125,8 @@ class ModelStore:
 
     def read(self, model: StoredModel) -> dict[str, memoryview]:
         """Return the files of a model, name to content, checked by their digest."""
-        # A table made without AUTOINCREMENT gives a dropped model's id to another.
+        # Compared as a whole: a table that was made without AUTOINCREMENT gives the id
+        # of a dropped model again.
         if self.find(model.name) != model:
             message = (
                 f"model {model.name!r} was dropped or replaced since the statement "
@@ -135,11 +136,11 @@ class ModelStore:
         return files.read(self.tables.reading(), model)
 
     def read_settings(self, model: StoredModel) -> dict[str, memoryview]:
-        """Return its files but the weights, unchecked; none if it is gone by now."""
+        """Return a model's files without the weights, unchecked; {} if it is gone."""
         return files.read_settings(self.tables.reading(), model)
 
     def _way_to(self, name: str) -> str:
-        """Return what helps whoever names a model that is not stored."""
+        """Return how to go on where no model of the name is stored, for the error."""
         base = bases.find(name)
         if base is not None and base.language:
             return (
@@ -159,8 +160,8 @@ class ModelStore:
         )
 
     def _rows(self) -> Sequence[Sequence[Any]]:
-        """Return what the database says of every model, by name, unchecked."""
-        self.tables.reading()  # which looks whether there are any
+        """Return each model's values in the database, unchecked, in names' order."""
+        self.tables.reading()  # sets `has_models`
         if not self.tables.has_models:
             return []
         return self.tables.rows(
@@ -193,7 +194,7 @@ def _delete(connection: apsw.Connection, name: str) -> bool:
 
 
 def _model(row: Sequence[Any]) -> StoredModel:
-    """Return a row of `ModelStore._rows` as a model; DatabaseError if it is none."""
+    """Return a row of `ModelStore._rows` as a model; DatabaseError if it is damaged."""
     name, base, architecture, parameters, versions, query, options, *rest = row
     try:
         model = StoredModel(
@@ -243,7 +244,7 @@ def _scalars(content: Any) -> dict[str, Any]:
         message = f"text with a JSON object is expected, not {content!r:.50}"
         raise ValueError(message)
     found = json.loads(content)
-    json.dumps(found, ensure_ascii=False).encode()  # half a character is none
+    json.dumps(found, ensure_ascii=False).encode()  # raises for a lone surrogate
     if not isinstance(found, dict) or not all(map(_is_scalar, found.values())):
         message = f"a JSON object of plain values is expected, not {content!r:.50}"
         raise ValueError(message)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """What is to be known of a model beside its files."""
+    """What is stored of a model beside its files."""
 
     name: str
     base: str
@@ -44,7 +44,7 @@ class Status(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     KILLED = "killed"
-    "Its process ended without a word."
+    "Its process ended and wrote none of the others."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class TrainingRun:
     """What is known of a training when it begins."""
 
     training: str
-    "Its own id; an interrupted one goes on under the same."
+    "Its own id; it keeps that when it is resumed."
     model_name: str
     base: str
     query: str
@@ -86,5 +86,5 @@ class TrainingRun:
     audio_seconds: float
     dropped: Mapping[str, int]
     rows: Callable[[], Iterable[TrainingRow]] = lambda: ()
-    "Gives those it uses; called once."
+    "Returns the rows that it uses; called once."
     parent: Parent | None = None

@@ -1,8 +1,8 @@
 """The history of trainings: a run in, rows of three tables out.
 
 They are written while a training is under way, so that another connection can follow
-it. A run stays when its model is dropped or trained again. Who was trained from whom is
-in `parent_run_id`: the run of the stored model that a training went on from.
+it. A run stays when its model is dropped or trained again. `parent_run_id` is the run
+of the stored model that a training started from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIVE_EVERY = 1.0
 """Seconds between two writings of epochs: a commit waits for the disk."""
 
 _PATIENCE = 0.1
-"""Seconds that the training waits for a lock, so that others can read of it."""
+"""Seconds that a training waits for a lock to write an epoch; it tries again later."""
 
 _ID = "[0-9a-f]{32}"
 
@@ -53,7 +53,9 @@ _INSERT_EPOCH = f"""
 INSERT INTO main.thanosql_epochs (run_id, kept, {", ".join(EPOCH_COLUMNS)})
 VALUES (?, 0, {", ".join("?" for _ in EPOCH_COLUMNS)})
 """
-_UNDER_WAY = "SELECT id, training FROM main.thanosql_runs WHERE status = 'training'"
+_FIND_UNDER_WAY = """
+SELECT id, training FROM main.thanosql_runs WHERE status = 'training'
+"""
 
 
 class Ledger:
@@ -65,7 +67,7 @@ class Ledger:
 
     `live` is None where nothing may be written before the model is stored: the database
     is in memory; the user has a transaction open, which the model is to belong to; or a
-    query is half read, and once another connection has written, this one could not.
+    query is half read, so that this connection could not write after another one has.
     """
 
     def __init__(self, run: TrainingRun, live: Path | None) -> None:
@@ -73,11 +75,11 @@ class Ledger:
         self._live = live
         self._began = self._written_at = time.monotonic()
         self._epochs: list[Mapping[str, Any]] = []
-        self._is_told = False  # whether the database has a row of this run
+        self._is_written = False  # whether the database has a row of this run
         self._write(Status.TRAINING)
 
     def add(self, epoch: Mapping[str, Any]) -> None:
-        """Take an epoch: a value for each of EPOCH_COLUMNS, and what else it has."""
+        """Take an epoch's values by name; those not in EPOCH_COLUMNS are ignored."""
         self._epochs.append(epoch)
         if time.monotonic() - self._written_at >= LIVE_EVERY:
             self._write(Status.TRAINING)
@@ -97,12 +99,12 @@ class Ledger:
     def end(self, status: Status, reason: str) -> bool:
         """Write that the training ended without a model, if the database lets us.
 
-        False where the database says that it is still under way.
+        Returns False if the database still has it as under way.
         """
-        return self._write(status, reason) or not self._is_told
+        return self._write(status, reason) or not self._is_written
 
     def _write(self, status: Status, reason: str | None = None) -> bool:
-        """Write what there is to say; return whether that went well."""
+        """Write the run and its epochs to `live`; return whether that succeeded."""
         if self._live is None:
             return False
         try:
@@ -117,7 +119,7 @@ class Ledger:
             return False
         finally:
             self._written_at = time.monotonic()
-        self._is_told = True
+        self._is_written = True
         return True
 
     def _put(
@@ -130,7 +132,7 @@ class Ledger:
         ).fetchone()
         run_id, before = found or (self._insert(connection), Status.TRAINING)
         if before == Status.STORED and status not in (Status.TRAINING, Status.STORED):
-            return run_id  # an error after the commit changes nothing of it
+            return run_id  # the model is stored, whatever failed after the commit
         connection.execute(
             """
             UPDATE main.thanosql_runs
@@ -147,8 +149,8 @@ class Ledger:
                 run_id,
             ),
         )
-        # All of them again: they are few, and what an interrupted training left of
-        # those that are trained again goes.
+        # All epochs again: they are few, and those that an interrupted training wrote,
+        # and that are now trained again, must go.
         connection.execute(
             "DELETE FROM main.thanosql_epochs WHERE run_id = ?", (run_id,)
         )
@@ -221,19 +223,18 @@ def _forget(connection: apsw.Connection, run_id: int) -> None:
 
 
 def settle(tables: GuardedTables) -> None:
-    """Write of trainings whose process is gone how they ended.
+    """Write how trainings ended that are still under way but whose process is gone.
 
-    Through a connection of its own, so that the caller's transaction and its counts of
-    changes stay as they are. It does not wait: where the database is busy, the next
-    call writes it. Nothing is written for a connection that only reads, nor for one
-    that is reading now: in WAL mode it could write no more after another connection
-    has.
+    A connection of its own writes, so that the caller's transaction and its counts of
+    changes stay as they are. It does not wait: if the database is busy, a later call
+    writes. Nothing is written for a connection that may only read, nor for one that is
+    reading now: in WAL mode that one could not write after another connection has.
     """
     connection = tables.connection
     if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
         return
     try:
-        under_way = tables.reading().execute(_UNDER_WAY).fetchall()
+        under_way = tables.reading().execute(_FIND_UNDER_WAY).fetchall()
     except (apsw.Error, errors.DatabaseError):  # no such table, or one of another kind
         return
     database = connection.filename
@@ -246,7 +247,7 @@ def settle(tables: GuardedTables) -> None:
         if outcome is None:
             continue
         with (
-            # Busy, read-only, or more than a table.
+            # Busy, read-only, or tables that the guard refuses.
             suppress(apsw.Error, errors.DatabaseError),
             closing(_opened(database)) as other,
             GuardedTables(other).writing() as writer,
@@ -261,13 +262,13 @@ def settle(tables: GuardedTables) -> None:
 
 
 def writable(connection: apsw.Connection) -> bool:
-    """Whether the connection may write: not opened to read, nor told to only read."""
+    """Whether the connection may write: no read-only file, no PRAGMA query_only."""
     query_only = connection.execute("PRAGMA query_only").get
     return not (connection.readonly("main") or query_only)
 
 
 def _opened(database: str, patience: float = 0.0) -> apsw.Connection:
-    """Return another connection to a database that is there."""
+    """Return another connection to an existing database."""
     connection = apsw.Connection(database, apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(int(patience * 1000))
     return connection

@@ -19,9 +19,9 @@ _UNDER_WAY = """
 thanosql_runs_under_way ON thanosql_runs (status) WHERE status = 'training'
 """
 
-# A later step alters what the steps before it made; none of them is ever changed.
+# A step that was released is never changed; a later one alters what it made.
 STEPS = (
-    # The first finds some or all of its tables where a release without versions wrote.
+    # IF NOT EXISTS: a release without versions may have made some or all of the tables.
     f"""
 CREATE TABLE IF NOT EXISTS main.thanosql_runs (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -91,7 +91,7 @@ CREATE TABLE main.thanosql_schema (version INTEGER NOT NULL);
 INSERT INTO main.thanosql_schema VALUES (0);
 """,
 )
-"""SQL that makes tables of version 1 of what was there, of version 2 of version 1..."""
+"""``STEPS[n]`` brings tables of version n to n + 1; 0 is a file without a version."""
 
 VERSION = len(STEPS)
 """The version of the tables that this thanosql writes."""
@@ -100,4 +100,4 @@ TABLES = tuple(re.findall(r"CREATE TABLE.* main\.(\w+)", "".join(STEPS)))
 """The names of the tables, of all versions."""
 
 UNDER_WAY = f"CREATE INDEX {_UNDER_WAY}".split()
-"""The one index with a condition that the tables have, as SQLite keeps it, in words."""
+"""The SQL, as SQLite keeps it, of our one index with a WHERE, split into words."""

@@ -51,7 +51,7 @@ def no_rows() -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """All that a training's weights depend on: two with the same are the same."""
+    """All that a training's weights depend on: if it is equal, the weights are."""
 
     model: str
     base: str = ""
@@ -65,7 +65,7 @@ class Identity:
     "A digest of their lengths and targets."
 
     def difference(self, other: Identity) -> str:
-        """Return the first difference, as what `other` has; "" for none."""
+        """Say what the first difference is and what `other` had there; "" for none."""
         if self.base.casefold() != other.base.casefold():
             return f"its base was {other.base!r}, not {self.base!r}"
         for name, value in self.options.items():
@@ -97,11 +97,11 @@ class Training:
 
     id: str
     folder: Path | None
-    "None where none can be made, and once it is removed."
+    "None if it could not be made, or has been removed."
     _lock: FileLock | None = field(repr=False)
 
     def note_outcome(self, status: Status, reason: str) -> None:
-        """Write down how it ended, in case that the ledger cannot be written to."""
+        """Write outcome.json, in case the ledger cannot be written to."""
         if self.folder is not None:
             with suppress(OSError):
                 _write(self.folder / _OUTCOME, {"status": status, "reason": reason})
@@ -121,8 +121,8 @@ class Training:
         if folder is not None:
             self.release()
             with suppress(OSError):  # another process removes it too
-                # identity.json goes last, so that a folder that is half removed is
-                # found again.
+                # identity.json goes last, so that a half removed folder is still known
+                # as this model's, and removed by its next training.
                 for path in sorted(folder.iterdir(), key=lambda p: p.name == _IDENTITY):
                     if path.name != _OUTCOME or not all_but_outcome:
                         path.unlink(missing_ok=True)
@@ -131,22 +131,17 @@ class Training:
 
 
 def home(database: str) -> Path:
-    """Return where the folders of a database's trainings are; "" is one in memory."""
+    """Return where a database's trainings have folders; database: "" if in memory."""
     return Path(f"{database}-thanosql") if database else cache.folder() / "memory"
 
 
 @contextmanager
-def opened(
-    where: Path,
-    identity: Identity,
-    *,
-    resume: bool,
-) -> Iterator[Training]:
+def opened(where: Path, identity: Identity, *, resume: bool) -> Iterator[Training]:
     """Return the training of that identity, in a folder that no other process uses.
 
-    resume: go on with what an earlier one left there. Raises OperationalError if that
-    was another training, or is still at work, and warns if there is none. Without it,
-    what was left of that model name is removed.
+    resume: go on in the folder that an interrupted training left. Raises
+    OperationalError if that was another training, or is still at work; warns if there
+    is none. Without `resume`, folders of interrupted trainings of the name are removed.
     """
     training: Training | None = None
     for folder in _folders(where):
@@ -158,7 +153,7 @@ def opened(
             if found is None and (has_state or _age(folder) < _JUST_BEGUN):
                 continue
             lock = _locked(folder)
-        except OSError:  # just removed by whoever stored it; or another user's
+        except OSError:  # just removed by its own process; or another user's
             continue
         if lock is None:
             if resume:
@@ -222,8 +217,9 @@ def _new(where: Path, identity: Identity) -> Training:
         for name in _ROWS:
             with (folder / name).open("wb") as file:
                 file.writelines(getattr(identity, name)())
-        _write(folder / _IDENTITY, _content(identity))
-    except (OSError, NotImplementedError) as error:  # the latter of a file system
+        names = (each.name for each in fields(identity) if each.name not in _ROWS)
+        _write(folder / _IDENTITY, {name: getattr(identity, name) for name in names})
+    except (OSError, NotImplementedError) as error:  # e.g. a file system without locks
         errors.warn(
             f"no checkpoints can be kept in {str(where)!r}: {error}; "
             "if the training breaks off, it cannot be resumed"
@@ -262,7 +258,8 @@ def _locked(folder: Path) -> FileLock | None:
 def _identity(folder: Path) -> Identity | None:
     """Return what identity.json says; None where it does not name a model.
 
-    Another version of thanosql may have written more, which is left out, or less.
+    Another version of thanosql may have written fewer fields, or more: those are
+    ignored.
     """
     content = _read(folder / _IDENTITY) or {}
     if not isinstance(content.get("model"), str):
@@ -280,12 +277,6 @@ def _digests(path: Path) -> Iterator[bytes]:
     with suppress(FileNotFoundError), path.open("rb") as file:
         while row := file.read(DIGEST_BYTES):
             yield row
-
-
-def _content(identity: Identity) -> dict[str, Any]:
-    """Return what identity.json holds."""
-    names = (each.name for each in fields(identity) if each.name not in _ROWS)
-    return {name: getattr(identity, name) for name in names}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -49,8 +49,9 @@ def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[
 def check_snapshot(connection: apsw.Connection) -> None:
     """Raise BusyError if a half-read query of this connection keeps it from writing.
 
-    It does in WAL mode, once another connection has written: the query reads the
-    database as it was before, and what it has read cannot be written upon.
+    That is so in WAL mode, once another connection has written: the query reads the
+    database as it was before, and SQLite writes to its newest state only. It goes
+    unnoticed in an open transaction, which would keep the lock that a try takes.
     """
     try:
         with transaction(connection):
@@ -74,6 +75,6 @@ def _execute(connection: apsw.Connection, statement: str, patience: float) -> No
 
 
 def _is_in_vain(error: apsw.BusyError) -> bool:
-    """Whether waiting cannot help: what this connection is reading is outdated."""
+    """Whether waiting cannot help: this connection reads an outdated snapshot."""
     code: int | None = getattr(error, "extendedresult", None)
     return code == apsw.SQLITE_BUSY_SNAPSHOT

@@ -1,4 +1,4 @@
-"""Known datasets: a name in, what it is and where it lies out.
+"""Known datasets: a name in, what it is and where it is downloaded from out.
 
 The checksums of OpenSLR's resource 12 are torchaudio's, those of resource 31 OpenSLR's
 own, that of the digits what TensorFlow Datasets has for the same release. Hours and
@@ -27,9 +27,9 @@ class Archive:
     home: str
     "The URL of the folder it lies in."
     file: str
-    "Its name there; a mirror has it under the same."
+    "Its name there, and on a mirror."
     directory: str
-    "Name of the folder, in the cache, that holds what was in it."
+    "Name of the folder in the cache that it is unpacked to."
     digest: str
     "md5:... or sha256:..., of the whole file."
     megabytes: int
@@ -49,7 +49,7 @@ class Dataset:
     train: Archive | None = None
     "None for what comes with the package."
     test: Archive | None = None
-    "The same one where it holds both."
+    "The same archive as `train` if that holds both."
     read: Callable[[Path, str], Iterator[Utterance]] = librispeech
     "Yields the utterances of `train` or `test` below a folder."
 

@@ -32,20 +32,16 @@ _BLOCK = 2**20
 
 
 def folder(archive: Archive) -> Path:
-    """Return the folder, there or not yet, that holds an archive's files."""
+    """Return the folder for an archive's files; it exists once they are unpacked."""
     return cache.folder() / "datasets" / archive.directory
 
 
-def fetch(
-    archive: Archive,
-    mirror: str | None,
-    progress: Progress,
-) -> Path:
+def fetch(archive: Archive, mirror: str | None, progress: Progress) -> Path:
     """Return the folder of an archive's files, fetched now or earlier.
 
-    mirror: the URL of a folder that has the file, or a folder of this machine; its home
-    if None. Raises OperationalError where it cannot be fetched or kept, DataError where
-    its checksum is wrong or it is no archive.
+    mirror: the URL of a folder that has the file, or a folder of this machine; None for
+    `archive.home`. Raises OperationalError if the file cannot be fetched or kept,
+    DataError if its checksum is wrong or it is no archive.
     """
     target = folder(archive)
     if target.is_dir():
@@ -67,7 +63,7 @@ def fetch(
                 _check(file, archive, progress)
                 _unpack(file, target)
             except errors.DataError:
-                file.unlink()  # to go on from it would give the same again
+                file.unlink()  # a later call would go on from it, and fail again
                 raise
             file.unlink()
     except (OSError, ValueError, RuntimeError) as error:
@@ -78,7 +74,7 @@ def fetch(
 
 
 def _download(url: str, file: Path, progress: Progress) -> None:
-    """Append to the file what it does not have yet of the URL's content."""
+    """Append to the file the part of the URL's content that it lacks."""
     have = file.stat().st_size if file.exists() else 0
     request = urllib.request.Request(url)
     if have:
@@ -99,7 +95,7 @@ def _download(url: str, file: Path, progress: Progress) -> None:
             raise http.client.HTTPException(message)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # all of it is there; the checksum will tell
+            return  # nothing is left to fetch; the checksum says if it is right
         raise _unreachable(url, f"{error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _unreachable(url, str(error.reason)) from error

@@ -1,4 +1,4 @@
-"""A folder as a dataset's authors laid it out in; its utterances out."""
+"""An unpacked archive in, its utterances out: one function a layout."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def librispeech(folder: Path, _part: str) -> Iterator[Utterance]:
 
 
 def digits(folder: Path, part: str) -> Iterator[Utterance]:
-    """Yield those of the Free Spoken Digit Dataset: .../recordings/7_jackson_32.wav.
+    """Yield the Free Spoken Digit Dataset's: .../recordings/7_jackson_32.wav.
 
     The takes 0 to 4 of each digit and speaker are for the test, as its authors say.
     """

@@ -1,4 +1,4 @@
-"""Recordings that ship with the package, as rows: a database in, its tables filled out.
+"""The sample's recordings, which ship: a database in, the same with their tables out.
 
 README.md beside this file says what they are and how they are made.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RATE = 16_000  # Hz
-NOISE = 0.002  # of the loudest sample there can be
+NOISE = 0.002  # its standard deviation; samples are between -1 and 1
 
 
 def say(text: str, *, seed: int = 0) -> bytes:

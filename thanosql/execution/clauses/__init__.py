@@ -3,14 +3,14 @@
 Each module ends with `RELATIONS`: which of its functions is for which node.
 
 A function checks what can be known before anything runs (model, options, columns) and
-returns columns and what starts a scan. What a statement does to the database is left
-with the execution as an effect; what takes long is done by `thanosql.speech`.
+returns the columns and a function that starts a scan. A change of the database is an
+effect, which the context keeps for later. `thanosql.speech` does the long work.
 
-    training.py  BUILD, FIT MODEL
-    models.py    GET, DROP, IMPORT, EXPORT MODEL
-    recordings.py PREDICT, EVALUATE, PRINT AUDIO
-    data.py      COPY, GET DATASET
-    facts.py     LIST, DESCRIBE
+    training.py    BUILD, FIT MODEL
+    models.py      GET, DROP, IMPORT, EXPORT MODEL
+    recordings.py  PREDICT, EVALUATE, PRINT AUDIO
+    data.py        COPY, GET DATASET
+    facts.py       LIST, DESCRIBE
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def relation(context: Context, node: statements.Node) -> Relation | None:
-    """Return the rows a clause stands for; None where it yields none."""
+    """Return the rows that a clause yields; None for DROP MODEL, which yields none."""
     made: Relation | None = _RELATIONS[type(node)](context, node)
     return made
 

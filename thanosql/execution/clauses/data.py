@@ -41,7 +41,7 @@ def copy(context: Context, node: statements.Copy) -> Relation:
     copied: list[Sequence[Any]] = []
 
     def write() -> None:
-        # Before a large file is read for nothing.
+        # `tables.write` checks it too, but only after a large file has been read.
         tables.check(context.database, node.table, options.if_exists)
         context.warn_if_transaction_is_implicit("the table")
         try:
@@ -54,8 +54,8 @@ def copy(context: Context, node: statements.Copy) -> Relation:
                 context.check_interrupted,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            # Not there, no permission; a NUL in the name; ~ of an unknown user; what
-            # a library finds damaged, as an OSError that has no more than a text.
+            # Not there, no permission; a NUL in the name; ~ of an unknown user; a
+            # damaged file, for which some libraries raise an OSError without errno.
             message = f"cannot read what is to be copied: {error}"
             if isinstance(error, OSError) and error.filename is not None:
                 message = f"cannot read {error.filename!r}: {error.strerror}"
@@ -109,11 +109,11 @@ def _folder(folder: Path, context: Context) -> Relation:
                     found.format,
                 )
 
-    return _looked_at_first(_FOLDER_COLUMNS, rows())
+    return _read_now(_FOLDER_COLUMNS, rows())
 
 
 def _below(root: Path | None, folder: Path) -> Callable[[Path], str]:
-    """Return what names a file of `folder` in a row: its path, from `root` if set."""
+    """Return a function that gives a file of `folder` its path, from `root` if set."""
     if root is None:
         return str
     top, inside = root.resolve(), folder.resolve()
@@ -126,9 +126,7 @@ def _below(root: Path | None, folder: Path) -> Callable[[Path], str]:
     return lambda path: str(inside.relative_to(top) / path.relative_to(folder))
 
 
-def _looked_at_first(
-    columns: tuple[Column, ...], rows: Iterator[Sequence[Any]]
-) -> Relation:
+def _read_now(columns: tuple[Column, ...], rows: Iterator[Sequence[Any]]) -> Relation:
     """Return the rows, read now: no lock is held while many files are opened."""
     kept = KeptRows(rows, len(columns))
     return Relation(columns, lambda: iter(kept))
@@ -204,10 +202,7 @@ def _utterances(
             found = speech.inspect(each.audio)
             yield below(each.audio), each.text, each.speaker, found.seconds
 
-    return _looked_at_first(_UTTERANCE_COLUMNS, rows())
+    return _read_now(_UTTERANCE_COLUMNS, rows())
 
 
-RELATIONS = {
-    statements.GetDataset: get,
-    statements.Copy: copy,
-}
+RELATIONS = {statements.GetDataset: get, statements.Copy: copy}

@@ -45,6 +45,10 @@ def describe(context: Context, node: statements.Describe) -> Relation:
     return Relation(_FACT_COLUMNS, lambda: iter(facts))
 
 
+def _row_facts(columns: Sequence[Column], row: Sequence[Any]) -> list[Fact]:
+    return [(name, value) for (name, _), value in zip(columns, row, strict=True)]
+
+
 # Models
 
 
@@ -56,10 +60,7 @@ def _models(context: Context) -> Iterator[Sequence[Any]]:
 def _describe_model(context: Context, name: str) -> list[Fact]:
     runs.settle(context.models.tables)
     model = context.models.get(name)
-    facts: list[Fact] = [
-        (column, value)
-        for (column, _), value in zip(SUMMARY_COLUMNS, summary(model), strict=True)
-    ]
+    facts = _row_facts(SUMMARY_COLUMNS, summary(model))
     facts += [("sha256", model.sha256), ("query", model.query)]
     facts += history.facts(context.models.tables, model.run_id)
     facts += [
@@ -124,7 +125,7 @@ def _describe_base(context: Context, name: str) -> list[Fact]:
         if row[0].casefold() == name.casefold():
             stored = context.models.find(name)
             return [
-                *zip((column for column, _ in _BASE_COLUMNS), row, strict=True),
+                *_row_facts(_BASE_COLUMNS, row),
                 ("learning_rate", bases.BASES[row[0]].learning_rate),
                 ("stored_as", stored and stored.name),
             ]
@@ -150,10 +151,7 @@ def _datasets(_context: Context) -> Iterator[Sequence[Any]]:
 def _describe_dataset(context: Context, name: str) -> list[Fact]:
     known, dataset = datasets.find(name)
     (row,) = (each for each in _datasets(context) if each[0] == known)
-    facts: list[Fact] = [
-        (column, value)
-        for (column, _), value in zip(_DATASET_COLUMNS, row, strict=True)
-    ]
+    facts = _row_facts(_DATASET_COLUMNS, row)
     for archive in dataset.archives:
         facts += [
             ("url", f"{archive.home}/{archive.file}"),
@@ -208,7 +206,4 @@ _DESCRIPTIONS: Mapping[statements.Kind, Callable[[Context, str], list[Fact]]] = 
 }
 
 
-RELATIONS = {
-    statements.List: list_,
-    statements.Describe: describe,
-}
+RELATIONS = {statements.List: list_, statements.Describe: describe}

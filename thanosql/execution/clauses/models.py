@@ -61,10 +61,10 @@ def get(context: Context, node: statements.GetModel) -> Relation:
 
 
 def _store(context: Context, name: str, origin: str, *, overwrite: bool) -> Relation:
-    """Return the relation that stores a base or a directory as it is."""
+    """Store a base, or a model of a directory, without training it."""
     stored: list[Sequence[Any]] = []
 
-    def read() -> None:
+    def store() -> None:
         context.models.check_new(name, overwrite=overwrite)
         context.warn_if_transaction_is_implicit("the model")
         recognizer = speech.import_base(origin)
@@ -72,7 +72,7 @@ def _store(context: Context, name: str, origin: str, *, overwrite: bool) -> Rela
         model = save_model(context, recognizer, record, overwrite=overwrite)
         stored.append(summary(model))
 
-    context.effect(read)
+    context.effect(store)
     return Relation(SUMMARY_COLUMNS, lambda: iter(stored))
 
 
@@ -144,7 +144,7 @@ def model_record(
     query: str | None = None,
     options: statements.Options | None = None,
 ) -> ModelRecord:
-    """Return what is to be known of a model beside its files."""
+    """Return what is stored of a model beside its files."""
     return ModelRecord(
         name,
         base,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Transcribed = Iterator[tuple[Row, Transcription]]
 
 AUDIO = "AUDIO BLOB"
-"""The declared type of the column that PRINT AUDIO is to play."""
+"""The declared type of the column with the recordings in what PRINT AUDIO yields."""
 
 _ROW_SCORE_COLUMNS = columns_of(RowScores)
 
@@ -53,7 +53,10 @@ def _error_column(
 
 
 def _error(number: int, found: Transcription) -> str | None:
-    """Return why a row is bad, with its number, which is not kept with the audio."""
+    """Return why a row is bad, with its number.
+
+    `found.error` does not have the number: rows with one recording share `found`.
+    """
     return None if found.error is None else f"row {number}: {found.error}"
 
 
@@ -80,7 +83,7 @@ def _transcribed(
     audio: int,
     options: statements.PredictOptions | statements.EvaluateOptions,
 ) -> Callable[[], Transcribed]:
-    """Return what starts a scan over the rows, each with its transcription.
+    """Return a function that starts a scan over the rows and their transcriptions.
 
     A scan after the first (the inner side of a join) reads the query again, but runs
     the model only from the first row that no earlier scan has come to.
@@ -93,11 +96,11 @@ def _transcribed(
             found = cache.get(row[audio])
             if found is not None:
                 yield row, found
-            else:  # this takes the other rows, too
+            else:  # `run_model` takes all rows that are left
                 yield from run_model(number, chain((row,), rows))
 
     def run_model(first_row: int, rows: Iterable[Row]) -> Transcribed:
-        # The model is given recordings up to two batches ahead of their texts.
+        # Up to two batches of recordings are read before their texts come out.
         ahead, rows = tee(rows)
         recordings = (row[audio] for row in ahead)
         with context.progress() as progress:
@@ -183,10 +186,10 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
 
 
 class _Warnings:
-    """What an EVALUATE warns of at the end of its first scan.
+    """The warnings of an EVALUATE, given at the end of its first scan.
 
-    That is how many of the recordings the model was trained on, and what of the
-    references it cannot spell.
+    They say how many of the recordings the model was trained on, and which characters
+    of the references it cannot spell.
     """
 
     def __init__(self, context: Context, model: StoredModel) -> None:
@@ -201,7 +204,7 @@ class _Warnings:
             self._trained_on += self._was_trained_on(audio)
 
     def give(self, dropped: Mapping[str, int]) -> None:
-        """Warn, once a statement; dropped: characters that are not scored, counted."""
+        """Warn, once a statement; dropped: how often a character was not scored."""
         if self._given:
             return
         self._given = True

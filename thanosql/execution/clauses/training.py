@@ -61,7 +61,7 @@ def fit(context: Context, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
     options = context.options(statements.FitOptions, node.options)
     parent = context.models.get(node.model_name)
-    # Who names one model twice means to replace it.
+    # FIT MODEL m USING m asks to replace m.
     in_place = node.name.casefold() == parent.name.casefold()
     return _relation(
         context,
@@ -82,14 +82,14 @@ class _Training:
 
     name: str
     origin: str
-    "The base, or the stored model, that it starts from, as it is named."
+    "The name, as written, of the base or stored model to start from."
     query: statements.Query
     options: statements.BuildOptions
     overwrite: bool
     if_not_exists: bool = False
-    "Nothing is trained where there is a model of the name."
+    "Whether to do nothing if a model of the name exists."
     is_fit: bool = False
-    "The origin can only be a stored model; what comes out is a model of its base."
+    "FIT: the origin must be a stored model, and the new model has the same base."
 
     def start(self, models: ModelStore) -> StoredModel | None:
         """Return the stored model to start from; None where it is a base.
@@ -131,16 +131,17 @@ def _train(
     models.check_new(wanted.name, overwrite=wanted.overwrite)
     context.warn_if_transaction_is_implicit("the model")
     database = context.database.filename
-    if not Path(database).is_file():  # in memory, under whatever name
+    if not Path(database).is_file():  # in memory, which may have a name too
         database = ""
-    # In a transaction, or by a cursor that is half read.
+    # By a transaction that has begun to read, or a cursor that is half read.
     is_reading = context.database.txn_state("main") != apsw.SQLITE_TXN_NONE
     if is_reading:
-        check_snapshot(context.database)  # rather than after hours
-    # What another connection writes, the ledger's too, would outdate the reading.
-    is_ours_alone = is_reading or context.database.in_transaction
+        check_snapshot(context.database)  # now, not after hours of training
+    # After a write of another connection, and the ledger has one, a connection that is
+    # reading could not write any more.
+    may_write_meanwhile = not (is_reading or context.database.in_transaction)
     start = wanted.start(models)
-    # Read to their end, and kept aside: no lock is held while training.
+    # Read to their end and kept in a file: no lock is held while training.
     rows = KeptPairs(pairs)
     validation = None if held_out is None else KeptPairs(held_out)
     material = _prepared(context, wanted, start, rows, validation)
@@ -148,10 +149,11 @@ def _train(
     home = training_folders.home(database)
     with training_folders.opened(home, identity, resume=options.resume) as training:
         run = _run(wanted, training.id, material, start, rows, validation or rows)
-        # Without a folder there is no lock that says whether it is still alive.
-        is_live = training.folder is not None and not is_ours_alone
+        # Without a folder, no lock says whether the training is still alive.
+        is_live = training.folder is not None and may_write_meanwhile
         ledger = runs.Ledger(run, Path(database) if is_live else None)
-        # The checkpoint is whole before its folder is told of and unlocked.
+        # In this order an error finishes the checkpoint (`_epochs`), then names it
+        # (`_accounted`), and unlocks its folder last (`opened`).
         with _accounted(context, training, ledger):
             epochs = _epochs(context, material, options, training.folder, ledger)
             best = max(epoch.epoch for epoch in epochs if epoch.best)
@@ -179,7 +181,7 @@ def _prepared(
     held_out: KeptPairs | None,
     checkup: Checkup | None = None,
 ) -> speech.Material:
-    """Open what the training starts from, and look at all rows."""
+    """Open the base or stored model to start from, and examine all rows."""
 
     def open_start() -> Recognizer:
         if start is not None:
@@ -238,7 +240,7 @@ def _run(
                 audio, text = kept.digests_of(utterance.row)
                 yield records.TrainingRow(audio, utterance.row, text, is_validation)
 
-    # What was trained in several steps is still a model of its first base.
+    # FIT keeps the base: however often a model is trained further, it is of its first.
     base = start.base if start is not None and wanted.is_fit else wanted.origin
     return records.TrainingRun(
         training=training_id,
@@ -265,7 +267,7 @@ def _epochs(
     folder: Path | None,
     ledger: runs.Ledger,
 ) -> list[EpochResult]:
-    """Train to the end, with each epoch told to the ledger."""
+    """Train to the end, and add each epoch to the ledger."""
     epochs: list[EpochResult] = []
     with (
         context.progress() as progress,
@@ -282,9 +284,9 @@ def _epochs(
 def _findings(
     context: Context, wanted: _Training, pairs: Pairs, held_out: Pairs | None
 ) -> Iterator[Sequence[Any]]:
-    """Yield what a training of these rows would meet.
+    """Yield what is to be known of the rows before a training.
 
-    Nothing is stored; but to tell the time, three steps are trained and thrown away.
+    Nothing is stored; but to estimate the time, three steps are trained and discarded.
     """
     rows = KeptPairs(pairs)
     root = context.audio_root
@@ -320,7 +322,7 @@ def _findings(
 
 
 def _learning_rate(models: ModelStore, origin: str) -> float:
-    """Return the default of the base that a model, or a base, goes back to."""
+    """Return the default of the base that `origin` is, or was first trained from."""
     name, seen = origin, set[str]()
     while name.casefold() not in seen:
         base = bases.find(name)
@@ -336,7 +338,7 @@ def _learning_rate(models: ModelStore, origin: str) -> float:
 def _accounted(
     context: Context, training: training_folders.Training, ledger: runs.Ledger
 ) -> Iterator[None]:
-    """Write down why a training ends without a model, and tell how to go on with it."""
+    """Record why a training ends without a model; add to the error how to resume it."""
     try:
         yield
     except BaseException as error:
@@ -346,7 +348,7 @@ def _accounted(
         training.note_outcome(status, reason)
         is_accounted = ledger.end(status, reason)
         if isinstance(error, errors.TrainingError):
-            # It would come to the same end again.
+            # Resumed, it would fail in the same way.
             training.discard(all_but_outcome=not is_accounted)
         elif training.folder is not None:
             epochs = speech.checkpointed_epochs(training.folder)
@@ -360,7 +362,7 @@ def _accounted(
 
 @contextmanager
 def _storing(training: training_folders.Training) -> Iterator[None]:
-    """Raise what stands against storing a trained model, with the way to store it."""
+    """Add to an error of storing a trained model how the model can still be stored."""
     try:
         yield
     except (OSError, apsw.Error, errors.Error) as error:
@@ -383,7 +385,7 @@ def _storing(training: training_folders.Training) -> Iterator[None]:
 
 
 def _validation_source(context: Context, text: str) -> Source:
-    """Return the validation rows, by a query that is all of a statement of its own."""
+    """Return the validation rows; their query is parsed as a statement of its own."""
     try:
         query = _validation_query(text)
         return context.source(query, for_effect=True, called="the validation query")
@@ -393,7 +395,7 @@ def _validation_source(context: Context, text: str) -> Source:
 
 
 def _validation_query(text: str) -> statements.Query:
-    """Return a query for the validation rows; in parentheses, for one is all it is."""
+    """Return the query for the validation rows, in parentheses: it must be just one."""
     query = statements.parse(f"SELECT * FROM ({text.rstrip().rstrip(';')}\n)")
     if query.statement_parameters:
         message = (
@@ -404,7 +406,4 @@ def _validation_query(text: str) -> statements.Query:
     return query
 
 
-RELATIONS = {
-    statements.BuildModel: build,
-    statements.FitModel: fit,
-}
+RELATIONS = {statements.BuildModel: build, statements.FitModel: fit}

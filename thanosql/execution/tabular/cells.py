@@ -55,7 +55,7 @@ _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
 def sql_row(
     names: Sequence[str], values: Sequence[Any], what: Path | str, number: int
 ) -> list[Any]:
-    """Return the values as SQLite's; DataError names row and column of what is none."""
+    """Return the values as SQLite's types; DataError names row and column of others."""
     try:
         return [
             value if type(value) is str or value is None else _sql(value)
@@ -71,7 +71,7 @@ def sql_row(
 
 
 class _UnheldError(Exception):
-    """Why a value has no equal in SQLite."""
+    """A value that SQLite cannot hold, and why."""
 
 
 def _sql(value: Any) -> Any:
@@ -100,7 +100,7 @@ def _sql(value: Any) -> Any:
         return _json(value)
     if hasattr(value, "tolist"):  # a number or an array of NumPy's
         found = value.tolist()
-        # Of nanoseconds since 1970, it makes a number.
+        # Of a datetime64 in nanoseconds, tolist() makes a number; that is refused.
         if not (isinstance(found, int) and value.dtype.kind in "mM"):
             return _sql(found)
     message = f"SQLite has no type for {type(value).__name__} {value!r:.40}"
@@ -112,7 +112,7 @@ def _json(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a value, where that is all of it."""
+    """Return a value as JSON has it; raise _UnheldError if JSON cannot hold it all."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -159,12 +159,12 @@ def _wav(array: Any, rate: Any) -> bytes:
     array: (samples,) or (channels, samples), as datasets has them; or the other way
     round: there are fewer channels than samples.
     """
-    import numpy as np  # where there is a recording of its
+    import numpy as np  # slow to import, and only needed for samples
 
     try:
         samples = np.asarray(array)
         if isinstance(array, list) and samples.dtype == np.float64:
-            # Of Arrow or JSON: as wide as it has to be.
+            # From Arrow or JSON: float32, where that holds the samples exactly.
             narrow = samples.astype(np.float32)
             samples = narrow if np.array_equal(narrow, samples) else samples
         rate = int(rate) if rate == int(rate) else 0
@@ -221,10 +221,7 @@ def column_names(
 
 
 def fail(
-    where: Path | str,
-    line: int | None,
-    reason: str,
-    cause: BaseException | None = None,
+    where: Path | str, line: int | None, reason: str, cause: BaseException | None = None
 ) -> NoReturn:
     """Raise DataError for what is wrong at a line of a file, or a row of a frame."""
     name = where if isinstance(where, str) else repr(where.name)

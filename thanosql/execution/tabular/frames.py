@@ -1,4 +1,4 @@
-"""Frames in, a Relation out: Parquet, Excel, pandas, whatever streams Arrow."""
+"""Frames in, a Relation out: Parquet, Excel, pandas, and all that stream Arrow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-_AT_ONCE = 256  # rows of a batch: recordings may lie in them
+_AT_ONCE = 256  # rows of a batch; not more, as a row may hold a recording
 
 
 def open_frame(frame: Any) -> Relation:
@@ -55,7 +55,7 @@ def xlsx_rows(path: Path, _encoding: str) -> Relation:
             )
             try:
                 first = book.worksheets[0]
-                first.reset_dimensions()  # as other programs state them, often wrong
+                first.reset_dimensions()  # other programs often write wrong ones
                 yield from first.iter_rows(values_only=True)
             finally:
                 book.close()
@@ -106,12 +106,12 @@ def parquet_rows(path: Path, _encoding: str) -> Relation:
 
 
 def _readable(path: Path, read: Callable[[], Any]) -> Any:
-    """Return what `read` does, where the file is what its name says."""
+    """Return what `read` does; DataError if the file is not what its name says."""
     try:
         return read()
     except OSError:
         raise
-    except Exception as error:  # each library has its own, and some of other libraries'
+    except Exception as error:  # each library raises its own, and other libraries'
         message = f"the file {path.name!r} cannot be read: {error}"
         raise errors.DataError(message) from error
 
