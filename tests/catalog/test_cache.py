@@ -41,4 +41,4 @@ def test_the_cache_is_where_the_user_or_the_system_wants_it(
 
 def test_trainings_of_a_database_in_memory_are_kept_in_the_cache(monkeypatch):
     monkeypatch.setenv("THANOSQL_CACHE", "/mine")
-    assert training_folders.home("") == Path("/mine/memory")
+    assert training_folders.home(None) == Path("/mine/memory")

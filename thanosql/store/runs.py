@@ -13,6 +13,7 @@ import re
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -24,7 +25,6 @@ from thanosql.store.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from thanosql.store.records import TrainingRun
 
@@ -243,7 +243,9 @@ def settle(tables: GuardedTables) -> None:
     for run_id, training in under_way:
         if not isinstance(training, str) or re.fullmatch(_ID, training) is None:
             continue
-        outcome = training_folders.outcome(training_folders.home(database), training)
+        outcome = training_folders.outcome(
+            training_folders.home(Path(database)), training
+        )
         if outcome is None:
             continue
         with (

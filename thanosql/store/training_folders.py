@@ -130,9 +130,11 @@ class Training:
                 folder.parent.rmdir()  # if it was the last there
 
 
-def home(database: str) -> Path:
-    """Return where a database's trainings have folders; database: "" if in memory."""
-    return Path(f"{database}-thanosql") if database else cache.folder() / "memory"
+def home(database: Path | None) -> Path:
+    """Return where the trainings of a database file, or one in memory, have folders."""
+    return (
+        cache.folder() / "memory" if database is None else Path(f"{database}-thanosql")
+    )
 
 
 @contextmanager

@@ -130,9 +130,9 @@ def _train(
     runs.settle(models.tables)
     models.check_new(wanted.name, overwrite=wanted.overwrite)
     context.warn_if_transaction_is_implicit("the model")
-    database = context.database.filename
-    if not Path(database).is_file():  # in memory, which may have a name too
-        database = ""
+    file: Path | None = Path(context.database.filename)
+    if not file.is_file():  # in memory, which may have a name too
+        file = None
     # By a transaction that has begun to read, or a cursor that is half read.
     is_reading = context.database.txn_state("main") != apsw.SQLITE_TXN_NONE
     if is_reading:
@@ -146,12 +146,12 @@ def _train(
     validation = None if held_out is None else KeptPairs(held_out)
     material = _prepared(context, wanted, start, rows, validation)
     identity = _identity(wanted, material, rows, validation)
-    home = training_folders.home(database)
+    home = training_folders.home(file)
     with training_folders.opened(home, identity, resume=options.resume) as training:
         run = _run(wanted, training.id, material, start, rows, validation or rows)
         # Without a folder, no lock says whether the training is still alive.
         is_live = training.folder is not None and may_write_meanwhile
-        ledger = runs.Ledger(run, Path(database) if is_live else None)
+        ledger = runs.Ledger(run, file if is_live else None)
         # In this order an error finishes the checkpoint (`_epochs`), then names it
         # (`_accounted`), and unlocks its folder last (`opened`).
         with _accounted(context, training, ledger):
