@@ -130,9 +130,8 @@ def _train(
     runs.settle(models.tables)
     models.check_new(wanted.name, overwrite=wanted.overwrite)
     context.warn_if_transaction_is_implicit("the model")
-    file: Path | None = Path(context.database.filename)
-    if not file.is_file():  # in memory, which may have a name too
-        file = None
+    path = Path(context.database.filename)
+    file = path if path.is_file() else None  # in memory, which may have a name too
     # By a transaction that has begun to read, or a cursor that is half read.
     is_reading = context.database.txn_state("main") != apsw.SQLITE_TXN_NONE
     if is_reading:
