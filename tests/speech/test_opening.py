@@ -32,6 +32,7 @@ from thanosql.errors import (
 from thanosql.speech.libraries import require_libraries
 from thanosql.speech.opening import hub
 from thanosql.speech.opening.opening import open_base, open_files
+from thanosql.speech.recognizers.recognizer import quiet
 
 TEXTS = ["Hello World", "it's eleven"]
 
@@ -625,3 +626,37 @@ def test_offline_mode_is_named_as_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OperationalError, match=r"HF_HUB_OFFLINE.*neither in the cache"):
         open_base("Wav2Vec2Ko", no_texts)
+
+
+def test_a_fault_of_the_extractor_is_not_blamed_on_a_long_enough_recording(tmp_path):
+    recognizer = open_base(str(write_config(tmp_path)), lambda: TEXTS)
+
+    def runs_out(waveform, **_options):
+        message = "DefaultCPUAllocator: not enough memory"
+        raise RuntimeError(message)
+
+    recognizer.feature_extractor = runs_out
+    with pytest.raises(AudioError, match="too short for the model"):
+        recognizer.features(waveform(0.01))
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        recognizer.features(waveform(1.0))
+
+
+def test_two_threads_never_switch_the_settings_of_the_process_together():
+    verbosity = transformers.utils.logging.get_verbosity()
+    has_entered, may_leave = threading.Event(), threading.Event()
+
+    def open_another():
+        with quiet():
+            has_entered.set()
+            may_leave.wait(10)
+
+    with quiet():
+        thread = threading.Thread(target=open_another)
+        thread.start()
+        is_together = has_entered.wait(0.2)
+    may_leave.set()
+    thread.join()
+    assert not is_together
+    assert has_entered.is_set()
+    assert transformers.utils.logging.get_verbosity() == verbosity

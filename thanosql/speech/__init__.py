@@ -1,6 +1,6 @@
-"""Long work: what BUILD, PREDICT and EVALUATE do with a model; the door to `speech`.
+"""Speech: rows and options in, a trained model, transcripts or scores out.
 
-Rows and options in, a trained model, transcripts or scores out. Nothing here knows SQL.
+This list is all that other packages may import from `speech`. Nothing in it knows SQL.
 """
 
 from thanosql.speech.dropped import warn_of_dropped
@@ -24,24 +24,24 @@ from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
 __all__ = [
-    # a stored model, or a base, to a recognizer
+    # open a stored model or a base as a recognizer
     "StoredFiles",
     "open_stored",
     "loaded",
     "open_base",
     "import_base",
-    # recordings to transcripts and scores
+    # turn recordings into transcripts, and transcripts into scores
     "transcribe",
     "Scorer",
     "warn_of_dropped",
-    # rows to a trained model
+    # turn rows into a trained model
     "Material",
     "prepare",
     "checkup",
     "estimated_seconds",
     "train",
     "checkpointed_epochs",
-    # paths to what recordings are
+    # open audio files and read their headers
     "open_file",
     "inspect",
     "inspect_folder",

@@ -1,4 +1,4 @@
-"""Characters that a model cannot spell in, a warning of them out."""
+"""Counts of characters that a model cannot spell in, a warning out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def warn_of_dropped(dropped: Mapping[str, int]) -> None:
-    """Tell which letters and digits of the texts the model will never write."""
+    """Warn of the letters and digits in the texts that the model can never write."""
     letters = {c: n for c, n in dropped.items() if c.isalnum()}
     if letters:
         listed = ", ".join(f"{c!r} ({n})" for c, n in list(letters.items())[:10])

@@ -1,6 +1,7 @@
 """A base and rows of (audio, text) in; a trained model out, an epoch at a time.
 
-`prepare` looks at all rows first; what it returns the other functions take.
+`prepare` examines all rows first and returns the `Material` that the other functions
+take.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A base and the rows to train it on, looked at."""
+    """An open base and the examined rows to train it on."""
 
     recognizer: Recognizer
     rows: Rows
     validation_rows: Rows
-    "Those that `held_out` belong to."
+    "The rows that `held_out` refers to: `rows`, or those of the validation query."
     device: str
-    "What the options mean here: where it will be trained."
+    "The device that the options choose on this machine."
     learned: Utterances
+    "The utterances to train on."
     held_out: Utterances
+    "The utterances to validate on."
     dropped: Mapping[str, int]
     "Characters of the texts that the vocabulary cannot spell, counted."
     bad: Sequence[BadRow] = ()
@@ -50,14 +53,11 @@ class Material:
 
     @property
     def seconds(self) -> float:
-        """Of audio, in all."""
+        """The duration of all recordings together."""
         return sum(self.learned.seconds) + sum(self.held_out.seconds)
 
     def digests(self) -> tuple[str, str]:
-        """Return a digest of the base, and one of the recordings as they were decoded.
-
-        The latter is of their lengths and targets.
-        """
+        """Return a digest of the base, and one of the decoded recordings."""
         from thanosql.speech.training import checkpoint
 
         return (
@@ -75,11 +75,12 @@ def prepare(
     progress: Progress,
     checkup: Checkup | None = None,
 ) -> Material:
-    """Open what the training starts from, and look at all rows of (audio, text).
+    """Open the model that the training starts from, and examine all rows.
 
-    open_start: opens a base or a stored model; what it draws hangs on the seed alone.
-    held_out: the rows of a validation query; without one a share of `rows` is taken.
-    checkup: takes note of what is remarkable; without one, bad rows are an error that
+    open_start: opens a base or a stored model. It is called with torch's generator
+    seeded, so that fresh weights depend only on the seed. held_out: the rows of a
+    validation query; if None, a share of `rows` is held out. checkup: takes note of
+    each recording. With one, bad rows are returned; without one, they are an error that
     lists them.
     """
     from thanosql.speech.recognizers.precision import resolve
@@ -89,7 +90,7 @@ def prepare(
     if not rows:
         message = "the query gives no rows to train on"
         raise errors.TrainingError(message)
-    # First of all, since hours of recordings may have to be looked at.
+    # Before the rows: examining hours of recordings takes minutes.
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_start()
@@ -136,7 +137,7 @@ def prepare(
 
 
 def checkup(root: Path | None) -> Checkup:
-    """Return what takes note of recordings in `prepare`."""
+    """Return an empty `Checkup`, for `prepare` to fill."""
     from thanosql.speech.training.checkup import Checkup
 
     return Checkup(root)
@@ -145,11 +146,11 @@ def checkup(root: Path | None) -> Checkup:
 def estimated_seconds(
     material: Material, options: BuildOptions, root: Path | None
 ) -> float | None:
-    """Return how long a training will take, from three steps of it.
+    """Return the estimated seconds of a training; None for fewer than three steps.
 
-    This trains: three steps are taken, which leaves the recognizer of no use. The time
-    of the second and third, a second of audio, is taken for all epochs; validation,
-    forwards only, for a third of it. None where there are no three steps.
+    It trains for three steps, which change the recognizer's weights: do not use it
+    afterwards. The second and third step give the time per second of audio. Validation,
+    which needs no backward pass, is counted at a third of that.
     """
     from thanosql.speech.recognizers import precision
     from thanosql.speech.training import train
@@ -158,7 +159,7 @@ def estimated_seconds(
 
     def tell(stage: str, done: float, total: float | None, **facts: float) -> None:
         if stage == "train":
-            # A step ends, for Python, when a GPU has been told of it.
+            # A GPU may still be computing: Python only queues the step.
             precision.wait_for(material.recognizer.device)
             steps.append((time.monotonic(), facts["audio_seconds"]))
 
@@ -192,7 +193,7 @@ def _config(options: BuildOptions) -> TrainingConfig:
     wanted = {
         field.name: getattr(options, field.name) for field in fields(TrainingConfig)
     }
-    # Fresh weights are trained in any case, so "auto" needs no look at them.
+    # "auto" means frozen: fresh weights are never frozen in any case.
     wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
     return TrainingConfig(**wanted)
 
@@ -204,9 +205,9 @@ def train(
     folder: Path | None,
     progress: Progress,
 ) -> Generator[EpochResult, None, None]:
-    """Train the recognizer, yielding what each epoch did.
+    """Train the recognizer, yielding the result of each epoch.
 
-    `folder` keeps its checkpoint, and is gone on from where it holds one already.
+    folder: keeps the checkpoint. If it holds one already, the training goes on from it.
     """
     from thanosql.speech.training import train
     from thanosql.speech.training.checkpoint import Checkpoints
@@ -231,7 +232,7 @@ def train(
 
 
 def checkpointed_epochs(folder: Path) -> int:
-    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    """Return the number of epochs before the checkpoint in a folder; 0 if none."""
     from thanosql.speech.training import checkpoint
 
     return checkpoint.epochs(folder)

@@ -1,4 +1,4 @@
-"""Whether torch, torchaudio and transformers can be used together."""
+"""Check that torch, torchaudio and transformers are installed and fit each other."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def require_libraries(load: Callable[[str], object] = importlib.import_module) -> None:
-    """Raise NotSupportedError, with what to install, where torch cannot be used.
+    """Raise NotSupportedError, saying what to install, if one cannot be imported.
 
-    torchaudio 2.11.0 refuses at import a torch built for another version of CUDA than
-    its own, 2.11.1 one for another major version. transformers, which imports
-    torchaudio wherever it is installed, then fails with "Could not import module".
-    torchaudio is imported before it, because its own error names the cause.
+    torchaudio 2.11.0 refuses to be imported beside a torch for another version of CUDA;
+    2.11.1 does so only for another major version. transformers imports torchaudio if it
+    is installed, and then fails with "Could not import module". So torchaudio is
+    imported first: its own error names the cause.
     """
     for library in ("torch", "torchaudio", "transformers"):
         try:

@@ -1,4 +1,4 @@
-"""A model and recordings in, transcripts and their scores out."""
+"""A recognizer and recordings in; transcripts, or their scores, out."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def transcribe(
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of recordings, in order, a batch at a time.
 
-    first_row: the number of the first recording's row, for errors.
+    first_row: the row number of the first recording, for errors.
     """
     from thanosql.speech import transcription
 
     done = 0
-    progress("transcribe", done, None)  # after seconds of loading, say
+    progress("transcribe", done, None)  # loading the model may have taken seconds
     with closing(
         transcription.transcribe(
             recognizer,
@@ -55,15 +55,15 @@ def transcribe(
 
 
 class Scorer:
-    """Compares transcripts with the true texts, and adds up how they differ.
+    """Compares transcripts with reference texts, and adds up the edits.
 
-    A true text is normalized to what the model can spell, as the texts it was trained
-    on were. What of it is not scored is counted in `dropped`. Memory does not grow with
-    the rows.
+    A reference is normalized to what the model can spell, as the texts that it was
+    trained on were. `dropped` counts the characters that are therefore not scored.
+    Memory does not grow with the number of rows.
     """
 
     def __init__(self, recognizer: Recognizer, text_col: str) -> None:
-        """Begin with no rows; text_col: the true texts' column, for errors."""
+        """Begin with no rows. text_col: the name of the references' column."""
         from thanosql.speech import metrics
 
         self.dropped: Counter[str] = Counter()
@@ -75,9 +75,9 @@ class Scorer:
         self._utterances: Counter[tuple[int, int]] = Counter()  # (errors, words)
 
     def score(self, row: int, text: Any, found: Transcription) -> RowScores:
-        """Return how a transcript differs from the true text, and add it up.
+        """Return the scores of one row, and add them to the total.
 
-        Raises DataError that names the row, for what is no text.
+        text: the reference; DataError names the row if it is not a text.
         """
         from thanosql.speech import metrics
 
@@ -102,7 +102,10 @@ class Scorer:
         )
 
     def scores(self, *, seconds: float, left_out: int) -> Scores:
-        """Return the scores of all rows; seconds: that the work took."""
+        """Return the scores of all rows.
+
+        seconds: how long the work took; left_out: how many rows were bad.
+        """
         from thanosql.speech import metrics
 
         low, high = metrics.confidence_interval(self._utterances)
@@ -122,7 +125,7 @@ class Scorer:
         )
 
     def _normalized(self, row: int, text: Any) -> Normalized:
-        """Return a true text as the model would spell it; else name the row."""
+        """Return a reference as the model would spell it; an error names the row."""
         if not isinstance(text, str):
             column = self._text_col
             kind = "NULL" if text is None else type(text).__name__

@@ -1,4 +1,7 @@
-"""A stored model, or the name of a base, in; its Recognizer out, kept for a while."""
+"""A stored model, or the name of a base, in; its Recognizer out.
+
+The stored models used last stay loaded.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,23 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Recognizer
 
-    _Key = tuple[str, torch.device]
-
-_KEPT_LOADED = 2  # models; one of wav2vec2-base's size is 0.4 GB
+_KEPT_LOADED = 2  # models; one of wav2vec2-base's size takes 0.4 GB
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFiles:
-    """How to come by the files of a stored model: name to content."""
+    """A way to read the files of a stored model: file name -> content."""
 
     sha256: str
-    "Their digest: whoever has a model of it loaded need not read them."
+    "Their digest. The files are not read if a model with this digest is loaded."
     read_settings: Callable[[], Mapping[str, memoryview]]
-    "Reads all but the weights, not checked by the digest."
+    "Reads all files but the weights, without checking the digest."
     read: Callable[[], Mapping[str, memoryview]]
-    "Reads all of them, checked."
+    "Reads all files and checks the digest."
 
 
 class _LoadedModel:
-    """A place for a model; whoever holds its lock first fills it."""
+    """A place for a model. The first thread that takes the lock loads it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -42,10 +43,10 @@ class _LoadedModel:
 
 
 class _LoadedModels:
-    """The models used last, by the digest of their files and the device they are on.
+    """The models used last, by the digest of their files and by their device.
 
-    By the digest, since another model may have the name by now. By the device, since
-    two threads, on a CPU and a GPU, may use one model at the same time.
+    By digest rather than by name, since the name may belong to another model by now. By
+    device, since one thread may use a model on a CPU while another uses it on a GPU.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class _LoadedModels:
             self._models.move_to_end(key)
             while len(self._models) > _KEPT_LOADED:
                 self._models.popitem(last=False)
-        # A model that is being loaded keeps nobody waiting who wants another.
+        # Only the model's own lock is held here, so others can be looked up meanwhile.
         with loaded.lock:
             if loaded.recognizer is None:
                 recognizer = open_stored(stored)
@@ -75,9 +76,10 @@ _loaded = _LoadedModels()
 
 
 def loaded(stored: StoredFiles, device: str) -> Recognizer:
-    """Return a stored model on a device; read only if it is not one of the last used.
+    """Return a stored model on a device; it is read only if it is not loaded yet.
 
-    device: the option's value. The model must stay there: other threads use it too.
+    device: the option's value. The caller must not move the model to another device,
+    since other threads use it too.
     """
     from thanosql.speech.recognizers.precision import resolve
 
@@ -85,10 +87,10 @@ def loaded(stored: StoredFiles, device: str) -> Recognizer:
 
 
 def open_stored(stored: StoredFiles) -> Recognizer:
-    """Return a stored model, read anew.
+    """Return a stored model, always read anew.
 
-    A thread builds its skeleton meanwhile; the reading is for the calling thread, as
-    SQLite lets no other in while a statement runs.
+    A thread builds the skeleton while the calling thread reads the weights. The reading
+    must stay in the calling thread: SQLite lets no other one in during a statement.
     """
     from concurrent.futures import ThreadPoolExecutor  # slow to import
 
@@ -102,14 +104,20 @@ def open_stored(stored: StoredFiles) -> Recognizer:
 
 
 def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
-    """Return a base by name, directory or hub id; `texts` is for a new vocabulary."""
+    """Return the recognizer of a base: its name, a directory or a hub id.
+
+    texts: returns transcripts; called only if the base needs a new vocabulary.
+    """
     from thanosql.speech.opening import opening
 
     return opening.open_base(base, texts)
 
 
 def import_base(origin: str) -> Recognizer:
-    """Return the model of a directory or hub id, which must be able to transcribe."""
+    """Return the model of a directory or hub id, ready to transcribe.
+
+    Raises NotSupportedError if it has no vocabulary, DataError if it lacks weights.
+    """
 
     def no_texts() -> Iterable[str]:
         message = (

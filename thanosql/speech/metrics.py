@@ -1,8 +1,8 @@
-"""References and hypotheses in, how many words and characters are wrong out.
+"""References and hypotheses in, counts of wrong words and characters out.
 
-Strings are compared as given; who wants case or punctuation not to count removes them
-from both first (EVALUATE: `Spelling.normalize`). Counts add up, so a corpus is scored
-batch by batch in the memory of one.
+Strings are compared as given. If case or punctuation should not count, remove it from
+both first, as EVALUATE does with `Spelling.normalize`. Counts can be added, so a corpus
+is scored batch by batch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-BLOCKS, REPLICATES = 10, 1_000  # draws of the bootstrap, and how many at a time
+BLOCKS, REPLICATES = 10, 1_000  # of the bootstrap: blocks, and draws in each
 
 
 @dataclass(frozen=True, slots=True)
 class EditCounts:
-    """How references become hypotheses with the fewest edits, in words or characters.
+    """The fewest edits that turn references into hypotheses, of words or characters.
 
-    ``EditCounts()`` is the sum of none; ``a + b`` scores the rows of both.
+    ``EditCounts()`` counts nothing; ``a + b`` counts the rows of both.
     """
 
     hits: int = 0
@@ -33,20 +33,20 @@ class EditCounts:
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions."""
+        """The sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def reference_length(self) -> int:
-        """Words, or characters, in the references."""
+        """The number of words, or characters, in the references."""
         return self.hits + self.substitutions + self.deletions
 
     @property
     def rate(self) -> float | None:
-        """Errors a word (or character) of the references; above 1 if much is inserted.
+        """Errors per word (or character) of the references.
 
-        None where the references have none: there is nothing to divide by, and what
-        was inserted is in the counts.
+        Insertions can make it more than 1. None if the references are empty, since
+        there is nothing to divide by; `insertions` still counts.
         """
         return self.errors / self.reference_length if self.reference_length else None
 
@@ -60,9 +60,9 @@ class EditCounts:
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
-    """Return the word edits of a batch; words are what white space separates.
+    """Return the word edits of a batch; white space separates words.
 
-    An empty reference counts: each word of its hypothesis is an insertion.
+    Each word of a hypothesis whose reference is empty is an insertion.
     """
     if len(references) == 0:
         return EditCounts()
@@ -83,13 +83,13 @@ def confidence_interval(
 ) -> tuple[float | None, float | None]:
     """Return the ends of an error rate's confidence interval, by bootstrap.
 
-    utterances: (errors, reference length) -> how many utterances have these. As many
-    are drawn anew from them, with replacement, 10 000 times; the ends are
-    percentiles of the rates of these draws (Bisani and Ney, "Bootstrap estimates for
-    confidence intervals in ASR performance evaluation", ICASSP 2004). Drawing from the
-    distinct pairs by their counts is the same draw, in memory that does not grow with
-    the number of utterances. The same utterances give the same interval; fewer than two
-    give none.
+    utterances: (errors, reference length) -> the number of utterances that have both.
+    From n utterances, n are drawn with replacement, 10 000 times; the ends are
+    percentiles of the error rates of these draws (Bisani and Ney, "Bootstrap estimates
+    for confidence intervals in ASR performance evaluation", ICASSP 2004). Distinct
+    pairs are drawn by their counts: that is the same draw, in memory that does not grow
+    with the number of utterances. The same utterances give the same interval. With
+    fewer than two utterances both ends are None.
     """
     count = sum(utterances.values())
     if count < 2:

@@ -1,4 +1,4 @@
-"""Work to prepare in, its results in order out, made in threads ahead of their use."""
+"""Generators of work in, their results out in order, prepared ahead in threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 _Prepared = TypeVar("_Prepared")
 
-# Decoding is cheap beside any model, which wants the other cores for itself.
+# Threads; one core is left to the model. Decoding takes far less time than any model.
 WORKERS = max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
@@ -37,18 +37,19 @@ def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 def prefetched(
     works: Iterable[Generator[_Prepared, None, None]], count: int
 ) -> Generator[_Prepared, None, None]:
-    """Yield what each work yields, one work after the other.
+    """Yield the results of each work, one work after the other.
 
-    While the caller uses a result, threads prepare the next one of the same work, and
-    the first of up to `count` works after it. `works` itself is advanced in the calling
-    thread only, so it may read from a SQLite connection. What goes wrong in a work is
-    raised here, when its result is due. Closing the generator ends the threads and
-    closes the works.
+    works: generators, each of which prepares any number of results. While the caller
+    uses a result, threads prepare the next result of the same work and the first result
+    of up to `count` works after it. `works` itself is advanced only in the calling
+    thread, so it may read from a SQLite connection. An error in a work is raised here
+    when its result is due. Closing this generator ends the threads and closes the
+    works.
     """
     begun: deque[Generator[_Prepared, None, None]] = deque()
-    # The next result of each that has begun, in a list of none at its end. No variable
-    # names a future whose result is asked for: an error's traceback holds the
-    # variables, and the future holds the error.
+    # For each work in `begun`, its next result as a list of one, empty at its end. A
+    # future is never bound to a variable: an error's traceback holds the variables, and
+    # the future holds the error, so the two would keep each other alive.
     waiting: deque[Future[list[_Prepared]]] = deque()
     following = iter(works)
     try:
@@ -75,10 +76,10 @@ def prefetched_batches(
     prepare: Callable[[_Item], _Prepared],
     count: int,
 ) -> Generator[list[_Prepared], None, None]:
-    """Yield each batch, none of them empty, with `prepare` applied to its items.
+    """Yield each batch, with `prepare` applied to its items in threads.
 
-    As `prefetched` does it, whose works are the items: threads prepare up to `count` of
-    those to come.
+    batches: none may be empty. Each item is a work for `prefetched`, so up to `count`
+    items after the current one are prepared ahead.
     """
     sizes: deque[int] = deque()
 
@@ -95,14 +96,14 @@ def prefetched_batches(
 
 @contextmanager
 def preparing_threads() -> Iterator[ThreadPoolExecutor]:
-    """Open the threads that prepare what a model works on next; end them with it.
+    """Start threads that prepare a model's next inputs; end them after the block.
 
-    Where each of them shared its operations out among threads of its own, as torch
-    does, these and the model's would wait for each other: on two cores, half the speed.
+    In them torch computes with one thread each. With torch's default, their operations
+    and the model's compete for the cores: on two cores, half the speed.
     """
-    # Each thread has a count of its own, which is, as long as nobody has asked for it,
-    # whatever was last set in any: the caller's is asked for before theirs are set, and
-    # set again once all of theirs are.
+    # torch keeps the number of threads for each thread. A thread that has not asked for
+    # its number yet takes over the last one set anywhere. So the caller's number is
+    # read first, and set again once all workers have set theirs.
     count = torch.get_num_threads()
     begun = Barrier(WORKERS + 1)
     pool = ThreadPoolExecutor(WORKERS, "thanosql-prepare", _share_nothing_out)
@@ -113,16 +114,16 @@ def preparing_threads() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(count)
         yield pool
     finally:
-        begun.abort()  # where an interrupt came before all had begun
+        begun.abort()  # lets the workers go if an interrupt came before all had begun
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _next(work: Generator[_Prepared, None, None]) -> list[_Prepared]:
-    """Return the next result, alone in a list; an empty list at the end."""
+    """Return the next result as a list of one; an empty list at the end."""
     return list(islice(work, 1))
 
 
 def _share_nothing_out() -> None:
-    # Asked for first: else it would be taken over from the others after this.
+    # Read before it is set: a first read afterwards would take another thread's number.
     torch.get_num_threads()
     torch.set_num_threads(1)

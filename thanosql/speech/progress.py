@@ -1,4 +1,4 @@
-"""What long work tells while it runs: the protocol a caller implements to show it."""
+"""The callback that long work calls as it advances, so that a caller can show it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with how far a stage of the work has come, at most once a step."""
+    """A function that is told how far a stage of the work is, at most once a step."""
 
     def __call__(
         self, stage: str, done: float, total: float | None, **facts: float
     ) -> None:
-        """Take note; must return at once, and may raise to stop the work.
+        """Take note. Must return at once; may raise to stop the work.
 
-        stage: "examine" (rows), "train" (steps), "validate" (utterances) or
-        "transcribe" (recordings, whose total is not known: None). facts: while
-        training, epoch, loss, learning_rate and audio_seconds, as far as known.
+        stage: "inspect" (done and total count files), "examine" (rows), "train"
+        (steps), "validate" (utterances) or "transcribe" (recordings; total is None, as
+        it is not known). facts: "train" has epoch, loss, learning_rate and
+        audio_seconds; "validate" has epoch.
         """
 
 

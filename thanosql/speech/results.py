@@ -1,7 +1,7 @@
-"""What speech work yields: transcripts, scores and epochs, as plain values.
+"""The results of speech work as plain values: transcripts, scores and epochs.
 
-Nothing here imports torch, so that whoever makes columns of them need not either: where
-a table has such values, its columns are the fields, by name and in their order.
+A table of such values has a column for each field, of the same name and in the same
+order. Nothing here imports torch, so the code that makes the columns need not either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a transcript, and when it was said."""
+    """A word of a transcript, and when it was spoken."""
 
     text: str
     start: float  # seconds from the recording's beginning
@@ -21,51 +21,51 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What decoding makes of a recording's scores."""
+    """The result of decoding one recording."""
 
     text: str
     confidence: float | None = None
-    "From 0 to 1, of the whole; None where it was not asked for."
+    "From 0 to 1, for the whole text; None if the decoding does not compute it."
     words: tuple[Word, ...] = ()
-    "Empty where they were not asked for."
+    "Empty if the decoding does not compute them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcription:
-    """A hypothesis and its recording; or what is wrong with the recording."""
+    """The hypothesis for a recording, or the reason why there is none."""
 
     text: str | None
-    "None where the recording is bad."
+    "None if the recording is bad."
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     seconds: float = 0.0
-    "How long the recording is."
+    "The recording's duration; 0 if it is bad."
     error: str | None = None
-    "Why it is bad; without its row, since others may hold the same recording."
+    "Why it is bad. Names no row, since several rows may hold the same recording."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
-    """What an epoch did; the validation's are None where nothing is held out."""
+    """One epoch of a training; without validation rows, its scores are None."""
 
     epoch: int  # from 1
-    steps: int  # since the beginning
+    steps: int  # since the training began
     train_loss: float  # mean over utterances, per target character
     validation_loss: float | None
     wer: float | None
     cer: float | None
     learning_rate: float  # of the last step
-    audio_seconds: float  # trained on, at their own speed
-    seconds: float  # it took, validation included
-    best: bool  # so far; without validation every epoch is
+    audio_seconds: float  # of the recordings trained on, before speed perturbation
+    seconds: float  # how long the epoch took, validation included
+    best: bool  # whether it is the best so far; without validation, always
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """How a model reads recordings whose texts are known, all of them together.
+    """The error rates of a model over all rows of an EVALUATE.
 
-    The rates, and the ends of the 95 % confidence interval of the first, are None where
-    there is nothing to divide by.
+    wer_low and wer_high are the ends of the 95 % confidence interval of the WER. A rate
+    is None if there is nothing to divide by.
     """
 
     rows: int
@@ -73,24 +73,24 @@ class Scores:
     wer_low: float | None
     wer_high: float | None
     cer: float | None
-    words: int  # of the references; what follows is of words too
-    substitutions: int
+    words: int  # in the references
+    substitutions: int  # these three count words
     deletions: int
     insertions: int
     audio_seconds: float
-    seconds: float  # it took
-    left_out: int  # bad rows
+    seconds: float  # how long the work took
+    left_out: int  # bad rows, which are not scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowScores:
-    """How a model reads one recording whose text is known."""
+    """The error rates of a model for one row of an EVALUATE."""
 
     wer: float | None
     cer: float | None
-    words: int  # of the reference; what follows is of words too
-    substitutions: int
+    words: int  # in the reference
+    substitutions: int  # these three count words
     deletions: int
     insertions: int
-    characters: int  # of the reference
+    characters: int  # in the reference
     character_errors: int

@@ -1,4 +1,4 @@
-"""Transcribe: recordings in, their texts out in the same order, a batch at a time."""
+"""Transcribe: recordings in, their texts out, a batch at a time, in the same order."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A window of a recording, or all of it, ready for the model."""
+    """A window of a recording, ready for the model, or the recording's error."""
 
     features: torch.Tensor | None
-    "None where the recording turns out to be bad."
+    "None if the recording is bad."
     frames: slice
-    "Which of its frames are the recording's."
+    "The window's frames that are kept; the others are context."
     seconds: float
     "From the recording's beginning to this window's end."
     last: bool
+    "Whether the recording ends here."
     error: str | None = None
+    "Why the recording is bad."
 
 
 def transcribe(
@@ -52,26 +54,26 @@ def transcribe(
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of a batch of recordings at a time, in order.
 
-    A text depends on its recording alone, not on the batch. audio: what `audio.load`
-    takes; advanced in the calling thread only, at most two batches ahead of the texts.
-    While the model works on one batch, threads decode the audio of the next. Closing
-    the generator ends them. A recording longer than `chunk_seconds` is cut into windows
-    (`Recognizer.windows`), each of which takes the place of a recording in a batch; a
-    batch in which no recording ends yields none.
+    A text depends only on its recording, not on the batch. audio: values that
+    `audio.load` takes, read in the calling thread, at most two batches ahead of the
+    texts. While the model works on one batch, threads decode the audio of the next;
+    closing the generator ends them. A recording longer than `chunk_seconds` is cut into
+    windows (`Recognizer.windows`), and each window counts as one item of a batch. If no
+    recording ends in a batch, an empty list is yielded.
 
-    Raises AudioError that names the row (counted from `first_row`), when its batch is
+    Raises AudioError naming the row (counted from `first_row`) when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
-    OptionError for a device or a precision that is not to be had or a `chunk_seconds`
-    too small for the model.
+    OptionError if the device or precision is not available here, or if `chunk_seconds`
+    is too small for the model.
     """
     compute = resolve(device, precision, inference=True)
     at_once = batch_size
     if compute.precision == "int8" and recognizer.int8 is not recognizer:
-        # Each utterance alone: what is rounded turns float noise, all that neighbours
-        # change, into a little more than noise.
+        # One utterance at a time: a batch changes an utterance by float noise only, but
+        # rounding to int8 makes more than noise of it.
         recognizer, at_once = recognizer.int8, 1
     model: torch.nn.Module = recognizer.model
-    model.to(compute.device).eval()  # a stored model is there already
+    model.to(compute.device).eval()  # moves nothing if `loading.loaded` opened it
     decoding = recognizer.decoding
     plan = recognizer.windows(chunk_seconds)
 
@@ -88,7 +90,7 @@ def transcribe(
             yield _Piece(None, slice(0), 0.0, last=True, error=str(error))
 
     recordings = (pieces(row, value) for row, value in enumerate(audio, first_row))
-    decoder: Decoder | None = None  # of the recording whose windows are coming
+    decoder: Decoder | None = None  # of the recording that is not at its end yet
     with closing(prefetched(recordings, batch_size)) as prepared:
         for batch in chunks(prepared, batch_size):
             with (
@@ -111,7 +113,7 @@ def transcribe(
                 if piece.features is not None:
                     decoder = decoder or decoding.start()
                     decoder.feed(next(following)[piece.frames])
-                if piece.error is not None:  # of the windows before, nothing is kept
+                if piece.error is not None:  # the text of earlier windows is dropped
                     done.append(Transcription(text=None, error=piece.error))
                     decoder = None
                 elif piece.last and decoder is not None:

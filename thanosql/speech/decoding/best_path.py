@@ -1,9 +1,7 @@
 """Scores of frames in, the text of the best path out (Graves et al. 2006, section 3.2).
 
-A decoding has three steps. `start` gives a decoder, one a recording; it is fed the
-scores of the recording's windows in their order, and `finish` gives the hypothesis.
-What a decoding needs of a model's output is its `scores`: of a best path, one token a
-frame, so that a long recording leaves little in memory until it is read.
+The scores that a best path needs are one token id for each frame. So the windows of a
+long recording take little memory until the last of them is fed.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BestPath:
-    """The likeliest token at each frame; repeats merged, then blanks removed."""
+    """The most likely token at each frame; repeats merged, then blanks removed."""
 
     spelling: Spelling
     blank: int
@@ -31,30 +29,34 @@ class BestPath:
     def scores(self, logits: Tensor, lengths: Tensor) -> list[Tensor]:
         """Return the best path of each row: (frames,), int64, on the CPU.
 
-        logits: (batch, frames, vocab), logarithms of probabilities up to a constant a
-        frame; lengths: (batch,), frames that count.
+        logits: (batch, frames, vocab); lengths: (batch,), the frames that are not
+        padding.
         """
         best = logits.argmax(dim=-1).cpu()  # the one time this waits for a GPU
         return [path[:n] for path, n in zip(best, lengths.tolist(), strict=True)]
 
     def start(self) -> BestPathDecoder:
-        """Return a decoder for a recording."""
+        """Return a decoder for one recording."""
         return BestPathDecoder(self)
 
 
 class BestPathDecoder:
-    """The path of one recording, window by window."""
+    """Collects the path of one recording, window by window."""
 
     def __init__(self, decoding: BestPath) -> None:
         self._decoding = decoding
         self._paths: list[Tensor] = []
 
     def feed(self, scores: Tensor) -> None:
-        """Take the frames that follow: (frames,), as `BestPath.scores` gives them."""
+        """Take the path of the next window: (frames,), as in `BestPath.scores`."""
         self._paths.append(scores)
 
     def finish(self) -> Hypothesis:
-        """Return the text of all frames; a letter on a joint is there once."""
+        """Return the text of all frames.
+
+        The windows' paths are joined before repeats are merged, so a letter that two
+        windows share is written once.
+        """
         tokens = collapse(torch.cat(self._paths), self._decoding.blank)
         return Hypothesis(self._decoding.spelling.decode(tokens))
 

@@ -1,4 +1,8 @@
-"""The stage between scores and text: started, fed a window's scores, finished."""
+"""The interface of decodings: scores of one recording in, its hypothesis out.
+
+`Decoding.start` makes a decoder for one recording. The decoder is fed the scores of the
+recording's windows in order; `finish` returns the hypothesis.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,27 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """The decoding of one recording."""
+    """Decodes one recording."""
 
     def feed(self, scores: Tensor) -> None:
-        """Take the scores of the frames that follow: (frames, ...), on the CPU."""
+        """Take the scores of the next frames: (frames, ...), on the CPU."""
 
     def finish(self) -> Hypothesis:
-        """Return the hypothesis of all that was fed."""
+        """Return the hypothesis for all the scores fed so far."""
 
 
 class Decoding(Protocol):
-    """How scores become text: best path, and in time beam search."""
+    """A way to turn scores into text. Best path is the only one so far."""
 
     def start(self) -> Decoder:
-        """Return a decoder for a recording."""
+        """Return a decoder for one recording."""
 
 
 def decode(decoding: Decoding, utterances: Iterable[Tensor]) -> list[Hypothesis]:
-    """Return the hypothesis of each utterance's scores, all of them at once."""
+    """Return a hypothesis for each utterance.
+
+    utterances: the scores of each, whole, (frames, ...).
+    """
     hypotheses = []
     for scores in utterances:
         decoder = decoding.start()

@@ -1,7 +1,7 @@
-"""A transcript in, what a model's vocabulary can spell of it out; and the way back.
+"""Transcripts in, token ids of a model's vocabulary out, and the way back.
 
-Text is Unicode NFC throughout. What `Spelling.normalize` returns is just what decoding
-writes for a model that hears everything right, so references and hypotheses compare.
+All text is in Unicode NFC. `Spelling.normalize` returns a transcript as a model without
+errors would write it, so that references and hypotheses can be compared.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ BLANK = "[PAD]"
 UNKNOWN = "[UNK]"
 WORD_DELIMITER = "|"
 
-# The letter-like signs people type for an apostrophe.
+# Signs that people type for an apostrophe.
 _APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
-# White space that Python takes for something else. A zero-width space is how Thai and
-# Khmer part words; a byte order mark stands where files were joined.
+# Characters that part words although `str.isspace` is False: Thai and Khmer write a
+# zero-width space between words; a byte order mark is left where files were joined.
 _SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
-# Signs that stand inside words, and part none: don't, col·lecció, צה״ל.
+# Signs that are part of a word and do not split it: don't, col·lecció, צה״ל.
 _WITHIN_WORDS = frozenset(["'", *map(chr, _APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
-# What stands inside a number ("1,000.5") or a Hebrew abbreviation (צה"ל).
+# A separator inside a number ("1,000.5") or a quote in a Hebrew abbreviation (צה"ל).
 _BETWEEN = re.compile(r"(?<=\d)[.,．，٫٬](?=\d)|(?<=[א-ת])\"(?=[א-ת])")  # noqa: RUF001
-# Letters of scripts that put no space between words, so that a mark means none either:
-# Thai and Lao, Burmese, Khmer, kana, Han.
+# Letters of scripts that put no space between words, so that a dropped mark between two
+# of them becomes no space either: Thai and Lao, Burmese, Khmer, kana, Han.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003ffff"
 )
 _BOTH_UNSPACED = re.compile(f"[{_UNSPACED}]{{2}}")
-# Tokens that stand for no letter: <s>, </s>, <unk>, [PAD], [UNK].
+# Tokens that are no text: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
-# Hangul as a keyboard spells it, by compatibility jamo, in Unicode's order.
+# Compatibility jamo, the letters on a Korean keyboard, in the order by which Unicode
+# numbers the syllables.
 _INITIALS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
 _VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
 _FINALS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
-# Those that some vocabularies spell by two letters: a line each for finals and vowels.
+# Compound letters that some vocabularies spell as two letters: finals, then vowels.
 _PAIRS = {
     letter: pair
     for letters, pairs in (
@@ -78,18 +79,18 @@ class Normalized:
 
     text: str
     dropped: Counter[str] = field(default_factory=Counter)
-    "The characters left out, each with how often."
+    "The characters that were left out, and how often each was."
 
 
 class Spelling:
-    """What the tokenizer of a CTC model can spell, and how.
+    """Converts text to the token ids of a model, and ids to text.
 
     A vocabulary of single characters is looked up here; any other (word pieces) is
     left to the tokenizer itself.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, outputs: int) -> None:
-        """Read the vocabulary of a tokenizer; the model has `outputs` of its tokens."""
+        """Read the vocabulary of a tokenizer. outputs: the tokens the model scores."""
         self._tokenizer = tokenizer
         special = set(tokenizer.all_special_tokens)
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
@@ -105,11 +106,12 @@ class Spelling:
             if token not in tokens and token != delimiter
         }
         self.ids = frozenset(tokens.values()) - {self._unknown}
-        "Ids of the tokens that stand for something written, the delimiter apart."
+        "Ids of the tokens that are text, without the word delimiter."
         self._ids: dict[str, int] | None = None
         if delimiter is not None and all(len(token) == 1 for token in tokens):
             self._ids = {t: i for t, i in tokens.items() if t != delimiter}
-            # To a vocabulary without words (Japanese) the tokenizer adds a delimiter.
+            # If the vocabulary has no delimiter (Japanese), the tokenizer adds one
+            # beyond the model's outputs.
             if tokenizer.get_vocab().get(delimiter, outputs) < outputs:
                 self._ids[" "] = tokenizer.get_vocab()[delimiter]
         self._spelled: dict[str, str | None] = {}
@@ -122,28 +124,29 @@ class Spelling:
         self._case = cases.pop() if len(cases) == 1 else ""
         self._writes_lower = bool(getattr(tokenizer, "do_lower_case", False))
         if self._writes_lower and self._ids is not None:
-            self._case = "upper"  # Wav2Vec2CTCTokenizer: upper case inside, lower out
+            # Wav2Vec2CTCTokenizer looks up upper case and writes lower case.
+            self._case = "upper"
 
     def normalize(self, text: str) -> Normalized:
         """Return `text` as the model can spell it, and what had to be left out.
 
-        Case and apostrophes become the vocabulary's, white space single spaces, Hangul
-        what the vocabulary has of it. A letter it lacks becomes its base letter (é, e)
-        or is dropped; so are digits, punctuation and symbols that it lacks. What is
-        dropped is counted.
+        Case, apostrophes and the form of Hangul become those of the vocabulary; white
+        space becomes single spaces. A letter that the vocabulary lacks becomes its base
+        letter (é becomes e) or is dropped; digits, punctuation and symbols that it
+        lacks are dropped. What is dropped is counted.
 
-        A dropped digit, punctuation mark or symbol parts words, as a space does:
-        "and,then" is two. These part none: letters and the marks on them, apostrophes
-        ("don't" is "dont"), what only says how a text is set (soft hyphen, joiners,
-        marks of direction), a separator inside a number, and punctuation between
-        letters of a script without spaces.
+        A dropped digit, punctuation mark or symbol splits words, as a space does:
+        "and,then" becomes two words. Exceptions, which do not split: letters and their
+        marks, apostrophes ("don't" becomes "dont"), invisible formatting (soft hyphens,
+        joiners, marks of direction), a separator inside a number, and punctuation
+        between letters of a script without spaces.
         """
         dropped: Counter[str] = Counter()
         letters = "".join(self._letters(text, dropped))
         return Normalized(self.written(letters), dropped)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Return the target ids of a normalized text; no blanks among them."""
+        """Return the target ids of a normalized text, without blanks."""
         letters = "".join(self._letters(text, Counter()))
         if self._ids is not None:
             return tuple(self._ids[letter] for letter in letters)
@@ -151,29 +154,30 @@ class Spelling:
         return tuple(i for i in ids if i != self._unknown)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids that are collapsed already (no blanks).
+        """Return the text of token ids whose repeats are merged and blanks removed.
 
-        As transformers reads them, but with one space between words: two delimiters
-        with a blank between them still part two words only.
+        It is what transformers' tokenizer returns, but with single spaces: the model
+        may emit two delimiters with a blank between them.
         """
         spoken = [index for index in ids if index not in self._special]
-        # What CTC repeats is merged before; here "ll" is two letters.
+        # Repeats are merged already, so "ll" is two letters and must stay so.
         text = self._tokenizer.decode(spoken, group_tokens=False)
         return " ".join(self.written(str(text)).split())
 
     def written(self, letters: str) -> str:
-        """Return the letters a model spells as one reads them: jamo as syllables."""
+        """Return spelled letters as readable text: jamo composed into syllables."""
         text = compose_jamo(unicodedata.normalize("NFC", letters))
         return _lower(text) if self._writes_lower else text
 
     def _letters(self, text: str, dropped: Counter[str]) -> Iterator[str]:
-        """Give the spelled characters of `text` with spaces between its words."""
+        """Yield the spelled characters of `text`, with spaces between its words."""
         text = compose_jamo(unicodedata.normalize("NFC", text))
         if self._case:
             text = _lower(text) if self._case == "lower" else text.upper()
         has_spaces = self._spells(" ")
         before = ""  # the last character that was spelled
-        is_space = is_parted = False  # what stands between that and this one
+        # Whether a space, or a dropped character that splits words, came since then.
+        is_space = is_parted = False
         for i, character in enumerate(text):
             if character.isspace() or character in _SPACES:
                 is_space = True
@@ -191,7 +195,7 @@ class Spelling:
             before, is_space, is_parted = character, False, False
 
     def _spell(self, character: str) -> str | None:
-        """Return how the vocabulary spells one character, or None."""
+        """Return how the vocabulary spells a character; None if it cannot."""
         if character not in self._spelled:
             self._spelled[character] = next(
                 (
@@ -213,13 +217,14 @@ class Spelling:
 
 
 def vocabulary(texts: Iterable[str]) -> dict[str, int]:
-    """Return a character vocabulary for transcripts: each token with its id.
+    """Return a character vocabulary for transcripts: token -> id.
 
     The blank is 0, then the unknown token and the word delimiter; then, by code point,
-    all letters in lower case, marks, digits and the apostrophe. Hangul is spelled by
-    conjoining jamo: some tens of letters reach every syllable, those not seen too.
+    all letters in lower case, marks, digits and the apostrophe. Hangul is spelled in
+    conjoining jamo: some tens of them spell every syllable, also those that the texts
+    do not have.
 
-    Raises DataError where the texts hold no letter.
+    Raises DataError if the texts have no letter.
     """
     letters: set[str] = set()
     for text in texts:
@@ -242,10 +247,10 @@ def vocabulary(texts: Iterable[str]) -> dict[str, int]:
 
 
 def compose_jamo(text: str) -> str:
-    """Return `text` with its runs of compatibility jamo as Hangul syllables.
+    """Return `text` with its compatibility jamo composed into Hangul syllables.
 
-    A consonant belongs to the next syllable where a vowel follows it. What makes no
-    syllable stays as it is.
+    A consonant before a vowel begins the next syllable. Jamo that form no syllable stay
+    as they are.
     """
     return _SYLLABLE.sub(_composed, text)
 
@@ -258,7 +263,7 @@ def _composed(match: re.Match[str]) -> str:
 
 
 def _candidates(character: str) -> Iterator[str]:
-    """Give the ways to spell a character, the nearest to it first."""
+    """Yield the ways to spell a character, the closest first."""
     yield character
     if ord(character) in _APOSTROPHES or character == "'":
         yield from ("'", "’")  # noqa: RUF001 - the apostrophe some vocabularies have
@@ -287,7 +292,7 @@ def _is_letter_or_mark(character: str) -> bool:
 
 
 def _parts_words(text: str, i: int) -> bool:
-    """Tell whether the letters beside ``text[i]``, which is dropped, are two words'."""
+    """Return whether the dropped character ``text[i]`` splits the word it is in."""
     category = unicodedata.category(text[i])
     if category[0] in "LM" or category == "Cf" or text[i] in _WITHIN_WORDS:
         return False
@@ -295,5 +300,5 @@ def _parts_words(text: str, i: int) -> bool:
 
 
 def _lower(text: str) -> str:
-    # A dotted capital I would leave its dot behind as a mark of its own.
+    # Python's lower case of a dotted capital I is an i with a combining dot.
     return text.lower().replace("i\u0307", "i")

@@ -1,4 +1,4 @@
-"""A base, a directory or the files of a stored model in, a recognizer out."""
+"""Open models: a base or the files of a stored model in, a recognizer out."""
 
 from thanosql.speech.libraries import require_libraries
 

@@ -1,6 +1,6 @@
-"""The files and tensors of a model in, a Recognizer out.
+"""Assemble a model: its files and tensors in, a Recognizer out.
 
-No code that comes with a model is ever run.
+Code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.ctc import CTCRecognizer
 
-# transformers is annotated in part only: what it leaves open goes by Any.
+# Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
 _LAYER = re.compile(r"\.layers\.\d+\.")
@@ -56,10 +56,10 @@ _VOCABULARIES = ("vocab.json", "tokenizer.json", "vocab.txt", "*.model")
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """All of a model but its weights."""
+    """A model without its weights."""
 
     model: PreTrainedModel
-    'On "meta", where it takes no memory.'
+    'On the device "meta", where it takes no memory.'
     tokenizer: PreTrainedTokenizerBase
     feature_extractor: Any
 
@@ -69,10 +69,11 @@ def assemble(
     state: Mapping[str, Tensor],
     texts: Callable[[], Iterable[str]],
 ) -> CTCRecognizer:
-    """Return the recognizer of a base's directory.
+    """Return the recognizer of a base.
 
-    directory: its files but the weights; state: the weights, empty for a bare config.
-    `texts` gives transcripts to make a vocabulary from where there is none.
+    directory: has the base's files. state: its weights; empty if it has none. texts:
+    returns transcripts for a new vocabulary; called only if the base has no vocabulary
+    or no last layer.
     """
     where = str(directory)
     whole = has_vocabulary(directory) and has_last_layer(state)
@@ -81,22 +82,22 @@ def assemble(
 
 
 def has_vocabulary(directory: Path) -> bool:
-    """Whether the directory has a tokenizer's files."""
+    """Return whether the directory has the files of a tokenizer."""
     return any(any(directory.glob(name)) for name in _VOCABULARIES)
 
 
 def has_last_layer(state: Mapping[str, Tensor]) -> bool:
-    """Whether the weights have those of the layer that scores the vocabulary."""
+    """Return whether the weights include the layer that scores the vocabulary."""
     return any(key.startswith(LAST_LAYERS) for key in state)
 
 
 def skeleton(
     directory: Path, where: str, texts: Callable[[], Iterable[str]] | None = None
 ) -> Skeleton:
-    """Return what the files of a model directory tell without its weights.
+    """Return the model of a directory's files, without weights.
 
-    texts: gives transcripts to make a vocabulary from; None: the directory has one.
-    `where` names the directory in errors.
+    where: the directory's name for errors. texts: returns transcripts for a new
+    vocabulary; None if the directory has one.
     """
     with damaged(f"'config.json' in {where}"):
         config = _config(directory, where)
@@ -124,9 +125,10 @@ def fill(
     *,
     new_last_layer: bool = False,
 ) -> CTCRecognizer:
-    """Return the recognizer of a skeleton and its weights; what these lack is drawn.
+    """Return the recognizer of a skeleton and its weights; missing ones are drawn.
 
-    new_last_layer: draw it anew, whatever its shape: its weights are for other letters.
+    new_last_layer: draw the last layer anew even if `state` has it, since its weights
+    are for another vocabulary.
     """
     with damaged(f"'config.json' in {where}"):
         _check_size(bare.model, state)
@@ -168,7 +170,7 @@ def _config(directory: Path, where: str) -> PreTrainedConfig:
     config: PreTrainedConfig = _hf.AutoConfig.from_pretrained(
         directory, trust_remote_code=False
     )
-    # It could name a kernel on the hub, which is code that somebody else compiled.
+    # A config could name a kernel on the hub, which is somebody else's compiled code.
     config._attn_implementation = None
     return config
 
@@ -189,7 +191,7 @@ def _tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerBase:
 
 
 def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
-    """Tell the configuration of a vocabulary made here: its size, blank 0."""
+    """Set the size of a new vocabulary in the config, and token 0 as its blank."""
     config.vocab_size, config.pad_token_id = size, 0
     encoder: Any = getattr(config, "encoder_config", None)
     if hasattr(encoder, "vocab_size"):  # Granite's encoder predicts tokens half-way
@@ -197,9 +199,10 @@ def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
 
 
 def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
-    """Raise ValueError for far more tokens than outputs: tokenizers are slow to read.
+    """Raise ValueError if a vocabulary has far more tokens than the model has outputs.
 
-    Tokens that are added may lie beyond the outputs, if nothing is spelled with them.
+    Reading a large tokenizer is slow, so this comes first. A few more are allowed: a
+    tokenizer may add special tokens beyond the outputs.
     """
     path = directory / "vocab.json"
     if path.is_file():
@@ -212,11 +215,12 @@ def _check_vocabulary(directory: Path, config: PreTrainedConfig) -> None:
 
 
 def _built(config: PreTrainedConfig, device: str) -> PreTrainedModel:
-    """Return the model that is described, its parameters not drawn.
+    """Return the model that a config describes, without drawing its parameters.
 
-    On "meta" it takes no memory, since what a configuration describes could take any.
+    On "meta" it takes no memory; a config could describe a model of any size.
     """
-    # Some parameters are drawn all the same, which is to change no training's numbers.
+    # A few parameters are drawn all the same. fork_rng keeps that from changing the
+    # random numbers of a training.
     with (
         torch.device(device),
         no_init_weights(),
@@ -227,11 +231,11 @@ def _built(config: PreTrainedConfig, device: str) -> PreTrainedModel:
 
 
 def _check_size(skeleton: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a model beyond its weights, or this machine's memory."""
+    """Raise ValueError for a model far larger than its weights or than the memory."""
     tensors = (*skeleton.parameters(), *skeleton.buffers())
     described = sum(tensor.numel() for tensor in tensors)
     held = sum(tensor.numel() for tensor in state.values())
-    # Beside those held, a last layer for a new vocabulary or an adapter may be fresh.
+    # A last layer for a new vocabulary, or an adapter, may be missing in the weights.
     if state and described > 2 * held + 2**26:
         message = (
             f"config.json describes a model of {described:,} values, but the weights "
@@ -252,10 +256,11 @@ def _check_size(skeleton: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
 def _filled(
     skeleton: PreTrainedModel, state: Mapping[str, Tensor]
 ) -> PreTrainedModel | None:
-    """Return the model of a skeleton and its weights, None if they do not just fit.
+    """Return the skeleton with its weights; None if names, shapes or types differ.
 
-    What `_model` does for whatever is missing, renamed or of another type takes three
-    times as long as all of this, and is needed for published checkpoints only.
+    This is enough for stored models. `_model` also handles weights that are missing,
+    renamed or of another type, as in published checkpoints, but takes three times as
+    long.
     """
     own = skeleton.state_dict()
     if own.keys() != state.keys() or any(
@@ -265,7 +270,7 @@ def _filled(
         return None
     model = skeleton
     if any(name not in own for name, _ in skeleton.named_buffers()):
-        model = _built(skeleton.config, "cpu")  # it computes what is not saved
+        model = _built(skeleton.config, "cpu")  # computes buffers that are not saved
     model.load_state_dict(state, assign=True)
     return model
 
@@ -273,7 +278,7 @@ def _filled(
 def _model(
     config: PreTrainedConfig, state: Mapping[str, Tensor], *, new_last_layer: bool
 ) -> tuple[PreTrainedModel, frozenset[str]]:
-    """Return the model with the tensors of `state` in it, and what was not there."""
+    """Return the model with the tensors of `state`, and the names of missing ones."""
     kind = _hf.MODEL_FOR_CTC_MAPPING[type(config)]
     if not state:
         model = kind(config)
@@ -297,7 +302,7 @@ def _model(
             )
             raise ValueError(message)
         absent.add(key)
-    # Other weights without a place are usual: of self-supervised training, say.
+    # Other unused weights are usual, such as those of self-supervised training.
     unused = sorted(filter(_LAYER.search, info["unexpected_keys"]))
     if unused:
         message = f"the weights {unused[0]} are of a layer that config.json lacks"
@@ -309,7 +314,7 @@ def _model(
 
 
 def _parameters(model: PreTrainedModel) -> set[str]:
-    # Both names of a tied layer count.
+    # Both names of a tied parameter count.
     return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 
@@ -324,9 +329,10 @@ def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
 
 
 def _check(recognizer: CTCRecognizer, where: str) -> None:
-    """Raise where model, tokenizer and feature extractor do not belong together."""
+    """Raise if model, tokenizer and feature extractor do not belong together."""
     model, tokenizer = recognizer.model, recognizer.tokenizer
-    # Published texts are decoded by the tokenizer's padding token, so that one holds.
+    # If config and tokenizer name different blanks, the tokenizer's is taken: published
+    # models are decoded with it.
     if tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     outputs = model.config.vocab_size
@@ -353,7 +359,11 @@ def _check(recognizer: CTCRecognizer, where: str) -> None:
 
 @contextmanager
 def damaged(where: str) -> Iterator[None]:
-    """Raise what goes wrong inside the block as DataError, but our own errors."""
+    """Turn an exception in the block into an error that names `where`.
+
+    It is a DataError, but OperationalError for too little memory and NotSupportedError
+    for a missing package. Our own errors pass unchanged.
+    """
     try:
         yield
     except Error:
@@ -365,7 +375,7 @@ def damaged(where: str) -> Iterator[None]:
         message = f"{where} needs a package that is missing: {error}"
         raise NotSupportedError(message) from error
     except Exception as error:
-        # Whatever a damaged file makes safetensors or transformers stumble on.
+        # A damaged file can make safetensors or transformers raise anything.
         reason = " ".join(str(error).split()).partition(" Exception raised from")[0]
         if not isinstance(error, ValueError | RuntimeError | OSError):
             reason = f"{type(error).__name__}: {reason}"

@@ -1,8 +1,8 @@
-"""A model directory in; DataError out, naming the file, where one cannot be a model's.
+"""Check a model directory: its files in; a DataError that names a bad file out.
 
-What is read here was written by anybody. transformers builds whatever a configuration
-describes, a layer at a time, and opens any file of the right name; so what would take
-all memory, or wait for ever, is refused before it sees the directory.
+Anybody may have written these files. transformers builds whatever a config describes
+and opens any file of the right name. So files that would take all memory, or make it
+wait for ever, are refused before transformers sees the directory.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from thanosql.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What transformers and we may open, by the ends of the names.
+# How the names end of the files that transformers or we may open.
 _READ = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken")
-# Those that say how large things are; the others are lists of tokens.
+# JSON files that describe sizes; the others are lists of tokens.
 _DESCRIBING = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 LARGEST_JSON = 64 * 2**20  # bytes; a tokenizer of 250 000 word pieces has 17 million
-LARGEST_NUMBER = 2**24  # for a size of any kind
-LARGEST_COUNT = 1_000  # layers: each is made by itself; items of a list that tells them
+LARGEST_NUMBER = 2**24  # any number in a config
+LARGEST_COUNT = 1_000  # layers, each of which takes time to build; items of a list
 LONGEST_TEXT = 2**16  # characters; templates and tokens are shorter
-# Tables of frequencies by bins are computed, not loaded: at most 0.1 GB.
+# Filterbanks (frequencies by bins) are computed from these: at most 0.1 GB.
 _LARGEST = {
     "n_fft": 2**14,
     "win_length": 2**14,
@@ -37,9 +37,9 @@ _LARGEST = {
 
 
 def check(directory: Path, where: str) -> None:
-    """Raise DataError where a file that would be read is none, or is beyond reason.
+    """Raise DataError if a file that would be read is no file, or is unreasonable.
 
-    `where` names the directory in an error. Links are followed, as the hub's cache is
+    where: the directory's name for errors. Links are followed, since the hub's cache is
     made of them.
     """
     for path in sorted(directory.iterdir()):
@@ -58,7 +58,7 @@ def check(directory: Path, where: str) -> None:
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
-    """Return the JSON object in a file; `name` says which in an error."""
+    """Return the JSON object in a file. name: the file's name for errors."""
     if path.stat().st_size > LARGEST_JSON:
         message = f"{name} has more than {LARGEST_JSON:,} bytes"
         raise DataError(message)
@@ -70,10 +70,10 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def parse_json(content: bytes | bytearray) -> dict[str, Any]:
-    """Return the JSON object that the bytes hold; ValueError where they hold none."""
+    """Return the JSON object in the bytes; raise ValueError if there is none."""
     try:
         found = json.loads(content, object_pairs_hook=_without_duplicates)
-        if b"\\u" in content:  # half of a character, which no file can hold
+        if b"\\u" in content:  # refuse half of a surrogate pair: no file can hold it
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         message = "it is nested too deep"
@@ -85,7 +85,7 @@ def parse_json(content: bytes | bytearray) -> dict[str, Any]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Which of the two counts depends on the reader.
+    # A key that is there twice is refused: readers differ in which value they take.
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
@@ -96,7 +96,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_texts(content: Any, name: str) -> None:
-    """Raise DataError for a text that no tokenizer could cope with."""
+    """Raise DataError for a text that is too long for a tokenizer."""
     if isinstance(content, dict):
         for key, value in content.items():
             _check_texts(key, name)
@@ -109,7 +109,7 @@ def _check_texts(content: Any, name: str) -> None:
 
 
 def _check_numbers(content: Any, name: str, key: str = "") -> None:
-    """Raise DataError where a number, or a list of them, is beyond any model's."""
+    """Raise DataError for a number, or a list, larger than in any model."""
     if isinstance(content, dict):
         for inner, value in content.items():
             _check_numbers(value, name, str(inner))

@@ -1,4 +1,4 @@
-"""The hub: a repository's id in, its files in a directory out, no pickle among them."""
+"""Download from the hub: a repository's id in, a directory without pickles out."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 5.0  # seconds for the hub to answer; by itself the client waits for ever
+TIMEOUT = 5.0  # seconds for the hub to answer; without it the client waits for ever
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".h5", ".msgpack")
-# What a training leaves beside the weights, pickled too, and of no use here.
+# Pickles that a training leaves beside the weights; they are not needed.
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
-# One set of weights, at the top; language adapters and training checkpoints stay there.
+# Only the weights at the top are fetched; language adapters and training checkpoints in
+# subdirectories are not.
 _WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 _UNWANTED = ["*/*"]
-_CONVERTER = "SFconvertbot"  # the hub's own: offers pickled weights as safetensors
+_CONVERTER = "SFconvertbot"  # the hub's bot that offers pickles as safetensors
 
 WAYS_OUT = (
     "fetch it where there is a network ('hf download {0} --local-dir DIR') and give "
@@ -42,7 +43,7 @@ WAYS_OUT = (
 
 
 class _Bar(tqdm):
-    """A progress bar that shows on a terminal, and nowhere else."""
+    """A progress bar that shows only on a terminal."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("disable", None)
@@ -50,11 +51,11 @@ class _Bar(tqdm):
 
 
 def download(repository: str) -> Path:
-    """Return the directory of a repository's files, fetched now or earlier.
+    """Return the directory of a repository's files, downloaded now or earlier.
 
-    Raises ModelNotFoundError where the hub knows no such repository, OperationalError
-    where it cannot be reached or lets us not in, NotSupportedError where the weights
-    are a pickle. Without a network this takes the time of one failed connection.
+    Raises ModelNotFoundError if the hub has no such repository, OperationalError if it
+    cannot be reached or denies access, NotSupportedError if the weights are a pickle.
+    Without a network this takes the time of one failed connection.
     """
     try:
         info = HfApi().model_info(repository, timeout=TIMEOUT, files_metadata=True)
@@ -71,7 +72,7 @@ def download(repository: str) -> Path:
     except NotSupportedError:
         raise
     except Exception as error:
-        # By name the client's errors are httpx's one year and httpx2's the next.
+        # Any exception: which package's errors the client raises differs by version.
         cached = _cached(repository)
         if cached is not None:
             logger.warning("using the cached %s: %s", repository, error)
@@ -80,19 +81,22 @@ def download(repository: str) -> Path:
 
 
 def has_safetensors(names: Iterable[str]) -> bool:
-    """Say whether there are weights among the file names of a model directory."""
+    """Return whether the file names of a model directory include safetensors."""
     wanted = {"model.safetensors", "model.safetensors.index.json"}
     return not wanted.isdisjoint(names)
 
 
 def pickled_weights(names: Iterable[str]) -> str | None:
-    """Return the first of the file names of a model directory that is a pickle."""
+    """Return the first of a model directory's file names that is a pickle, or None."""
     top = (name for name in sorted(names) if "/" not in name)
     return next((n for n in top if n.endswith(PICKLES) and n not in _NOT_WEIGHTS), None)
 
 
 def refuse_pickle(what: str, name: str) -> NotSupportedError:
-    """Return the error for weights that only running a pickle could read."""
+    """Return the error for weights that are only in a pickle.
+
+    what: the directory or repository; name: the pickle's file.
+    """
     message = (
         f"{what} holds its weights only as {name}, which can run code when opened, and "
         "is never read; where you trust it, convert it once: AutoModelForCTC."
@@ -103,7 +107,7 @@ def refuse_pickle(what: str, name: str) -> NotSupportedError:
 
 
 def _revision(info: ModelInfo) -> str:
-    """Return where the repository has safetensors: "main", or the hub's conversion."""
+    """Return the revision with safetensors: "main", or that of the hub's conversion."""
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     pickle = pickled_weights(files)
     if pickle is None or has_safetensors(files):
@@ -111,13 +115,16 @@ def _revision(info: ModelInfo) -> str:
     try:
         return _conversion(info.id, pickle, files[pickle].blob_id)
     except Exception as error:
-        # A mirror of the hub's files need not have its discussions.
+        # A mirror of the hub may have its files but not its discussions.
         logger.info("no conversion of %s: %s", info.id, error)
         raise refuse_pickle(info.id, pickle) from error
 
 
 def _conversion(repository: str, pickle: str, blob: str | None) -> str:
-    """Return the reference of the hub's own conversion of a pickle; else raise."""
+    """Return the reference of the hub's conversion of a pickle.
+
+    blob: the pickle's content id. Raises LookupError if there is no conversion.
+    """
     api = HfApi()
     for offer in api.get_repo_discussions(
         repository, author=_CONVERTER, discussion_type="pull_request"
@@ -127,7 +134,7 @@ def _conversion(repository: str, pickle: str, blob: str | None) -> str:
             repository, revision=reference, timeout=TIMEOUT, files_metadata=True
         )
         files = {sibling.rfilename: sibling for sibling in offered.siblings or ()}
-        # The pickle it was made from must still be the one on the main branch.
+        # It must have been made from the pickle that is on the main branch now.
         same = pickle in files and files[pickle].blob_id == blob
         if offer.author == _CONVERTER and same and has_safetensors(files):
             return reference
@@ -136,7 +143,7 @@ def _conversion(repository: str, pickle: str, blob: str | None) -> str:
 
 
 def _cached(repository: str) -> Path | None:
-    """Return the directory an earlier download left, if one is whole."""
+    """Return the directory of an earlier, complete download, or None."""
     folder = repo_folder_name(repo_id=repository, repo_type="model")
     references = Path(constants.HF_HUB_CACHE) / folder / "refs"
     found = []

@@ -1,4 +1,4 @@
-"""The name of a base, or the files of a stored model, in; a Recognizer out.
+"""Open a model: the name of a base, or a stored model's files, in; a Recognizer out.
 
 Nothing that is read here is executed: no pickle, no code that comes with a model.
 """
@@ -42,10 +42,10 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     """Return the recognizer of a base: a name of BASES, a directory or a hub id.
 
-    Where the base has no vocabulary, or no last layer for one (a self-supervised
-    checkpoint, a bare config.json), it gets one from `texts()`, which is called only
-    then, and a fresh last layer. Where it has no weights at all, all are fresh, drawn
-    from torch's random numbers as they stand.
+    If the base has no vocabulary or no last layer (a self-supervised checkpoint, a bare
+    config.json), it gets a vocabulary made from `texts()`, which is called only then,
+    and a fresh last layer. If it has no weights, all are drawn from torch's global
+    generator.
 
     Raises ModelNotFoundError (no such base), OperationalError (the hub cannot be
     reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
@@ -65,15 +65,16 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
     weights.check(state, where)
     recognizer = assemble(directory, weights.widened(state), texts)
     known = find(base)
-    if known is None or known.directory is None:  # what ships is tried out by our tests
-        # transformers draws a number a layer, which is to change no training's numbers.
+    if known is None or known.directory is None:  # tests try out the bases that ship
+        # transformers draws a number for each layer. fork_rng keeps that from changing
+        # the random numbers of a training.
         with damaged(where), torch.random.fork_rng(devices=[]):
             recognizer.try_out()
     return recognizer
 
 
 def skeleton(files: Mapping[str, weights.Buffer]) -> Skeleton:
-    """Return the skeleton of a stored model: file name -> content, without weights."""
+    """Return the skeleton of a stored model. files: file name -> content."""
     with TemporaryDirectory(prefix="thanosql-") as temporary:
         directory = Path(temporary)
         for name, content in files.items():
@@ -94,11 +95,12 @@ def skeleton(files: Mapping[str, weights.Buffer]) -> Skeleton:
 def open_files(
     files: Mapping[str, weights.Buffer], bare: Skeleton | None = None
 ) -> Recognizer:
-    """Return the recognizer of a stored model: file name -> content.
+    """Return the recognizer of a stored model.
 
-    bare: its skeleton, where that is built already. The weights never touch the disk,
-    and share the memory of their file where that is writable and of float32: the caller
-    hands it over. Raises as `open_base` does.
+    files: file name -> content. The weights are not written to disk. They share the
+    memory of their file if that is writable and float32, so the caller must not use it
+    afterwards. bare: the model's skeleton, if it is built already. Raises as
+    `open_base` does.
     """
     bare = skeleton(files) if bare is None else bare
     stored = {n: each for n, each in files.items() if n.endswith(".safetensors")}
@@ -115,18 +117,18 @@ def open_files(
 
 
 def _locate(base: str) -> Path:
-    """Return the directory a base's name, path or hub id stands for."""
+    """Return the directory of a base's name, path or hub id."""
     known = find(base)
     if known is not None and known.directory is not None:
         return known.directory
     source = base if known is None else known.source
     if source == base:
         path = Path(base)
-        with suppress(RuntimeError):  # no such user: a name like any other
+        with suppress(RuntimeError):  # ~name without such a user: taken as it is
             path = path.expanduser()
         try:
             is_directory, is_file = path.is_dir(), path.is_file()
-        except OSError as error:  # too long a name, a folder that may not be read
+        except OSError as error:  # a name too long, a folder without permission
             message = f"cannot look for the model {base!r:.200}: {error.strerror}"
             raise OperationalError(message) from error
         if is_directory:
@@ -148,7 +150,7 @@ def _locate(base: str) -> Path:
 
 
 def _weight_files(directory: Path, names: Container[str], where: str) -> list[str]:
-    """Return the names of the files with the weights; none for a bare config."""
+    """Return the names of the files with weights; an empty list for a bare config."""
     if _WEIGHTS in names:
         return [_WEIGHTS]
     if _INDEX not in names:
@@ -156,7 +158,7 @@ def _weight_files(directory: Path, names: Container[str], where: str) -> list[st
     listed = read_json(directory / _INDEX, f"{_INDEX!r} in {where}").get("weight_map")
     wanted: list[Any] = [*listed.values()] if isinstance(listed, dict) else [listed]
     for name in wanted:
-        # A name, never a path: it may not lead out of the directory.
+        # Only names of the directory's own files; a path could lead out of it.
         is_weights = isinstance(name, str) and name.endswith(".safetensors")
         if not is_weights or name not in names:
             message = f"{_INDEX!r} in {where} names {name!r:.50}, which is not there"

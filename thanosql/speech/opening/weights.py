@@ -1,4 +1,4 @@
-"""A model's weights: safetensors bytes in memory to tensors, and fresh ones drawn."""
+"""A model's weights: safetensors bytes in, tensors out; and fresh weights drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thanosql.speech.opening.directory import parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Names of the safetensors format, as its specification lists them.
+# Names of types, as the specification of safetensors lists them.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -28,7 +28,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-# What transformers calls the convolutions between the audio and the encoder.
+# transformers' names for the convolutions between a model's input and its encoder.
 _FRONT_ENDS = {"feature_extractor", "subsampling", "subsampler"}
 
 _MOST_TENSORS = 20_000  # a model of 100 layers has 4 000
@@ -37,12 +37,12 @@ Buffer = bytes | bytearray | memoryview
 
 
 def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
-    """Return every tensor of the safetensors files in memory: name -> tensor.
+    """Return every tensor of safetensors files in memory: name -> tensor.
 
-    They share the memory of their file where that is writable, which the caller must
-    not use for anything else. Only the header is looked at.
+    files: file name -> content. Tensors share the memory of a file that is writable, so
+    the caller must not use it afterwards. Only headers are read, not values.
 
-    Raises DataError where a file is not whole.
+    Raises DataError if a file is incomplete or damaged.
     """
     found: dict[str, Tensor] = {}
     for name, content in files.items():
@@ -55,23 +55,23 @@ def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
 
 
 def check(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise DataError for tensors that are no weights: of whole numbers, or not finite.
+    """Raise DataError for tensors that cannot be weights: integers, NaN or infinity.
 
-    `where` names the model in an error.
+    where: the model's name for errors.
     """
     if len(state) > _MOST_TENSORS:
         message = f"{where} has {len(state):,} tensors; no model has {_MOST_TENSORS:,}"
         raise DataError(message)
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.dtype in _DTYPES.values():
-            # NaN is both the least and the greatest of what it is among. A seventh of
+            # With a NaN among the values, both ends are NaN. This takes a seventh of
             # the time of a sum in double precision.
             if tensor.numel() == 0 or all(
                 math.isfinite(each) for each in torch.aminmax(tensor)
             ):
                 continue
             message = f"{where}: the weights {name} hold NaN or infinite values"
-        elif tensor.dim() == 0 and not tensor.is_floating_point():  # a count, say
+        elif tensor.dim() == 0 and not tensor.is_floating_point():  # such as a counter
             continue
         else:
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -84,7 +84,7 @@ def check(state: Mapping[str, Tensor], where: str) -> None:
 def _tensors(content: Buffer) -> dict[str, Tensor]:
     """Read one safetensors file: 8 bytes of length, a JSON header, the data."""
     if memoryview(content).readonly:
-        content = bytearray(content)  # torch wants memory it may write to
+        content = bytearray(content)  # torch needs writable memory
     start = 8 + int.from_bytes(content[:8], "little")
     if not 8 <= start <= len(content):
         message = f"its header ends at byte {start} of {len(content)}"
@@ -100,7 +100,7 @@ def _tensors(content: Buffer) -> dict[str, Tensor]:
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
         first, last = entry["data_offsets"]
         count = math.prod(shape)
-        # One behind the other, as the specification demands: none shares another's.
+        # The specification demands that tensors lie one after the other without gaps.
         is_next = first == end and start + last <= len(content)
         if last - first != count * dtype.itemsize or count < 0 or not is_next:
             message = f"{name} is to lie at bytes {first} to {last} of {len(content)}"
@@ -116,17 +116,18 @@ def _tensors(content: Buffer) -> dict[str, Tensor]:
 
 
 def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with those of float types as float32."""
+    """Return the tensors, each float converted to float32."""
     return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
 
 
 def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
-    """Draw the fresh linear and convolution layers anew, each by its number of inputs.
+    """Draw the fresh linear and convolution layers anew, scaled by number of inputs.
 
-    transformers draws them with one small deviation for all, meant for wide pretrained
-    models: in a small model the signal dies on its way and all utterances look alike.
-    The convolutions of the front end, whose rectifiers each halve the signal, by He et
-    al. 2015; all other layers uniform within one over the root of their inputs.
+    transformers draws all layers with one small deviation, meant for wide pretrained
+    models: in a small model the signal dies out, and all utterances look alike. The
+    convolutions of the front end are drawn by He et al. 2015, since each of their
+    rectifiers halves the signal. All other layers are uniform within plus or minus one
+    over the square root of their number of inputs.
     """
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
@@ -135,7 +136,7 @@ def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
         if not names or not fresh.issuperset(names):
             continue
         if parametrize.is_parametrized(module, "weight"):
-            # Weight norm: the weight is computed; assigning it sets what it is made of.
+            # Weight norm: the weight is computed; assigning it sets its two parameters.
             weight = torch.empty_like(module.weight, requires_grad=False)
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
             module.weight = weight

@@ -1,4 +1,4 @@
-"""CTC models: what all families of them share, and their objective.
+"""CTC models: features in; best path or CTC loss out, the same for all CTC families.
 
 Graves et al. 2006, "Connectionist temporal classification": each frame emits a
 character or a blank; repeats are merged and blanks dropped; the loss is the negative
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
 
     from thanosql.speech.results import Hypothesis
 
-# The layer that scores the vocabulary, in every CTC class of transformers; Granite's
-# is one with a layer half-way, under whose name it is saved.
+# How the names of the layer that scores the vocabulary begin, over all CTC classes of
+# transformers. Granite ties it to a layer half-way and saves it under that one's name.
 LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
-_MOST_FRAMES = 400  # a second; common are 12 to 50, and attention takes their square
-CUT_OFF = 0.1  # seconds of silence that a recording may lack at its end
+_MOST_FRAMES = 400  # a second; 12 to 50 are usual, and attention costs their square
+CUT_OFF = 0.1  # seconds of silence that training may add to a recording's end
 
 
 class CTCRecognizer(Recognizer):
-    """A model that gives every frame its character or a blank."""
+    """A model that scores, for every frame, each character and the blank."""
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:
-        """What the names of linear layers end in that `int8` leaves as they are."""
+        """How the names of the linear layers end that `int8` leaves in fp32."""
         return ()
 
     @property
     def blank(self) -> int:
-        """The token id that stands for no letter."""
+        """The token id of the CTC blank."""
         return int(self.model.config.pad_token_id)
 
     @abstractmethod
     def logits(
         self, batch: Sequence[Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return logits (batch, frames, vocab), zeros at the end, and lengths (batch,).
+        """Return logits (batch, frames, vocab), zero-padded, and lengths (batch,).
 
         batch: features; lengths: int64, on the CPU. An utterance too short for a frame
-        has length 0. generator: as `loss` takes it.
+        has length 0. generator: as in `loss`.
         """
 
     @abstractmethod
     def frames(self, length: int) -> int:
-        """Return how many frames of logits features of that length give, perhaps 0."""
+        """Return how many frames of logits features of this length give; may be 0."""
 
     @property
     def decoding(self) -> BestPath:
@@ -73,7 +73,7 @@ class CTCRecognizer(Recognizer):
         return BestPath(self.spelling, self.blank)
 
     def scores(self, batch: Sequence[Tensor], decoding: BestPath) -> list[Tensor]:
-        """Return what the decoding keeps of each utterance's logits."""
+        """Return what the decoding needs of each utterance's logits."""
         return decoding.scores(*self.logits(batch))
 
     def loss(
@@ -95,17 +95,17 @@ class CTCRecognizer(Recognizer):
         targets: Sequence[Sequence[int]],
         decoding: BestPath,
     ) -> tuple[Tensor, list[Hypothesis]]:
-        """Return the mean loss and the hypotheses, of the same logits."""
+        """Return the mean loss and the hypotheses, both from the same logits."""
         logits, lengths = self.logits(batch)
         hypotheses = decode(decoding, decoding.scores(logits, lengths))
         return ctc_loss(logits, lengths, targets, self.blank), hypotheses
 
     def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
-        """Return that the frames are too few for the characters, if they are."""
+        """Return a message if the frames are too few for the characters; else ""."""
         needed, frames = frames_needed(targets), self.frames(length)
         if frames >= needed:
             return ""
-        # Frames grow with the length, so the length that would do is found by halving.
+        # Frames grow with the length, so bisection finds the least that suffices.
         lengths = range(1, max(1, length) * 2 * needed * 400)
         least = 1 + bisect_left(lengths, needed, key=self.frames)
         return (
@@ -116,17 +116,17 @@ class CTCRecognizer(Recognizer):
 
     @property
     def feature_encoder(self) -> nn.Module | None:
-        """The convolutions over the waveform; None where features are log-mels."""
+        """The convolutions over the waveform; None if the features are log-mels."""
         base: Any = self.model.base_model
         encoder: nn.Module | None = getattr(base, "feature_extractor", None)
         return encoder
 
     @cached_property
     def stride(self) -> int:
-        """Samples from one frame of logits to the next.
+        """The number of samples from one frame of logits to the next.
 
-        Measured, since each architecture keeps it elsewhere: features a second by the
-        feature extractor, logits a feature by the model's own formula.
+        It is measured, because each architecture's config names it differently: samples
+        a feature with the feature extractor, features a frame of logits with `frames`.
         """
         few, many = (len(self.features(_noise(seconds))) for seconds in (1, 5))
         features = 10**9
@@ -136,7 +136,7 @@ class CTCRecognizer(Recognizer):
 
     @torch.inference_mode()
     def try_out(self) -> None:
-        """Raise ValueError where a second of noise gives no frames, or no numbers."""
+        """Raise ValueError if a second of noise gives no frames, or NaN or infinity."""
         features = self.features(_noise(1))
         frames = self.frames(len(features))
         if not 1 <= frames <= _MOST_FRAMES:
@@ -149,7 +149,7 @@ class CTCRecognizer(Recognizer):
 
     @cached_property
     def int8(self) -> CTCRecognizer:
-        """The same, multiplying in int8; itself where no layer is large enough."""
+        """A copy with products in int8; itself if no layer is large enough."""
         model = quantized(self.model, self._stays_fp32)
         return self if model is None else replace(self, model=model)
 
@@ -164,9 +164,9 @@ def _noise(seconds: int) -> NDArray[np.float32]:
 
 
 def frames_needed(targets: Sequence[int]) -> int:
-    """Return the fewest frames that can spell `targets`.
+    """Return the least number of frames that can spell `targets`.
 
-    One a character, and one more for the blank that keeps two equal ones apart.
+    It is one for each character, and one for the blank between two equal characters.
     """
     return len(targets) + sum(a == b for a, b in pairwise(targets))
 
@@ -179,10 +179,10 @@ def ctc_loss(
 ) -> torch.Tensor:
     """Return the mean over the batch of each utterance's loss per target character.
 
-    logits: (batch, frames, vocab), any precision; lengths: (batch,), on the CPU, the
-    frames that count. Each utterance weighs the same, however long its text;
-    transformers calls this ``ctc_loss_reduction="mean"``. Infinite where a text does
-    not fit its frames.
+    logits: (batch, frames, vocab), any precision; lengths: (batch,), on the CPU: the
+    frames that are not padding. Each utterance weighs the same, however long its text;
+    transformers calls this ``ctc_loss_reduction="mean"``. The loss is infinite if a
+    text does not fit its frames.
     """
     log_probs = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
     characters = torch.tensor(list(chain.from_iterable(targets)))
@@ -201,8 +201,8 @@ def speaking_share(
 ) -> torch.Tensor:
     """Return the share of frames whose most likely output is not the blank: a scalar.
 
-    logits: (batch, frames, vocab); lengths: (batch,), on the CPU. Zero is the plateau
-    on which CTC training begins, and on which a bad one stays.
+    logits: (batch, frames, vocab); lengths: (batch,), on the CPU. CTC training begins
+    with a share of 0 (blanks only), and a training that fails stays there.
     """
     counts = torch.arange(logits.shape[1]) < lengths[:, None]
     speaking = (logits.argmax(-1) != blank) & sent(counts, logits.device)

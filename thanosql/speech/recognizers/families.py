@@ -1,6 +1,7 @@
-"""Which family a model belongs to: a model of transformers in, its recognizer out.
+"""Choose a model's family: a model of transformers in, its recognizer out.
 
-The one list of families. Whatever has no entry runs by its own forward.
+This is the only list of families. A class without an entry runs by transformers' own
+forward (`padded.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.ctc import CTCRecognizer
 
-# transformers is annotated in part only: what it leaves open goes by Any.
+# Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
 _FAMILIES: Mapping[str, type[CTCRecognizer]] = {
@@ -43,7 +44,10 @@ def recognizer(
     feature_extractor: Any,
     fresh: frozenset[str] = frozenset(),
 ) -> CTCRecognizer:
-    """Return the recognizer of a model's family, with all that belongs to the model."""
+    """Return a recognizer of the model's family, made of the model and its parts.
+
+    fresh: names of the parameters that were drawn at random, not loaded.
+    """
     kind = type(model)  # not isinstance: a subclass may compute something else
     is_known = kind.__module__.partition(".")[0] == "transformers"
     family = _FAMILIES.get(kind.__name__) if is_known else None
@@ -51,7 +55,7 @@ def recognizer(
 
 
 def default_feature_extractor(config: PreTrainedConfig) -> Any:
-    """Return the feature extractor of a model type, where a directory brings none."""
+    """Return the feature extractor for a model whose directory has none."""
     if config.model_type == "wav2vec2-bert":
         # Two frames of filterbanks are stacked into one input.
         bins = config.feature_projection_input_dim // 2
@@ -59,7 +63,8 @@ def default_feature_extractor(config: PreTrainedConfig) -> Any:
     kind: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
     encoder = getattr(config, "encoder_config", None)
     if encoder is None:
-        # With group norm over time, padding cannot be told from silence: no mask.
+        # A model with a group norm over time cannot use a mask: the norm averages over
+        # the padding as well.
         norm = getattr(config, "feat_extract_norm", "layer")
         return kind(return_attention_mask=norm == "layer")
     takes_bins = "num_mel_bins" in inspect.signature(kind).parameters

@@ -1,4 +1,4 @@
-"""OmniASR's CTC models: another blank, another shape of input, else as `padded.py`."""
+"""OmniASR's CTC models: as `padded.py`, with another blank and input shape."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class OmniASRRecognizer(PaddedRecognizer):
-    """An encoder of waveforms, (batch, 1, samples), whose blank is not its padding."""
+    """OmniASR: it takes (batch, 1, samples), and its blank is not its padding token."""
 
     @property
     def blank(self) -> int:
-        """The token id that stands for no letter."""
+        """The token id of the CTC blank."""
         config: Any = self.model.config
         return int(config.blank_token_id)
 
@@ -31,21 +31,21 @@ class OmniASRRecognizer(PaddedRecognizer):
 
     @property
     def encoder(self) -> nn.Module:
-        """The first module behind those convolutions."""
+        """The first module after the convolutions, whose input SpecAugment masks."""
         encoder: nn.Module = self._tower.encode_positions
         return encoder
 
     def features(self, waveform: NDArray[np.float32]) -> Tensor:
         """Return one utterance, (samples,), normalized."""
-        features: Tensor = super().features(waveform)[0]  # of its one channel
+        features: Tensor = super().features(waveform)[0]  # (1, samples) to (samples,)
         return features
 
     def frames(self, length: int) -> int:
-        """Return how many frames of logits come of so many samples, perhaps 0."""
+        """Return how many frames of logits so many samples give; may be 0."""
         return max(0, int(self._tower._get_subsampling_output_length(length)))
 
     def own_logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the model's own logits (1, frames, vocab) of one utterance."""
+        """Return transformers' logits (1, frames, vocab) of one utterance."""
         return super().own_logits([each[None] for each in inputs])
 
     @property

@@ -1,4 +1,8 @@
-"""CTC models by their own forward: padded where that is exact, one by one elsewhere."""
+"""CTC models that run by transformers' own forward: features in, logits out.
+
+An architecture runs padded in a batch if its masks are exact, else one utterance at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -19,38 +23,38 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-# Their masks reach every layer that looks beyond a frame, so that a padded row differs
-# from a lone one by float noise only; a test holds each of them to that.
+# Architectures that mask the padding in every layer that looks beyond a frame, so that
+# a padded utterance differs from a lone one by float noise only. A test checks each.
 _MASKS_ARE_EXACT = frozenset({"LasrForCTC", "ParakeetForCTC", "Wav2Vec2BertForCTC"})
 
-# Layers whose weights are looked at from outside, so that int8 leaves them.
+# Layers whose weights other modules read directly, so int8 cannot replace them.
 _KEPT = {
     "GraniteSpeech5ForCTC": (".input_linear",),
     "WavLMForCTC": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
 }
 
-LEAST_SHARE = 0.8  # of the longest utterance, that one padded to it must have itself
+LEAST_SHARE = 0.8  # least length of an utterance, as a share of its group's longest
 
 
 class PaddedRecognizer(CTCRecognizer):
     """Any CTC class of transformers.
 
-    An architecture whose own masks are exact runs padded, beside utterances of like
-    length; any other, one utterance at a time. In training mode the former runs as a
-    whole, since batch norms need to see the batch.
+    An architecture whose masks are exact runs padded, in groups of similar length; any
+    other runs one utterance at a time. In training mode the former runs the whole batch
+    together, since batch norms need to see all of it.
     """
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:
-        """What the names of linear layers end in that `int8` leaves as they are."""
+        """How the names of the linear layers end that `int8` leaves in fp32."""
         return _KEPT.get(type(self.model).__name__, ())
 
     def frames(self, length: int) -> int:
-        """Return how many frames of logits come of features of that length, perhaps 0.
+        """Return how many frames of logits features of this length give; may be 0.
 
-        Raises NotSupportedError for a class that does not tell.
+        Raises NotSupportedError for a class that has no such formula.
         """
-        # transformers has no public name for it, and two private ones.
+        # transformers has the formula under one of two private names.
         model = self.model
         for name in (
             "_get_subsampling_output_length",
@@ -59,7 +63,7 @@ class PaddedRecognizer(CTCRecognizer):
             formula: Any = getattr(model, name, None)
             if formula is not None:
                 frames = int(formula(torch.tensor([length]))[0])
-                # SEW works on frames in twos, and on no less.
+                # SEW squeezes two frames into one, and cannot run on fewer.
                 return (
                     frames
                     if frames >= getattr(model.config, "squeeze_factor", 1)
@@ -85,7 +89,8 @@ class PaddedRecognizer(CTCRecognizer):
             with self._our_randomness(lengths_of_group, generator):
                 logits = self.own_logits(together)
             for i, row in zip(group, logits, strict=True):
-                # A lone row's own length: an adapter may drop layers in training.
+                # A lone row is not padded, so its own length counts: in training an
+                # adapter may drop layers, which gives more frames.
                 rows[i] = row[: lengths[i]] if len(group) > 1 else row
         some = next(iter(rows.values()), torch.zeros(0, model.config.vocab_size))
         in_order = [rows.get(i, some[:0]) for i in range(len(inputs))]
@@ -96,13 +101,13 @@ class PaddedRecognizer(CTCRecognizer):
 
     @property
     def encoder(self) -> nn.Module:
-        """The module that takes the frames which SpecAugment masks, as its input."""
+        """The module whose input are the frames that SpecAugment masks."""
         base: Any = self.model.base_model
         encoder: nn.Module = base.encoder
         return encoder
 
     def own_logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the model's own logits (batch, frames, vocab) of utterances padded."""
+        """Return transformers' logits (batch, frames, vocab) of padded utterances."""
         name = self.model.main_input_name
         arguments = {name: pad_sequence(list(inputs), batch_first=True)}
         if len(inputs) > 1:
@@ -117,7 +122,7 @@ class PaddedRecognizer(CTCRecognizer):
     def _groups(
         self, inputs: Sequence[Tensor], lengths: Sequence[int]
     ) -> Iterator[list[int]]:
-        """Yield the indexes that run together, of all inputs that give a frame."""
+        """Yield the groups of indexes that run together, without inputs of no frame."""
         indexes = [i for i, length in enumerate(lengths) if length]
         exact = type(self.model).__name__ in _MASKS_ARE_EXACT
         if not exact or getattr(self.model.config, "add_adapter", False):
@@ -137,11 +142,12 @@ class PaddedRecognizer(CTCRecognizer):
     def _our_randomness(
         self, feature_lengths: Sequence[int], generator: torch.Generator | None
     ) -> Iterator[None]:
-        """Let what transformers' forward draws follow `generator`, with no trace of it.
+        """Make transformers' forward draw from `generator` only, and undo that after.
 
-        Its SpecAugment fails for an utterance shorter than a mask, and draws, as some
-        of its adapters do, from numpy's global generator. That is seeded from ours and
-        put back, and our SpecAugment takes its place, on the way into the encoder.
+        Some adapters draw from numpy's global generator: it is seeded from `generator`,
+        and its state is restored. transformers' SpecAugment draws from it too, and
+        fails for an utterance shorter than a mask: ours runs in its place, in a hook
+        before the encoder.
         """
         model, config = self.model, self.model.config
         base: Any = model.base_model

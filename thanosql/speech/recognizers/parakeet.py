@@ -1,29 +1,28 @@
 """Parakeet's fast conformer without padding: log-mel frames in, CTC logits out.
 
-transformers pads a batch to its longest utterance and masks what is padding in every
-layer. Here the frames of all utterances lie one after the other, (sum of lengths,
-features), as in `wav2vec2.py`; where a layer looks beyond one frame, its neighbours are
-kept apart:
+transformers pads a batch to its longest utterance and masks the padding in every layer.
+Here the frames of all utterances lie one after the other, (sum of lengths, features),
+as in `wav2vec2.py`. These layers look beyond one frame; each is kept from mixing
+neighbouring utterances:
 
-* Subsampling (Rekesh et al. 2023, section 3): 3 x 3 convolutions of stride 2 over
-  time and mels, depthwise but for the first. Utterances lie end to end with rows of
-  zeros between, which are the zeros each would be padded with alone. The first
-  convolution, of one channel, is a matrix product over its nine inputs, and a
-  tenth, whose weight is the bias: all ten are zero where no utterance is, and so is
-  the result. The others run in channels-last layout, several times as fast forth and
-  back as transformers' on a CPU.
-* Attention with relative positions (Dai et al. 2019, appendix B): an utterance at a
-  time. The encodings of positions are made once, and projected once a layer, for the
-  longest; those of a shorter one are the middle of them. Shifting a frame's scores
-  from distances to places is a matter of strides, and copies nothing.
-* The depthwise convolution over time: with zeros between utterances.
-* Batch norm in training: over the batch's frames, none of them padding, where
-  transformers' own, of utterances of different lengths, counts padding too. In
-  evaluation it looks at no neighbour.
+* Subsampling (Rekesh et al. 2023, section 3): 3 x 3 convolutions of stride 2 over time
+  and mels, depthwise except for the first. Rows of zeros lie between utterances; they
+  stand for the zero padding that each would have alone. The first convolution has one
+  input channel: it is a matrix product over its nine inputs and a tenth, constant one,
+  whose weight is the bias. Between utterances all ten are zero, so the result is zero.
+  The others run in channels-last layout: on a CPU, several times as fast as
+  transformers', forward and backward.
+* Attention with relative positions (Dai et al. 2019, appendix B): one utterance at a
+  time. The encodings of positions are made once, and projected once in each layer, for
+  the longest utterance; a shorter one uses the middle part of them. To shift scores
+  from distances to places only the strides change: nothing is copied.
+* The depthwise convolution over time: zeros lie between utterances.
+* Batch norm in training: its statistics are over the batch's frames, none of them
+  padding; transformers' counts padding too. In evaluation it treats each frame alone.
 
-So in evaluation row i of the result is, but for the order of floating-point sums,
-what the model gives for utterance i alone; in training, what it gives for the batch.
-Modules and parameters are the model's own.
+So in evaluation row i of the result is what the model gives for utterance i alone,
+except for the order of floating-point sums. In training it is what the model gives for
+the batch. The modules and parameters are the model's own.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ from thanosql.speech.recognizers.padded import PaddedRecognizer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Module = Any  # transformers', made of parts that mypy can only take for tensors
+Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
 
 class ParakeetRecognizer(PaddedRecognizer):
-    """Parakeet on a CPU without padding; elsewhere by its own forward."""
+    """Parakeet: without padding on a CPU, by transformers' own forward elsewhere."""
 
     def logits(
         self, batch: Sequence[Tensor], generator: torch.Generator | None = None
@@ -61,11 +60,12 @@ class ParakeetRecognizer(PaddedRecognizer):
 
     @property
     def runs_unpadded(self) -> bool:
-        """Whether this can stand in for the model's own forward, as it is.
+        """Whether the code here can replace transformers' forward at the moment.
 
-        It draws no random numbers: with dropout or LayerDrop it is for evaluation only.
-        A GPU has its own fast convolutions, and rather pads than takes utterances in
-        turn.
+        It has no dropout, LayerDrop or SpecAugment: a model that uses one of them is
+        trained by transformers' forward. So is any model on a GPU, which has fast
+        convolutions of its own, and for which padding is faster than one utterance at a
+        time.
         """
         model = self.model
         config: Any = model.config.encoder_config
@@ -88,14 +88,14 @@ class ParakeetRecognizer(PaddedRecognizer):
     def _encoded(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits, (sum of lengths, vocab), of utterances one after the other.
 
-        features: log-mel frames of each, (frames, mels), one at least; an utterance's
-        length is as many of them as subsampling leaves.
+        features: log-mels of each utterance, (frames, mels), at least one frame. An
+        utterance's length is the number of frames that subsampling leaves.
         """
         model: Module = self.model
         encoder = model.encoder
         hidden, counts = _subsampled(encoder.subsampling, features)
         hidden = hidden * encoder.input_scale
-        # (1, 2 * longest - 1, features), from the farthest behind to the farthest ahead
+        # (2 * longest - 1, features), from the farthest behind to the farthest ahead
         positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
         for layer in encoder.layers:
             if model.training and layer.gradient_checkpointing:
@@ -110,12 +110,12 @@ class ParakeetRecognizer(PaddedRecognizer):
 def _subsampled(
     subsampling: Module, features: Sequence[Tensor]
 ) -> tuple[Tensor, list[int]]:
-    """Return (sum of lengths, hidden features), and how many frames are whose."""
+    """Return (sum of lengths, hidden features), and the length of each utterance."""
     first, _, *others = subsampling.layers
     factor = 2**subsampling.num_layers
     lengths = [len(utterance) for utterance in features]
     counts = [-(-length // factor) for length in lengths]
-    # One frame of the result, at least, between utterances.
+    # A span is an utterance and the zeros after it: at least one frame of the result.
     spans = [(count + 1) * factor for count in counts]
     mels = torch.cat(
         [
@@ -140,12 +140,12 @@ def _subsampled(
         hidden = _channels_last(depthwise, hidden)
         hidden = _pointwise(pointwise, hidden).relu_()
     hidden = hidden[_inside(counts, spans)]
-    # transformers has the mels of a channel side by side.
+    # transformers' linear layer expects the mels of a channel side by side.
     return subsampling.linear(hidden.transpose(1, 2).flatten(1)), counts
 
 
 def _inside(lengths: Sequence[int], spans: Sequence[int]) -> Tensor:
-    """Return for each row whether it is one of the first of its utterance's span."""
+    """Return a mask (sum of spans,): True for the first `lengths` rows of each span."""
     inside = torch.zeros(sum(spans), dtype=torch.bool)
     for start, length in zip(accumulate(spans, initial=0), lengths, strict=False):
         inside[start : start + length] = True
@@ -153,7 +153,7 @@ def _inside(lengths: Sequence[int], spans: Sequence[int]) -> Tensor:
 
 
 def _channels_last(conv: Module, rows: Tensor) -> Tensor:
-    """Return what a depthwise convolution makes of (time, mels, channels)."""
+    """Return a depthwise convolution's output for (time, mels, channels)."""
     weight = conv.weight if conv.weight.ndim == 4 else conv.weight[..., None]
     result = functional.conv2d(
         rows[None].permute(0, 3, 1, 2),
@@ -167,14 +167,14 @@ def _channels_last(conv: Module, rows: Tensor) -> Tensor:
 
 
 def _pointwise(conv: Module, rows: Tensor) -> Tensor:
-    """Return what a convolution of kernel 1 makes of (..., channels)."""
+    """Return the output of a convolution of kernel 1 for (..., channels)."""
     return functional.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 def _layer(
     layer: Module, hidden: Tensor, positions: Tensor, counts: list[int]
 ) -> Tensor:
-    """Return a conformer block's output, (sum of counts, features), of `hidden`."""
+    """Return a conformer block's output for `hidden`: (sum of counts, features)."""
     hidden = hidden.add(
         layer.feed_forward1(layer.norm_feed_forward1(hidden)), alpha=0.5
     )
@@ -190,7 +190,7 @@ def _layer(
 
 
 def _convolution(conv: Module, inputs: Tensor, counts: list[int]) -> Tensor:
-    """Return what the convolution module makes of (sum of counts, features)."""
+    """Return the convolution module's output for (sum of counts, features)."""
     gated = functional.glu(_pointwise(conv.pointwise_conv1, inputs), 1)
     inside = _inside(counts, [count + conv.padding for count in counts])
     rows = gated.new_zeros(len(inside), gated.shape[1])
@@ -202,7 +202,10 @@ def _convolution(conv: Module, inputs: Tensor, counts: list[int]) -> Tensor:
 def _attention(
     attention: Module, inputs: Tensor, positions: Tensor, counts: list[int]
 ) -> Tensor:
-    """Return what attention makes of (sum of counts, features), each in its own."""
+    """Return attention's output for (sum of counts, features).
+
+    Each frame attends to the frames of its own utterance only.
+    """
     width = attention.head_dim
     queries, keys, values, distances = (
         projected.unflatten(1, (-1, width)).transpose(0, 1)
@@ -214,7 +217,7 @@ def _attention(
         )
     )  # each (heads, frames, width)
     by_content, by_position = (
-        # To autocast's precision, since the biases are not in it.
+        # The biases are fp32; back to autocast's precision.
         ((queries + bias[:, None]) * attention.scaling).to(keys.dtype)
         for bias in (attention.bias_u, attention.bias_v)
     )
@@ -226,10 +229,11 @@ def _attention(
 class _Attention(torch.autograd.Function):
     """Attention by content and by position, an utterance at a time.
 
-    One function rather than autograd's record of each product: of an utterance of a
-    second, the record takes as long as the products. by_content, by_position, keys,
-    values: (heads, sum of counts, width); distances: (heads, 2 * longest - 1, width),
-    the farthest behind first. Returns (sum of counts, heads * width).
+    The backward pass is written by hand because autograd would record every product of
+    every utterance; for an utterance of a second that takes as long as the products.
+    by_content, by_position, keys, values: (heads, sum of counts, width); distances:
+    (heads, 2 * longest - 1, width), the farthest behind first. Returns (sum of counts,
+    heads * width).
     """
 
     @staticmethod
@@ -265,7 +269,7 @@ class _Attention(torch.autograd.Function):
         by_content, by_position, keys, values, distances, *weights = ctx.saved_tensors
         heads, frames, width = values.shape
         gradient = gradient.reshape(frames, heads, width).transpose(0, 1)
-        # Laid out as what the projections gave.
+        # In the memory layout of the projections' outputs.
         to_content, to_position, to_keys, to_values = (
             values.new_empty(frames, heads, width).transpose(0, 1) for _ in range(4)
         )
@@ -286,7 +290,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _places(counts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield of each utterance where its frames are, and where its distances."""
+    """Yield for each utterance the slice of its frames and that of its distances."""
     starts = accumulate(counts, initial=0)
     for start, count in zip(starts, counts, strict=False):
         far = max(counts) - count
@@ -294,9 +298,9 @@ def _places(counts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 
 
 def _shifted(scores: Tensor) -> Tensor:
-    """Return the view (heads, n, n) of scores by distance, (heads, n, 2n - 1).
+    """Return scores by distance, (heads, n, 2n - 1), as a view (heads, n, n) by frame.
 
-    Frame i's score of frame j is the one of distance j - i, the (n - 1 - i + j)th.
+    Frame i's score for frame j is that of distance j - i, at index n - 1 - i + j.
     """
     heads, count, distances = scores.shape
     return scores.as_strided(

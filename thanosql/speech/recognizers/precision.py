@@ -1,4 +1,4 @@
-"""Choose device and precision: their names as options in, a `Compute` out."""
+"""Choose device and precision: the values of two options in, a `Compute` out."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Compute:
 
     device: torch.device
     precision: str
-    """fp32, bf16 or fp16; weights, normalisations and the loss are fp32 in each.
+    """fp32, bf16, fp16; for inference on a CPU also int8 (`quantization.py`).
 
-    int8, too, where it is allowed (`quantization.py`).
+    Weights, normalisations and the loss are fp32 with each.
     """
 
     def stage(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a CPU tensor where a GPU can fetch it while it computes."""
+        """Return a CPU tensor in memory that a GPU can copy from while it computes."""
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def move(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a staged tensor on the device, without waiting for it."""
+        """Return a staged tensor on the device, without waiting for the copy."""
         return tensor.to(self.device, non_blocking=True)
 
     def autocast(self) -> torch.autocast:
@@ -45,14 +45,17 @@ class Compute:
         )
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """Return the scaler that keeps fp16 gradients from vanishing; else idle."""
+        """Return the scaler that keeps fp16 gradients from vanishing.
+
+        It does nothing at any other precision.
+        """
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     @contextmanager
     def tf32(self) -> Iterator[None]:
-        """Let what autocast leaves in fp32 use tf32 on CUDA; put the switch back.
+        """Allow tf32 on CUDA for products that autocast leaves in fp32; undo it after.
 
-        Where fp32 was asked for nothing is loosened: fp32 is the exact choice.
+        Does nothing if the precision is fp32, which promises exact products.
         """
         matmul = torch.backends.cuda.matmul
         before = matmul.fp32_precision
@@ -66,15 +69,15 @@ class Compute:
 
 @contextmanager
 def within_memory(recordings: int) -> Iterator[None]:
-    """Raise OperationalError, with the way out, where a batch takes more than there is.
+    """Raise OperationalError, with the way out, if a batch does not fit into memory.
 
-    recordings: how many the batch has.
+    recordings: the number of recordings in the batch.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On a CPU torch raises a RuntimeError like any other, in words that are not the
-        # same on Windows.
+        # On a CPU torch raises a plain RuntimeError; these words of it are the same on
+        # all systems.
         out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not out_of_memory and "DefaultCPUAllocator: " not in str(error):
             raise
@@ -87,13 +90,13 @@ def within_memory(recordings: int) -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return once a GPU has computed what it was given; a CPU always has."""
+    """Wait until a GPU has computed all that is queued; a CPU has no queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a CPU tensor on the device; pinned, so that nothing waits for a GPU."""
+    """Return a CPU tensor on the device; it is pinned, so nothing waits for a GPU."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -102,13 +105,13 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def resolve(
     device: str = "auto", precision: str = "auto", *, inference: bool = False
 ) -> Compute:
-    """Return the device and the precision that two option values mean here.
+    """Return the device and precision that the option values mean on this machine.
 
     device: "auto" (CUDA if there is any, else the CPU), "cpu", "cuda" or "cuda:1".
     precision: "auto" (on CUDA bf16 where the device has it, else fp16; on a CPU
     fp32), "fp32", "bf16", "fp16", or, for inference on a CPU, "int8".
 
-    Raises OptionError for what is not to be had.
+    Raises OptionError if the device or precision is not available here.
     """
     chosen = _device(device)
     on_cuda = chosen.type == "cuda"
@@ -155,5 +158,5 @@ def _device(name: str) -> torch.device:
             f"{torch.cuda.device_count()} GPUs, the first is 'cuda:0'"
         )
         raise OptionError(message)
-    # With its number, so that it equals the device of tensors that are there.
+    # With its index, so that it equals the device of the tensors on it.
     return torch.device("cuda", int(index) if index else torch.cuda.current_device())

@@ -1,11 +1,11 @@
-"""A model in, the same that multiplies in int8 out: for inference on a CPU.
+"""A model in, a model that multiplies in int8 out, for inference on a CPU.
 
-A weight matrix has one scale for each of its outputs, made once; the inputs have one
-for each frame, made as they come. A scale of a frame's own, unlike the usual one for
-all that is multiplied together, keeps the promise that no neighbour changes a text.
-What a family computes by other means than linear layers (`wav2vec2.py`) it rounds
-itself. Attention's own products, norms, small layers and the one that scores the
-letters stay in fp32.
+A weight matrix has one scale for each output, computed once. The inputs have one scale
+for each frame, computed as they come. The usual choice is one scale for all inputs of a
+product; with a scale for each frame no utterance changes the text of another. Products
+that are not linear layers of the model are rounded by the family (`wav2vec2.py`). The
+products within attention, norms, small layers and the layer that scores the vocabulary
+stay in fp32.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-# Without VNNI a processor adds two products of 8 bits in 16, which overflow unless one
-# of the factors has 7.
+# Without VNNI a processor adds two products of 8-bit factors in 16 bits. That overflows
+# unless one of the factors has 7 bits only.
 _LARGEST = 127 if torch.cpu._is_vnni_supported() else 63
-_ZERO = 128  # what stands for 0 in the inputs, which must be unsigned
-LEAST_SIZE = 2**17  # weights of a layer, below which fp32 is about as fast
-_LEAST = 1e-12  # a scale: of a frame or an output that is all zeros
+_ZERO = 128  # represents 0 in the inputs, which must be unsigned
+LEAST_SIZE = 2**17  # weights; for a smaller layer fp32 is about as fast
+_LEAST = 1e-12  # the least scale, for a frame or an output that is all zeros
 
 
 class Int8Linear(nn.Module):
-    """What a linear layer computes, in int8: (..., features in) to (..., out).
+    """A linear layer that computes in int8: (..., features in) to (..., out).
 
     weight: (out, features in); bias: (out,).
     """
@@ -40,7 +40,8 @@ class Int8Linear(nn.Module):
         weight = weight.detach().float().cpu()
         scales = weight.abs().amax(1).clamp_min(_LEAST) / _LARGEST
         rounded = (weight / scales[:, None]).round().to(torch.int8)
-        # Plain attributes: what is packed for oneDNN cannot be moved or saved.
+        # Plain attributes, not buffers: weights packed for oneDNN cannot be moved or
+        # saved.
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._scales = scales
         self._sums = rounded.sum(1) * scales
@@ -54,13 +55,14 @@ class Int8Linear(nn.Module):
         frames = inputs.flatten(0, -2)
         least = frames.amin(1, keepdim=True).clamp_max_(0)
         scales = frames.amax(1, keepdim=True).clamp_min_(0).sub_(least)
-        scales = scales.clamp_min_(_LEAST) / 254  # and 1 for the rounding of zero
-        # What stands for 0, whole so that zeros stay zeros; -128 for what is positive.
+        scales = scales.clamp_min_(_LEAST) / 254  # not 255: `zeros` is rounded too
+        # The number that represents 0: whole, so that zeros stay exact; -128 for a
+        # frame without negative values.
         zeros = (least / scales).round_().add_(128).neg_()
         # To int8 first, since to(uint8) takes six times as long.
         rounded = torch.addcmul(zeros, frames, 1 / scales).round_().to(torch.int8)
         products = torch.ops.onednn.qlinear_pointwise(
-            rounded.view(torch.uint8).bitwise_xor_(_ZERO),  # adds it
+            rounded.view(torch.uint8).bitwise_xor_(_ZERO),  # adds 128
             1.0,
             _ZERO,
             self._weight,
@@ -84,9 +86,9 @@ def quantized(
 ) -> PreTrainedModel | None:
     """Return a model whose large linear layers compute in int8; None if it has none.
 
-    stays_fp32: says, by its name, whether a layer stays as it is. Parameters are shared
-    by the two models, so that it takes a quarter of the memory more, and about a second
-    to make of 94 million parameters.
+    stays_fp32: whether the layer of a name stays in fp32. The two models share their
+    parameters, so the new one takes only a quarter more memory. For 94 million
+    parameters this takes about a second.
     """
     shared: dict[int, Any] = {id(p): p for p in model.parameters()}
     copied: PreTrainedModel = copy.deepcopy(model, shared)
@@ -100,5 +102,5 @@ def quantized(
 
 
 def rounded(weight: Tensor, bias: Tensor | None) -> Int8Linear | None:
-    """Return that layer in int8, or None where it is too small to gain by it."""
+    """Return the linear layer in int8; None if it is too small to gain by it."""
     return Int8Linear(weight, bias) if weight.numel() >= LEAST_SIZE else None

@@ -1,11 +1,13 @@
-"""What a family of models is: features of utterances in; hypotheses, or a loss, out.
+"""The interface of all model families: features in; hypotheses, or a loss, out.
 
-One object, chosen when a model is opened (`families.py`), knows all that sets its
-family apart. Nothing outside of this folder calls a model, or asks which one it is.
+Each family is a subclass that knows everything specific to it. `families.py` chooses
+the subclass once, when a model is opened. No code outside this folder calls a model
+directly or asks which family it belongs to.
 """
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,27 +35,28 @@ if TYPE_CHECKING:
 
     from thanosql.speech.results import Hypothesis
 
-# transformers is annotated in part only: what it leaves open goes by Any.
+# Any, since transformers is only partly annotated.
 _hf: Any = transformers
 _logging: Any = transformers_logging
+_QUIET = threading.RLock()
 
 
 class Loss(NamedTuple):
-    """What a training step minimises, and what tells whether it learns."""
+    """The loss that a training step minimises, and a sign of whether it learns."""
 
     mean: Tensor
-    "Over the utterances of the batch, per target token: a scalar."
+    "The mean over the batch of each utterance's loss per target token: a scalar."
     speaking: Tensor
-    "Share of the frames at which the model writes something: a scalar."
+    "The share of frames at which the model writes something: a scalar."
 
 
 @dataclass(eq=False)
 class Recognizer(ABC):
-    """A model with all it takes to go from a waveform to text and back.
+    """A model with its tokenizer and feature extractor: from a waveform to text.
 
-    What it is given as features is a tensor an utterance, (samples,) or (frames, mels),
-    on any device, as `features` makes them or `frozen` returns them. In evaluation mode
-    what it makes of an utterance does not depend, but for float noise, on the others.
+    A batch of features is one tensor for each utterance, (samples,) or (frames, mels),
+    on any device, as `features` or `frozen` returns it. In evaluation mode the result
+    of an utterance does not depend on the others in its batch, except for float noise.
     """
 
     model: PreTrainedModel
@@ -62,23 +65,24 @@ class Recognizer(ABC):
     feature_extractor: Any
     "A SequenceFeatureExtractor of transformers, for 16 kHz."
     fresh: frozenset[str]
-    "Names of the parameters that were newly drawn, not loaded."
+    "Names of the parameters that were drawn at random, not loaded."
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         return torch.device(self.model.device)
 
     @cached_property
     def spelling(self) -> Spelling:
-        """What the model can spell: text to target ids, and back."""
+        """The conversion of text to target ids and back, for the model's vocabulary."""
         return Spelling(self.tokenizer, self.model.config.vocab_size)
 
     @cached_property
     def mel_bins(self) -> int:
-        """How many mel bands a frame of its features has; 0 where they are samples.
+        """The number of mel bands of the features; 0 if the features are samples.
 
-        What a model takes as one frame may be several in a row, or have their deltas.
+        One input frame may have a multiple of this: some models stack several frames,
+        or append their deltas.
         """
         if self.model.main_input_name == "input_values":
             return 0
@@ -86,10 +90,10 @@ class Recognizer(ABC):
         return int(getattr(extractor, "num_mel_bins", extractor.feature_size))
 
     def features(self, waveform: NDArray[np.float32]) -> Tensor:
-        """Return what the model takes of one utterance, with no padding.
+        """Return the model's input for one utterance, without padding.
 
         waveform: (samples,), mono, 16 kHz; result: (samples,) or (frames, mels),
-        float32 on the CPU. Raises AudioError where it is too short to give a frame.
+        float32 on the CPU. Raises AudioError if the waveform is too short for a frame.
         """
         try:
             inputs = self.feature_extractor(
@@ -99,6 +103,8 @@ class Recognizer(ABC):
                 return_attention_mask=True,
             )
         except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+            if len(waveform) >= SAMPLE_RATE:  # a second is enough for every model
+                raise
             raise _too_short(waveform) from error
         values = inputs[self.model.main_input_name][0]
         if "attention_mask" in inputs:
@@ -113,25 +119,25 @@ class Recognizer(ABC):
     @property
     @abstractmethod
     def stride(self) -> int:
-        """Samples from one frame of scores to the next."""
+        """The number of samples from one frame of scores to the next."""
 
     def windows(self, chunk_seconds: float) -> Layout:
-        """Return how a recording longer than `chunk_seconds` is cut.
+        """Return how a recording longer than `chunk_seconds` is cut into windows.
 
-        Raises OptionError where that is too short for the model.
+        Raises OptionError if `chunk_seconds` is too short for the model.
         """
         return layout(self.stride, chunk_seconds)
 
     @property
     @abstractmethod
     def decoding(self) -> Decoding:
-        """How its scores become text where nothing else is asked for."""
+        """The family's default decoding of scores into text."""
 
     @abstractmethod
     def scores(self, batch: Sequence[Tensor], decoding: Any) -> list[Tensor]:
-        """Return what `decoding` takes of each utterance: (frames, ...), on the CPU.
+        """Return each utterance's scores for `decoding`: (frames, ...), on the CPU.
 
-        batch: features; decoding: one that fits the family.
+        batch: features. decoding: must be one that fits the family, as `decoding` does.
         """
 
     def recognize(
@@ -142,23 +148,23 @@ class Recognizer(ABC):
 
     @cached_property
     def int8(self) -> Recognizer:
-        """The same, multiplying in int8, for inference on a CPU.
+        """A copy with products in int8, for inference on a CPU.
 
-        Itself where no layer is large enough to gain by it.
+        It is the recognizer itself if no layer is large enough to gain by it.
         """
         return self
 
     @abstractmethod
     def try_out(self) -> None:
-        """Raise ValueError where the model makes nothing of a second of noise.
+        """Raise ValueError if the model cannot transcribe a second of noise.
 
-        What its files do not contradict may still make no model: a stride of 0, say.
+        This finds faults that are in no single file, such as a stride of 0.
         """
 
     # Training
 
     def targets(self, text: str) -> tuple[int, ...]:
-        """Return the target ids of a transcript, of what of it the model can spell."""
+        """Return a transcript's target ids, without what the model cannot spell."""
         return self.spelling.encode(self.spelling.normalize(text).text)
 
     @abstractmethod
@@ -168,10 +174,10 @@ class Recognizer(ABC):
         targets: Sequence[Sequence[int]],
         generator: torch.Generator | None = None,
     ) -> Loss:
-        """Return the objective of a batch of features and their target ids.
+        """Return the training objective of a batch of features and their target ids.
 
-        generator: on the CPU; what SpecAugment and LayerDrop draw from in training
-        mode, where dropout draws from torch's default generator.
+        generator: on the CPU. In training mode SpecAugment and LayerDrop draw from it;
+        dropout draws from torch's default generator.
         """
 
     @abstractmethod
@@ -181,13 +187,16 @@ class Recognizer(ABC):
         targets: Sequence[Sequence[int]],
         decoding: Any,
     ) -> tuple[Tensor, list[Hypothesis]]:
-        """Return the mean loss of a batch, a scalar, and its hypotheses."""
+        """Return the mean loss of a batch, a scalar, and its hypotheses.
+
+        Both come from one forward pass. decoding: as `scores` takes it.
+        """
 
     @abstractmethod
     def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
-        """Return why no training can fit targets to features; "" where one can.
+        """Return why no training can fit the targets to the features; "" if one can.
 
-        length: of the features, of a recording of so many seconds.
+        length: of the features. seconds: of the recording, for the message.
         """
 
     @property
@@ -196,21 +205,21 @@ class Recognizer(ABC):
         return None
 
     def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
-        """Return what the layers before the first trained one make of each utterance.
+        """Return the input of the first trained layer, for each utterance.
 
-        It depends on the utterance and frozen parameters alone, so it may be kept, and
-        given in place of the features.
+        It depends only on the utterance and on frozen parameters, so a caller may keep
+        it and pass it in place of the features. By default the features themselves.
         """
         return list(batch)
 
     # Storage
 
     def save(self, directory: Path) -> None:
-        """Write a model directory that transformers' Auto classes open."""
+        """Write a model directory that transformers' Auto classes can open."""
         with quiet():
             self.model.save_pretrained(directory)
             if isinstance(self.feature_extractor, _hf.Wav2Vec2FeatureExtractor):
-                # AutoProcessor knows not of itself which one data2vec needs.
+                # Without this, AutoProcessor does not know which one data2vec needs.
                 processor = _hf.Wav2Vec2Processor(
                     self.feature_extractor, self.tokenizer
                 )
@@ -228,14 +237,20 @@ def _too_short(waveform: NDArray[np.float32]) -> AudioError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the progress bars and the advice of transformers inside the block."""
-    verbosity = _logging.get_verbosity()
-    bars = _logging.is_progress_bar_enabled()
-    _logging.set_verbosity_error()
-    _logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        _logging.set_verbosity(verbosity)
-        if bars:
-            _logging.enable_progress_bar()
+    """Silence the progress bars and warnings of transformers inside the block.
+
+    Only one thread at a time is inside. Models are opened in such blocks, which switch
+    settings of the whole process, torch's initialisation of weights among them
+    (`no_init_weights`). Two threads would restore each other's switched settings.
+    """
+    with _QUIET:
+        verbosity = _logging.get_verbosity()
+        bars = _logging.is_progress_bar_enabled()
+        _logging.set_verbosity_error()
+        _logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            _logging.set_verbosity(verbosity)
+            if bars:
+                _logging.enable_progress_bar()

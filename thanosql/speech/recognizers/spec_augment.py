@@ -1,20 +1,20 @@
-"""SpecAugment: frames of utterances in, the same with stretches of them blotted out.
+"""SpecAugment: frames of utterances in, the same frames with some of them masked out.
 
-Park et al. 2019, "SpecAugment", by the settings that transformers' configs carry:
-``mask_time_*`` for stretches of frames, which become the model's learned mask vector
-(as in wav2vec 2.0), and ``mask_feature_*`` for stretches of features, which become 0.
+Park et al. 2019, "SpecAugment", with the settings in transformers' configs:
+``mask_time_*`` replaces stretches of frames by the model's learned mask vector (as in
+wav2vec 2.0); ``mask_feature_*`` sets stretches of features to 0.
 
-It differs from transformers' own in three ways. All randomness is from one
-`torch.Generator`. Every utterance draws for itself, its rounding included, so what
-it gets does not hang on its neighbours' lengths. And the config's least number of
-masks (usually two of ten frames) is cut down for an utterance of which they would
-cover more than a fifth: with 20 of a word's 22 frames always hidden a model learns to
-guess (spoken digits from random weights: WER 0.36 with half of a word hidden, 0.16 so;
-docs/experiments.md). Masks too long for an utterance are left out, not an error.
+It differs from transformers' own in three ways. All random numbers come from one
+`torch.Generator`. The masks of an utterance do not depend on the lengths of the others
+in its batch. And the config's least number of masks (usually two, of ten frames) is
+lowered for an utterance of which they would cover more than a fifth: a model from which
+20 of a word's 22 frames are always hidden learns to guess (spoken digits from random
+weights: WER 0.36 with half of a word hidden, 0.16 with a fifth; docs/experiments.md).
+A mask longer than the utterance is left out and is no error.
 
-Log-mel features, before a model sees them, are masked by other sizes: bands as in
-Park et al. 2019; of stretches a number that grows with the length, each up to a share
-of it, as in Park et al. 2020, "SpecAugment on large scale datasets".
+Log-mel features, before they enter a model, get masks of other sizes: bands as in Park
+et al. 2019; and stretches, whose number and length grow with the utterance, as in Park
+et al. 2020, "SpecAugment on large scale datasets".
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-BANDS, BAND_SHARE = 2, 27 / 80  # masks, and of the mel bands, at most, under each
-STRETCHES, STRETCH_SHARE = 10, 0.05  # at most; of the frames, at most, under each
-FRAMES_A_STRETCH = 25  # a word has few stretches
+BANDS, BAND_SHARE = 2, 27 / 80  # masks; largest share of the mel bands in each
+STRETCHES, STRETCH_SHARE = 10, 0.05  # most masks; largest share of the frames in each
+FRAMES_A_STRETCH = 25  # one stretch for so many frames, so that a word has few
 
 
 def spec_augment(
@@ -44,12 +44,12 @@ def spec_augment(
     config: PreTrainedConfig,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Return `hidden` with masks over time and over features, as `config` sizes them.
+    """Return `hidden` with masks over time and features, of the sizes in `config`.
 
     hidden: (sum of lengths, features), one utterance after the other; mask_vector:
     (features,), or () for a constant; generator: on the CPU, None for torch's own.
     """
-    # Drawn on the CPU whatever the device, so that nothing waits for a GPU.
+    # Masks are drawn on the CPU on any device, so that nothing waits for a GPU.
     if config.mask_time_prob > 0:
         masks = [
             draw_mask(
@@ -83,16 +83,15 @@ def spec_augment(
 def mask_log_mels(
     features: Sequence[Tensor], bins: int, generator: torch.Generator | None
 ) -> list[Tensor]:
-    """Return log-mels with bands of them, and stretches of time, at their mean.
+    """Return log-mels in which some bands and stretches of time are set to the mean.
 
-    features: (frames, columns) an utterance, where the columns are `bins` mel bands, or
-    so many more than once (frames in a row, deltas); generator: on the CPU, None for
-    torch's own. The stretches hide half of an utterance at most, and less of a short
-    one.
+    features: (frames, columns) for each utterance. The columns are `bins` mel bands, or
+    a multiple of them (stacked frames, deltas). generator: on the CPU, None for torch's
+    own. The stretches hide at most half of an utterance, and less of a short one.
     """
     if not features:
         return []
-    # For all utterances at once: two numbers a mask, whatever the lengths.
+    # Two numbers for each mask, for all utterances at once, whatever their lengths.
     drawn = torch.rand(len(features), BANDS + STRETCHES, 2, generator=generator)
     bands, stretches = drawn[:, :BANDS], drawn[:, BANDS:]
     lengths = torch.tensor([len(utterance) for utterance in features])
@@ -109,10 +108,10 @@ def mask_log_mels(
 
 
 def _hidden(drawn: Tensor, lengths: Tensor, share: float, longest: int) -> Tensor:
-    """Return which of each row's first places are under one of its masks.
+    """Return which places of each row are masked: (rows, longest), bool.
 
-    drawn: (rows, masks, 2), from 0 to below 1, for a mask's width, from none to
-    `share` of the row's length, and its place; result: (rows, longest), bool.
+    drawn: (rows, masks, 2), numbers from 0 to below 1. The first gives a mask's width,
+    from 0 to `share` of the row's length; the second gives its place.
     """
     length = lengths[:, None]
     widths = (drawn[..., 0] * ((share * length).floor() + 1)).floor()
@@ -131,9 +130,10 @@ def draw_mask(
 ) -> Tensor:
     """Return a mask (length,) of bool, on the CPU: True in random spans.
 
-    The spans are `span` long, start at different places and may overlap; there are
-    as many as would cover the share `probability` of the length if they did not,
-    rounded up or down at random, and `least` of them if a fifth of it holds those.
+    The spans are `span` long, start at different places and may overlap. Without
+    overlap they would cover the share `probability` of the length; their number is
+    rounded up or down at random. There are at least `least` of them, as far as a fifth
+    of the length has room for these.
     """
     mask = torch.zeros(length, dtype=torch.bool)
     if span > length:

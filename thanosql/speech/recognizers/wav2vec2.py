@@ -1,35 +1,35 @@
 """The wav2vec 2.0 family without padding: waveforms in, CTC logits out, exactly.
 
-A batch of utterances of different lengths is usually padded to the longest, and
-every layer must then be told, by masks, what is padding. Most are not: the models
-with a GroupNorm average it over the padding and take no mask, so that a transcript
-depends on its neighbours, and all of them spend their arithmetic on padding. Here
-nothing is padded but, at times, attention. Which parts of the network look beyond one
-frame?
+Usually a batch is padded to its longest utterance, and masks tell each layer what is
+padding. In this family most layers take no mask. Models with a GroupNorm even average
+over the padding, so that a transcript depends on the other utterances of its batch; and
+all models compute the padding for nothing. Here nothing is padded except, in some
+cases, attention. These parts of the network look beyond one frame:
 
-* The convolutional encoder (and its GroupNorm): run per utterance, in
+* The convolutional encoder and its GroupNorm: run on each utterance alone, in
   `wav2vec2_encoder.py`.
-* The positional convolution, in `wav2vec2_positions.py`, and the adapter's
-  (`add_adapter`): per utterance.
-* Attention: softmax(QK'/sqrt d)V among an utterance's own frames, per utterance by
-  `scaled_dot_product_attention`; but on a GPU, or of words, where so many small calls
-  take longer than the arithmetic, padded, with a mask over the keys.
+* The positional convolution (`wav2vec2_positions.py`) and the convolutions of the
+  adapter (`add_adapter`): run on each utterance alone.
+* Attention, softmax(QK'/sqrt d)V among the frames of an utterance: one call of
+  `scaled_dot_product_attention` for each utterance. On a GPU, and for short utterances
+  on a CPU, so many small calls take longer than the arithmetic: there it is padded,
+  with a mask over the keys.
 
-All else (projection, layer norms, the products before and after attention, feed
-forward, attention adapters, CTC head) treats every frame alone. There the frames of
-all the utterances simply lie one after the other, (sum of lengths, features): one
-large product instead of many small ones. So row i of the result is, but for the
-order of floating-point sums, what the model gives for utterance i alone, and so are
-gradients. Modules and parameters are the model's own: what is loaded into them, frozen
-or quantized there, holds here.
+All other parts (projection, layer norms, the products before and after attention, feed
+forward, attention adapters, CTC head) treat every frame alone. For them the frames of
+all utterances lie one after the other, (sum of lengths, features): one large product
+instead of many small ones. So row i of the result is what the model gives for utterance
+i alone, except for the order of floating-point sums; the same holds for gradients. The
+modules and parameters are the model's own, so weights that are loaded, frozen or
+quantized there take effect here.
 
-In training, dropout and LayerDrop are the config's, SpecAugment is our own
-(`spec_augment.py`), and gradient checkpointing is done where transformers' switch put
-it. transformers also drops adapter layers at random; here none is, since without one
-the frame rate doubles, which no caller could know. HuBERT's `conv_pos_batch_norm`, in
-training, takes its statistics from all the batch's frames, none of them padding.
-Where no gradients are wanted, what follows attention is computed `ROWS` frames at a
-time, which keeps the wide feed-forward activations in the cache and memory flat.
+In training, dropout and LayerDrop follow the config, SpecAugment is our own
+(`spec_augment.py`), and transformers' switch for gradient checkpointing is obeyed.
+transformers also drops adapter layers at random. That is left out here: without one of
+them the frame rate doubles, and no caller could know. HuBERT's `conv_pos_batch_norm`
+takes its statistics in training from all frames of the batch, none of them padding.
+Without gradients the layers after attention run on `ROWS` frames at a time. This keeps
+the wide feed-forward activations in the cache, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ from thanosql.speech.recognizers.spec_augment import spec_augment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Module = Any  # transformers', made of parts that mypy can only take for tensors
+Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
 ROWS = 1024  # frames (20 s) that go through a feed-forward layer together
-SHORT = 40  # frames of the longest utterance, up to which a CPU pads in attention
+SHORT = 40  # frames; up to this length a CPU pads utterances in attention
 
 
 @dataclass(frozen=True, slots=True)
 class Rounded:
-    """What `int8` computes by other means than linear layers."""
+    """Parts for int8 that replace no single linear layer of the model."""
 
     convolutions: list[Int8Linear | None]
-    "Of the encoder; None for a layer that stays as it is."
+    "The layers of the convolutional encoder; None for one that stays in fp32."
     projections: list[Int8Linear | None]
-    "To queries, keys and values together, of each transformer layer."
+    "For each transformer layer, queries, keys and values in one product."
     positions: Tensor | None
-    "The transform of the positional convolution's kernel."
+    "The Fourier transform of the positional convolution's kernel."
 
 
 @dataclass(eq=False)
 class Wav2Vec2Recognizer(CTCRecognizer):
-    """wav2vec 2.0 and those made of its blocks, without padding."""
+    """wav2vec 2.0 and the models made of its blocks, without padding."""
 
     architectures: ClassVar[frozenset[str]] = frozenset(
         {
@@ -87,24 +87,26 @@ class Wav2Vec2Recognizer(CTCRecognizer):
     "Classes of transformers; a test compares each with transformers' own forward."
 
     rounded: Rounded | None = None
+    "Set in the recognizer that `int8` returns."
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:
-        """The projections, which are rounded together."""
+        """The projections, which `Rounded.projections` computes instead."""
         return ("q_proj", "k_proj", "v_proj")
 
     def frames(self, length: int) -> int:
-        """Return how many frames of logits come out of that many samples."""
+        """Return how many frames of logits so many samples give; may be 0."""
         base: Module = self.model.base_model
         return _logit_frames(
             base, wav2vec2_encoder.output_length(base.feature_extractor, length)
         )
 
     def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
-        """Return the convolutional encoder's frames, if none of it is trained.
+        """Return the convolutional encoder's frames, if all of it is frozen.
 
-        Each is (frames, channels), about 50 frames a second, in the precision of its
-        products; (0, channels) of fewer samples than a frame takes, 400.
+        Each is (frames, channels), about 50 frames a second, in the precision of the
+        products; (0, channels) for fewer than 400 samples, which make no frame. If the
+        encoder is trained, the features are returned as they are.
         """
         base: Module = self.model.base_model
         if any(p.requires_grad for p in base.feature_extractor.parameters()):
@@ -121,12 +123,12 @@ class Wav2Vec2Recognizer(CTCRecognizer):
 
     @cached_property
     def int8(self) -> CTCRecognizer:
-        """The same, multiplying in int8; itself where no layer is large enough."""
+        """A copy with products in int8; itself if no layer is large enough."""
         base: Module = self.model.base_model
         with torch.no_grad():
             parts = Rounded(
                 [
-                    None,  # of one channel
+                    None,  # the first layer: its input has one channel
                     *(
                         # (out, kernel * in)
                         rounded(
@@ -148,7 +150,10 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         return replace(self, model=model or self.model, rounded=parts)
 
     def _extracted(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the encoder's frames of each utterance; what is frames stays so."""
+        """Return the encoder's frames of each utterance.
+
+        An input may be these frames already, from `frozen`; it is returned as it is.
+        """
         waveforms = [i for i, utterance in enumerate(inputs) if utterance.ndim == 1]
         results = list(inputs)
         base: Module = self.model.base_model
@@ -164,7 +169,7 @@ class Wav2Vec2Recognizer(CTCRecognizer):
     def _encoded(
         self, frames: Sequence[Tensor], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Return what `logits` does, of the encoder's frames of each utterance."""
+        """Return the result of `logits`, given the encoder's frames."""
         model: Module = self.model
         base, config = model.base_model, model.config
         stable = getattr(config, "do_stable_layer_norm", False)
@@ -176,9 +181,9 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         counts = [len(utterance) for utterance in present]
 
         hidden = base.feature_projection(torch.cat(present))
-        if isinstance(hidden, tuple):  # some return what they projected as well
+        if isinstance(hidden, tuple):  # some classes return their normed input as well
             hidden = hidden[0]
-        # As transformers takes it where a config, such as data2vec's, does not say.
+        # data2vec's config lacks the switch; transformers takes it for True.
         if model.training and getattr(config, "apply_spec_augment", True):
             mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
             hidden = spec_augment(hidden, counts, mask_vector, config, generator)
@@ -217,16 +222,16 @@ class Wav2Vec2Recognizer(CTCRecognizer):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Where the utterances are among the frames that lie one after the other."""
+    """Which of the frames, all one after the other, belong to which utterance."""
 
     counts: list[int]
-    "How many frames each has."
+    "The number of frames of each utterance."
     places: Tensor | None
-    "Where each frame is when all are padded to the longest; None to pad nothing."
+    "Each frame's row if all are padded to the longest; None if attention is unpadded."
 
 
 def _batch(counts: list[int], device: torch.device) -> _Batch:
-    """Return how attention is to see the batch: padded where calls are what costs."""
+    """Return the batch for attention: padded if many small calls would cost more."""
     if device.type == "cpu" and max(counts) > SHORT:
         return _Batch(counts, None)
     return _Batch(counts, sent(_places(counts), device))
@@ -244,13 +249,14 @@ def _layer(
     batch: _Batch,
     stable: bool,
 ) -> Tensor:
-    """Return a transformer layer's output, (sum of counts, features), of `hidden`.
+    """Return a transformer layer's output for `hidden`: (sum of counts, features).
 
-    projections: what computes queries, keys and values in int8, if anything does.
+    projections: computes queries, keys and values in int8; None: the layer's own do.
+    Without gradients the result overwrites `hidden`.
     """
     attention = layer.attention
     inputs = layer.layer_norm(hidden) if stable else hidden
-    # Per tensor (heads, sum of counts, features of a head)
+    # each (heads, sum of counts, features of a head)
     queries, keys, values = (
         projected.view(len(hidden), attention.num_heads, -1).transpose(0, 1)
         for projected in _projected(attention, projections, inputs)
@@ -304,9 +310,10 @@ def _padded(
     dropout: float,
     scale: float,
 ) -> Tensor:
-    """Return what `_one_by_one` does in as many operations as for one utterance.
+    """Return the result of `_one_by_one`, with one call for the whole batch.
 
-    The padding's keys have no weight, exactly, and what its queries find is left out.
+    The mask gives the keys of the padding a weight of exactly 0; the results of its
+    queries are left out.
     """
     assert batch.places is not None
     size, longest = len(batch.counts), max(batch.counts)
@@ -331,7 +338,7 @@ def _padded(
 def _projected(
     attention: Module, int8: Int8Linear | None, inputs: Tensor
 ) -> Sequence[Tensor]:
-    """Return queries, keys and values, each as `inputs`, (frames, features), is."""
+    """Return queries, keys and values of `inputs`, each (frames, features)."""
     if int8 is not None:
         together: Tensor = int8(inputs)
         return together.chunk(3, 1)
@@ -339,7 +346,7 @@ def _projected(
 
 
 def _rounded_projections(attention: Module) -> Int8Linear | None:
-    """Return what computes queries, keys and values, one behind the other, in int8."""
+    """Return one int8 layer for queries, keys and values; None if it is too small."""
     projections = [getattr(attention, f"{name}_proj") for name in "qkv"]
     return rounded(
         torch.cat([each.weight for each in projections]),
@@ -350,10 +357,10 @@ def _rounded_projections(attention: Module) -> Int8Linear | None:
 def _feed_forward(
     layer: Module, hidden: Tensor, context: Tensor, stable: bool
 ) -> Tensor:
-    """Return what a layer makes of its input and its attention's context.
+    """Return a layer's output from its input and its attention's context.
 
-    All three are (any number of frames, features). "Stable": layer norms before
-    attention and feed forward (Xiong et al. 2020), else behind them.
+    All three are (any number of frames, features). stable: the layer norms come before
+    attention and feed forward (Xiong et al. 2020), else after them.
     """
     hidden = hidden + layer.dropout(layer.attention.out_proj(context))
     if not stable:
@@ -377,7 +384,7 @@ def _adapter(adapter: Module, hidden: Tensor, counts: list[int]) -> Tensor:
 
 
 def _logit_frames(base: Module, frames: int) -> int:
-    """Return how many frames of logits there are for that many frames."""
+    """Return how many frames the adapter, if there is one, makes of so many."""
     adapter = getattr(base, "adapter", None)
     for layer in adapter.layers if adapter is not None and frames else ():
         conv = layer.conv

@@ -1,27 +1,27 @@
 """The convolutional encoder of wav2vec 2.0: waveforms in, frames of features out.
 
-The layers of `Wav2Vec2FeatureEncoder` (Baevski et al. 2020, section 2) make a frame
-of every 320 samples, from a receptive field of 400. transformers runs them as
-convolutions of (batch, channels, time); here they are matrix products over (time,
-channels), which is faster both ways on a CPU:
+The layers of `Wav2Vec2FeatureEncoder` (Baevski et al. 2020, section 2) make a frame of
+every 320 samples, with a receptive field of 400. transformers runs them as convolutions
+of (batch, channels, time). Here they are matrix products over (time, channels), which
+on a CPU is faster, forward and backward:
 
-* Frame t of a convolution of kernel k and stride s reads the rows ts ... ts+k-1 of
-  its input. In (time, channels) layout these rows are one stretch of memory, and s
-  of them are a row of a matrix whose rows lie s*channels apart: the convolution is
-  a sum of ceil(k/s) products, and nothing is copied.
-* Where no gradient is wanted, a stretch of time goes through all the layers before
-  the next one does: its activations stay in the cache, and no allocation is so large
-  that the operating system hands out, and clears, new pages for it each time.
-  Neighbouring stretches share 80 samples, computed twice.
-* Where gradients are wanted and nothing looks beyond a frame, short utterances lie
-  end to end, each filled up to a whole number of frames' hops: each layer is then a
-  few large products rather than many small ones, and what the frames across two
-  utterances hold is left out at the end.
-* The GroupNorm of the first layer (one group a channel) needs the mean and variance
-  of that layer's output over the whole utterance, before there is any. But the
-  layer is linear. Channel c is w_c.u + b_c over the windows u of ten samples, so
-  its mean is w_c.mean(u) + b_c and its variance w_c'Cov(u)w_c: ten and a hundred
-  numbers an utterance. Scale and shift then go into the layer's own weights.
+* Frame t of a convolution of kernel k and stride s reads the rows ts ... ts+k-1 of its
+  input. In (time, channels) layout these rows are one stretch of memory, and s of them
+  are a row of a matrix whose rows lie s*channels apart. So the convolution is a sum of
+  ceil(k/s) products, and nothing is copied.
+* Without gradients, a stretch of time goes through all layers before the next one does.
+  Its activations stay in the cache, and no allocation is so large that the operating
+  system has to clear new pages for it each time. Neighbouring stretches share 80
+  samples, which are computed twice.
+* With gradients, and if there is no GroupNorm, short utterances lie end to end, each
+  filled up to a multiple of the frames' hop. Each layer is then a few large products
+  instead of many small ones. Frames that span two utterances are left out at the end.
+* The GroupNorm of the first layer (each channel is a group) needs the mean and variance
+  of that layer's output over the whole utterance. They are known without computing the
+  output, because the layer is linear: channel c is w_c.u + b_c over the windows u of
+  ten samples, so its mean is w_c.mean(u) + b_c and its variance w_c'Cov(u)w_c. That
+  takes ten and a hundred numbers of each utterance. Scale and shift are then folded
+  into the layer's weights.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-Module = Any  # transformers', made of parts that mypy can only take for tensors
+Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
-STRETCH = 64  # frames computed together: 1.3 s of audio, 8 MB behind the first layer
+STRETCH = 64  # frames computed together: 1.3 s of audio, 8 MB after the first layer
 TOGETHER = 80_000  # samples (5 s) of utterances that are computed end to end
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A convolution as matrix products, and what follows it."""
+    """A convolution as matrix products, with its norm and activation."""
 
     weight: Tensor
     "(kernel * channels in, channels out), in the precision of the product."
@@ -59,13 +59,14 @@ class _Layer:
     norm: Module | None
     activation: Callable[[Tensor], Tensor]
     int8: Module | None
-    "What makes (frames, channels out) of (frames, kernel * channels in) instead."
+    "If set, computes (frames, kernel * channels in) to (frames, channels out) instead."
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Return (frames, channels out) of `rows` (time, channels in)."""
+        """Return the output (frames, channels out) for `rows` (time, channels in)."""
         output = self._product(rows)
         if self.norm is not None:
-            output = self.norm(output).to(self.weight.dtype)  # autocast: norms in fp32
+            # Under autocast a norm returns fp32.
+            output = self.norm(output).to(self.weight.dtype)
         return self.activation(output)
 
     def _product(self, rows: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class _Layer:
 
 
 def output_length(encoder: Module, samples: int) -> int:
-    """Return how many frames `encoder` makes of a waveform of that many samples."""
+    """Return how many frames `encoder` makes of so many samples."""
     for layer in encoder.conv_layers:
         samples = (samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
     return max(samples, 0)
@@ -107,14 +108,14 @@ def extract(
     waveforms: Sequence[Tensor],
     int8: Sequence[Module | None] | None = None,
 ) -> list[Tensor]:
-    """Return the frames, (frames, channels), of each waveform, (samples,), alone.
+    """Return the frames, (frames, channels), of each waveform, (samples,).
 
-    int8: for each layer what computes it from (frames, kernel * channels in) instead,
-    or None.
+    int8: for each layer a module that replaces its product (`_Layer.int8`), or None.
 
-    A waveform too short for a frame gives (0, channels). Where gradients are off, or
-    the encoder's parameters frozen, nothing is recorded for autograd; with gradient
-    checkpointing on, an utterance's waveform is, and its layers are computed again.
+    A waveform too short for a frame gives (0, channels). If gradients are off or the
+    encoder's parameters are frozen, nothing is recorded for autograd. With gradient
+    checkpointing only the waveform is recorded, and the backward pass computes the
+    layers again.
     """
     modules = list(encoder.conv_layers)
     channels = modules[-1].conv.out_channels
@@ -132,7 +133,7 @@ def extract(
             if not isinstance(layers[0].norm, nn.GroupNorm):
                 return _through(layers, waveforms)
             (waveform,) = waveforms
-            # Its mean goes anyway, and is no small number to lose digits to.
+            # The norm removes the mean in any case; removed here, it costs no digits.
             waveform = waveform - waveform.mean()
             first = _folded(modules[0], waveform, dtype)
             return _through([first, *layers[1:]], [waveform])
@@ -152,7 +153,7 @@ def extract(
 
 
 def _groups(lengths: Sequence[int], together: int) -> Iterator[list[int]]:
-    """Yield neighbouring indexes whose lengths add up to `together`, or lone ones."""
+    """Yield neighbouring indexes of at most `together` samples in all, or lone ones."""
     group: list[int] = []
     total = 0
     for i, length in enumerate(lengths):
@@ -166,7 +167,7 @@ def _groups(lengths: Sequence[int], together: int) -> Iterator[list[int]]:
 
 
 def _through(layers: Sequence[_Layer], waveforms: Sequence[Tensor]) -> list[Tensor]:
-    """Return the frames, (frames, channels), that layers make of each waveform."""
+    """Return the layers' output, (frames, channels), for each waveform."""
     hop = math.prod(layer.stride for layer in layers)
     field = 1  # samples that one frame sees
     for layer in reversed(layers):
@@ -210,8 +211,8 @@ def _layer(module: Module, dtype: torch.dtype, int8: Module | None = None) -> _L
 def _folded(module: Module, waveform: Tensor, dtype: torch.dtype) -> _Layer:
     """Return the first layer with its GroupNorm over this waveform folded into it.
 
-    In float64: speech is mostly low tones, so the covariance is near singular, and
-    the variance of a channel that looks for high ones is a small difference.
+    In float64: speech is mostly low tones, so the covariance is nearly singular, and
+    the variance of a channel for high tones is a small difference of large numbers.
     """
     layer, norm = _layer(module, torch.float64), module.layer_norm
     windows = waveform.double().unfold(0, layer.kernel, layer.stride)
@@ -228,7 +229,7 @@ def _folded(module: Module, waveform: Tensor, dtype: torch.dtype) -> _Layer:
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
-    """Return what autocast, if it is on, would compute a product with `weight` in."""
+    """Return the type of a product with `weight`: autocast's if it is on."""
     kind = weight.device.type
     on = torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else weight.dtype

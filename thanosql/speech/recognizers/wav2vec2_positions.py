@@ -1,12 +1,14 @@
 """The convolutional position embedding of wav2vec 2.0: frames in, positions out.
 
-A convolution over time of kernel K (128 frames) in groups, by which a frame learns
-where it is (Baevski et al. 2020, section 2), per utterance. In int8, where the rest is
-fast and the kernel never changes, a product of Fourier transforms takes its place: over
-stretches of 2K frames, the first K-1 results of which are wrong, since the transform
-takes time for a circle, and are left out (overlap-save: Oppenheim and Schafer,
-Discrete-Time Signal Processing, section 8.7). At each of K+1 frequencies a group is a
-product with a small complex matrix. In fp32 that gains nothing (docs/experiments.md).
+It is a grouped convolution over time with a kernel of K (128) frames, from which a
+frame learns where it is (Baevski et al. 2020, section 2). Each utterance runs alone.
+
+In int8 the rest of the model is fast and the kernel never changes, so a product of
+Fourier transforms is used instead: overlap-save over stretches of 2K frames (Oppenheim
+and Schafer, Discrete-Time Signal Processing, section 8.7). A transform treats time as a
+circle; so K-1 results of each stretch are wrong, and are left out. At each of the K+1
+frequencies, a group is a product with a small complex matrix. In fp32 this gains
+nothing (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Module = Any  # transformers', made of parts that mypy can only take for tensors
+Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
 
 def positions(
@@ -30,10 +32,10 @@ def positions(
     counts: Sequence[int],
     transformed: Tensor | None = None,
 ) -> Tensor:
-    """Return the position embedding of each utterance's frames, as `hidden` is.
+    """Return the position embedding of all frames: (sum of counts, features).
 
     hidden: (sum of counts, features), the utterances' frames one after the other.
-    transformed: what `transform` made of the embedding, to be used in its place.
+    transformed: the result of `transform`, for int8; None: the convolution itself.
     """
     if not hasattr(embedding, "conv"):  # data2vec: layers of convolution and norm
         utterances = torch.split(hidden, list(counts))
@@ -41,7 +43,7 @@ def positions(
     if getattr(embedding, "batch_norm", None) is not None:
         hidden = embedding.batch_norm(hidden)
     conv = embedding.conv
-    weight = conv.weight  # computed at each look: 5 million numbers in a base model
+    weight = conv.weight  # weight norm computes it on each access: 5 million numbers
     results = []
     for utterance in torch.split(hidden, list(counts)):
         if transformed is None:
@@ -50,7 +52,7 @@ def positions(
             )
         else:
             convolved = _by_fourier(utterance, transformed, conv)
-        # transformers cuts off the frame too many that an even kernel gives.
+        # An even kernel gives a frame too many, which `padding` cuts off.
         results.append(embedding.activation(embedding.padding(convolved[None]))[0].T)
     return torch.cat(results)
 
@@ -59,15 +61,15 @@ def transform(embedding: Module) -> Tensor | None:
     """Return the kernel's transform for `positions`, on the CPU; None for data2vec."""
     if not hasattr(embedding, "conv"):
         return None
-    # From where a PREDICT on a GPU may have left it.
+    # The model may still be on a GPU: int8 is made before the model is moved.
     return _transform(embedding.conv.weight.cpu(), embedding.conv.groups)
 
 
 def _transform(weight: Tensor, groups: int) -> Tensor:
     """Return (K + 1 frequencies, groups, channels in, channels out), complex.
 
-    weight: (groups * channels out, channels in, K). The conjugate of its transform
-    over 2K, since layers called convolutions correlate.
+    weight: (groups * channels out, channels in, K). The result is the conjugate of its
+    transform over 2K, since a convolution layer computes a correlation.
     """
     kernel = weight.shape[2]
     frequencies = torch.arange(kernel + 1, dtype=torch.float64)[:, None]
@@ -83,7 +85,7 @@ def _transform(weight: Tensor, groups: int) -> Tensor:
 
 
 def _by_fourier(utterance: Tensor, transformed: Tensor, conv: Module) -> Tensor:
-    """Return (features, frames + 1) of an utterance's (frames, features)."""
+    """Return the convolution of (frames, features), as (features, frames + 1)."""
     kernel, padding, bias = conv.kernel_size[0], conv.padding[0], conv.bias
     circle, step = 2 * kernel, kernel + 1
     results = len(utterance) + 2 * padding - kernel + 1

@@ -1,1 +1,1 @@
-"""Audio values in, waveforms and what headers say out."""
+"""Audio values in, waveforms and the facts of their headers out."""

@@ -1,12 +1,12 @@
-"""A path, a URL or an encoded file in; its waveform out: mono, 16 kHz, float32.
+"""Decode audio: a path, a URL or an encoded file in; mono 16 kHz float32 out.
 
 load("a.flac", None)            relative to the working directory
-load("a.flac", Path("clips"))   relative to another
-load("s3://bucket/a.mp3", None) any URL fsspec opens
+load("a.flac", Path("clips"))   relative to another folder
+load("s3://bucket/a.mp3", None) any URL that fsspec opens
 load(blob, None)                the bytes of an encoded file
 
-`blocks` takes the same and gives the waveform piece by piece, so that an hour of it
-need never be in memory; `load` joins these very pieces.
+`blocks` takes the same and yields the waveform piece by piece, so that an hour of it
+need never be in memory. `load` joins these pieces.
 """
 
 from __future__ import annotations
@@ -41,22 +41,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000  # Hz; what every base is trained on
+SAMPLE_RATE = 16_000  # Hz; every base is trained on it
 
 LONGEST = 12 * 3_600  # seconds of a recording; a few KB can decode to gigabytes
 
-_LOWEST_RATE = 1_000  # Hz; below, a header is more likely wrong than the recording so
+_LOWEST_RATE = 1_000  # Hz; a lower rate is more likely an error in the header
 _HIGHEST_RATE = 1_000_000  # Hz; the filter between two rates is as wide as their ratio
-# Two rates without a common factor would need a filter of gigabytes (44101 Hz). Their
-# ratio is rounded to one of whole numbers up to this: at most wrong by 0.03 % (close to
-# 16 kHz), for most rates by less than a millionth, and by nothing for all usual ones.
+# Two rates without a common factor (44101 Hz) would need a filter of gigabytes. So
+# their ratio is rounded to a fraction with a denominator up to this. The error is at
+# most 0.03 % (close to 16 kHz), less than a millionth for most rates, and 0 for all
+# usual ones.
 _LARGEST_DENOMINATOR = 2_000
-_UNKNOWN = 2**62  # samples; libsndfile says 2**63 - 1 where a header says none
-_UNRECOGNISED = 1  # libsndfile's number for a format that it does not know
+_UNKNOWN = 2**62  # samples; libsndfile returns 2**63 - 1 if a header has no number
+_UNRECOGNISED = 1  # libsndfile's error code for a format that it does not know
 _BLOCK = 2**16  # samples of each channel that are decoded at a time
-_CANCELLED = 0.25  # of two channels' energy; a sum that has less is no mix of them
-_IN_MEMORY = 2**25  # bytes of a download; beyond, it goes to a temporary file
-# fsspec chains protocols: simplecache::s3://bucket/a.wav. One letter is a drive.
+_CANCELLED = 0.25  # of two channels' energy; if their sum has less, they cancel
+_IN_MEMORY = 2**25  # bytes; a larger copy goes to a temporary file
+# fsspec chains protocols: simplecache::s3://bucket/a.wav. A single letter is not a
+# protocol but a drive on Windows.
 _URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 
 
@@ -64,11 +66,11 @@ def load(value: object, root: Path | None) -> NDArray[np.float32]:
     """Return the waveform of a recording: (samples,), mono, 16 kHz, -1..1.
 
     value: a path (str or PathLike; relative to `root`, else to the working directory),
-    a URL, or the bytes of an encoded file (told by content, not by name). Channels are
-    averaged, of two that cancel one with the opposite sign.
+    a URL, or the bytes of an encoded file. The format is found by content, not by name.
+    Channels are averaged; if two cancel each other, one is inverted first.
 
-    Raises AudioError that names the file and what is wrong with it; also where it is
-    not whole, or holds a second recording behind the first.
+    Raises AudioError that names the file and what is wrong with it; also if the file is
+    incomplete, or has a second recording after the first.
     """
     with closing(blocks(value, root)) as pieces:
         return np.concatenate([*pieces])
@@ -79,9 +81,8 @@ def blocks(
 ) -> Generator[NDArray[np.float32], None, None]:
     """Yield the waveform that `load` returns, piece by piece, each (samples,).
 
-    The file is read onwards as pieces are asked for, whatever length it claims, and
-    closed behind the last one or with the generator. Raises what `load` raises, once
-    the reading has come to it.
+    The file is read as pieces are asked for, and closed after the last one or with the
+    generator. Raises what `load` raises, when the reading reaches the fault.
     """
     with _samples(value, root) as (name, rate, samples):
         _check_rate(rate, name)
@@ -89,29 +90,29 @@ def blocks(
 
 
 def original_rate(value: object, root: Path | None) -> int:
-    """Return the samples a second that a recording has of itself; raises as `load`."""
+    """Return the sample rate of a recording's file, in Hz; raises as `load`."""
     with _samples(value, root) as (_, rate, _):
         return rate
 
 
 def seconds(waveform: NDArray[np.float32]) -> float:
-    """Return the duration of a waveform of 16 kHz."""
+    """Return the duration of a waveform at 16 kHz."""
     return len(waveform) / SAMPLE_RATE
 
 
 _Samples = Iterator["NDArray[np.float32]"]
-"""Of all channels, piece by piece, each (samples, channels)."""
+"""The samples of all channels, piece by piece, each (samples, channels)."""
 
 
 @contextmanager
 def _samples(value: object, root: Path | None) -> Iterator[tuple[str, int, _Samples]]:
-    """Open a recording: its name for errors, its rate, its samples."""
+    """Open a recording: yields its name for errors, its rate, its samples."""
     with ExitStack() as stack:
         file, name = stack.enter_context(_opened(value, root))
         try:
             size = file.seek(0, os.SEEK_END)
             promise = containers.check(file, size, name)
-        except OSError as error:  # of /proc/self/mem, or of a disk
+        except OSError as error:  # a disk error, or a file such as /proc/self/mem
             message = f"cannot read {name}: {error.strerror or error}"
             raise AudioError(message) from error
         if size == 0:
@@ -121,8 +122,8 @@ def _samples(value: object, root: Path | None) -> Iterator[tuple[str, int, _Samp
             file.seek(promise.replaced)
             file = stack.enter_context(_with_head(promise.head, file))
         try:
-            # libsndfile gets the descriptor: it reads faster than through Python, and
-            # no name has to be encoded for it.
+            # libsndfile gets the descriptor: that is faster than reads through Python,
+            # and the name need not be encoded.
             source = file.fileno() if isinstance(file, FileIO) else file
             decoder = stack.enter_context(_Onwards(source, closefd=False))
         except soundfile.LibsndfileError as error:
@@ -151,7 +152,7 @@ def _undecodable(name: str, error: soundfile.LibsndfileError) -> AudioError:
 
 @contextmanager
 def _opened(value: object, root: Path | None) -> Iterator[tuple[IO[bytes], str]]:
-    """Open a recording: its file (FileIO if it is on disk), its name for errors."""
+    """Open a recording: yields its file (FileIO if on disk) and its name for errors."""
     if isinstance(value, bytes | bytearray | memoryview):
         yield BytesIO(value), "the BLOB"
         return
@@ -173,7 +174,7 @@ def _opened(value: object, root: Path | None) -> Iterator[tuple[IO[bytes], str]]
 
 @contextmanager
 def _with_head(head: bytes, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a copy of what is left of a file, with `head` before it."""
+    """Open a copy of the rest of a file, with `head` before it."""
     with SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
         copy.write(head)
         shutil.copyfileobj(file, copy, 2**20)
@@ -183,13 +184,13 @@ def _with_head(head: bytes, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _downloaded(url: str) -> Iterator[IO[bytes]]:
-    """Open a copy of what a URL gives: not every protocol can read from the middle."""
+    """Open a copy of a URL's content, since not every protocol can seek."""
     with SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
         try:
             with fsspec.open(url, "rb") as file:
                 shutil.copyfileobj(file, copy, 2**20)
         except Exception as error:
-            # Each protocol's package raises its own.
+            # Each protocol's package raises errors of its own.
             reason = f"{type(error).__name__}: {error}" if str(error) else repr(error)
             message = f"cannot read {url!r}: {reason}"
             if isinstance(error, ImportError):
@@ -199,7 +200,7 @@ def _downloaded(url: str) -> Iterator[IO[bytes]]:
 
 
 def _way_to_read(url: str) -> str:
-    """Return the command that installs what fsspec lacks for a URL, if it has one."""
+    """Return the command that installs a URL's protocol for fsspec; "" if none does."""
     protocol = url.partition("://")[0].rpartition("::")[2]
     extra = {"https": "http", "s3a": "s3"}.get(protocol, protocol)
     if extra not in (metadata.metadata("fsspec").get_all("Provides-Extra") or ()):
@@ -208,10 +209,10 @@ def _way_to_read(url: str) -> str:
 
 
 class _Onwards(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that is only ever read onwards.
+    """A sound file that is only read forward.
 
-    soundfile seeks behind what it has read, after each read; in an MP3 that loses what
-    the decoder keeps for the next frame, and some samples with it.
+    soundfile seeks after each read. In an MP3 that loses the decoder's state for the
+    next frame, and some samples with it; so this file says that it cannot seek.
     """
 
     def seekable(self) -> bool:
@@ -219,15 +220,15 @@ class _Onwards(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _decoded(decoder: _Onwards, promised: int | None, name: str) -> _Samples:
-    """Yield the samples of an open file; raise AudioError if they are not all.
+    """Yield the samples of an open file; raise AudioError if some are missing.
 
-    promised: how many there are at least, where libsndfile does not know.
+    promised: their least number; None if libsndfile knows it.
     """
     if promised is None and decoder.frames < _UNKNOWN:
         promised = decoder.frames
     if (promised or 0) > LONGEST * decoder.samplerate:
         raise _too_long(name)
-    # libFLAC notices what lies behind the last sample only when asked for more.
+    # libFLAC checks what follows the last sample only if it is asked for more.
     at_once = _BLOCK + (decoder.frames % _BLOCK == 0)
     read = 0
     try:
@@ -250,7 +251,7 @@ def _mono(samples: _Samples, rate: int, name: str) -> _Samples:
     signs: NDArray[np.float32] | None = None
     for piece in samples:
         read += len(piece)
-        if read > most:  # whatever its header says
+        if read > most:  # the header may have given a shorter length, or none
             raise _too_long(name)
         mono = _mean(piece)
         if not np.isfinite(mono).all():
@@ -267,7 +268,7 @@ def _mono(samples: _Samples, rate: int, name: str) -> _Samples:
 
 
 def _mean(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Column by column: NumPy's mean over the short axis takes forty times as long.
+    # By columns, since NumPy's mean over the short axis takes forty times as long.
     return (
         piece[:, 0] if piece.shape[1] == 1 else reduce(np.add, piece.T) / len(piece.T)
     )
@@ -280,15 +281,15 @@ def _too_long(name: str) -> AudioError:
 def _signs(
     piece: NDArray[np.float32], rate: int, signs: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """Return by what each channel is multiplied, so that none cancels another.
+    """Return a factor for each channel, 1 or -1, so that none cancels another.
 
-    piece: (samples, channels). signs: those of the piece before; they are kept for as
-    long as no two channels cancel. None is 1 for all, as for any ordinary recording.
+    piece: (samples, channels). signs: the factors of the piece before; they are kept as
+    long as no two channels cancel. None means 1 for all, as in ordinary recordings.
 
-    A microphone of opposite polarity gives (x, -x), whose mean is silence. Compared are
-    the differences over half a millisecond, in which a constant offset weighs nothing
-    and the mains' hum little, and over two: at one of these a voice that reaches one
-    microphone later than the other may cancel, at both it does not.
+    A microphone of opposite polarity gives (x, -x), whose mean is silence. The channels
+    are compared by their changes over 0.5 ms and over 2 ms. In a change, a constant
+    offset counts nothing and the hum of the mains little. A voice that reaches one
+    microphone later than the other may cancel in one of the two, but not in both.
     """
     cancelling = ~np.eye(piece.shape[1], dtype=bool)
     for part_of_second in (2_000, 500):
@@ -298,7 +299,7 @@ def _signs(
         change = piece[step:] - piece[:-step]
         if signs is not None:
             change *= signs
-        with np.errstate(all="ignore"):  # of 1e19 and more, squares are infinite
+        with np.errstate(all="ignore"):  # the squares of 1e19 and more are infinite
             products = change.T @ change
             both = np.diag(products)[:, None] + np.diag(products)
             cancelling &= both + 2 * products < _CANCELLED * both
@@ -323,19 +324,19 @@ def _resampled(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield a waveform at 16 kHz, given piece by piece at another rate.
 
-    The filter is as wide as a few samples, so a piece is resampled together with a
-    margin to either side, whose own results are dropped: what is left is what
-    resampling the whole at once would give.
+    The filter is a few samples wide. So each piece is resampled with a margin on either
+    side, and the results of the margins are dropped. The rest is the same as if the
+    whole recording were resampled at once.
     """
     ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_LARGEST_DENOMINATOR)
     if ratio == 1:
         yield from pieces
         return
-    taken, given = ratio.numerator, ratio.denominator  # samples, each time round
+    taken, given = ratio.numerator, ratio.denominator  # `taken` samples become `given`
     resample = _resampler(taken, given)
     margin = (resample.width // taken + 2) * taken
     held: NDArray[np.float32] = np.empty(0, np.float32)
-    lead = 0  # samples of `held` that are there only as a margin
+    lead = 0  # samples at the start of `held` that are only a margin
     for piece in pieces:
         held = np.concatenate([held, piece])
         due = lead + max(0, len(held) - lead - margin) // taken * taken

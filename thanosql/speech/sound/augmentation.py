@@ -1,14 +1,14 @@
-"""Vary recordings for training: a waveform in, the same words, heard otherwise, out.
+"""Vary recordings for training: a waveform in, the same words at other conditions out.
 
-Speed perturbation is from Ko et al. 2015, "Audio augmentation for speech
-recognition": the recording is resampled, so that tempo and pitch change together, as
-from another speaker. The factors here are finer and reach a little further than
-the paper's 0.9, 1.0 and 1.1.
+Speed perturbation is from Ko et al. 2015, "Audio augmentation for speech recognition":
+the recording is resampled, so that tempo and pitch change together, as with another
+speaker. The factors here are finer than the paper's 0.9, 1.0 and 1.1, and reach a
+little further.
 
-Noise perturbation is multi-condition training with everything synthesized, so that it
-needs no other recordings: rooms as exponentially decaying noise (Polack 1988; as Ko et
-al. 2017, "A study on data augmentation of reverberant speech", simulated against
-measured ones), noises of a sloping spectrum, microphones as a tilt or a band.
+Noise perturbation is multi-condition training. Everything is synthesized, so it needs
+no other recordings. A room is exponentially decaying noise (Polack 1988; Ko et al.
+2017, "A study on data augmentation of reverberant speech", compare simulated rooms with
+measured ones). A noise has a sloping spectrum. A microphone is a tilt or a band.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from thanosql.speech.sound.audio import SAMPLE_RATE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Of the recordings of an epoch, how many noise perturbation leaves as they are.
-CLEAN_SHARE = 0.2
-_POWER_OF_OCTAVE = 20 * math.log10(2)  # dB by which an amplitude that doubles grows
-_LOWEST = 50.0  # Hz; slopes are level below, where a noise would be heard by nobody
-_ORDER = 8  # of the band's Butterworth edges
+CLEAN_SHARE = 0.2  # share of an epoch's recordings without noise perturbation
+_POWER_OF_OCTAVE = 20 * math.log10(2)  # dB of an amplitude that doubles
+_LOWEST = 50.0  # Hz; below it a slope is flat, so that noise is not mostly inaudible
+_ORDER = 8  # of the Butterworth filters at the edges of a band
 _BLOCK = 2**15  # samples of an FFT, and of a noise before it repeats: two seconds
-_TAPS = 1024  # of a microphone's filter
+_TAPS = 1024  # length of a microphone's filter
 _SWELL = 0.8  # share of its amplitude by which a swelling noise rises and falls
 
-# In steps of 1/25, so that each resampling filter is short.
+# Multiples of 1/25, so that each resampling filter is short.
 SPEEDS = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
 
 
 def draw_speeds(count: int, seed: int, epoch: int) -> list[float]:
-    """Return a speed for each of `count` utterances, the same for the same epoch."""
+    """Return a speed for each of `count` utterances, by seed and epoch."""
     random = np.random.default_rng((seed, epoch, 1))
     return [SPEEDS[i] for i in random.integers(len(SPEEDS), size=count).tolist()]
 
@@ -62,34 +61,34 @@ def _speed(factor: float) -> torchaudio.transforms.Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acoustics:
-    """What a recording is heard under: a room, a noise, a microphone, in that order."""
+    """The conditions of a recording: a room, a noise, a microphone, in that order."""
 
     seed: int = 0
-    "Of the noise's samples and the room's."
+    "Of the random samples of the noise and the room."
     reverberation: float = 0.0
-    "Seconds in which the room's sound falls by 60 dB (RT60); 0 for no room."
+    "Seconds in which the room's sound falls by 60 dB (RT60); 0: no room."
     direct: float = 0.0
-    "dB of the direct sound over the room's."
+    "Level of the direct sound over the room's, in dB."
     snr: float | None = None
-    "dB of the speech over the noise, each over all of the recording; None for none."
+    "Level of all the speech over all the noise, in dB; None: no noise."
     slope: float = 0.0
-    "dB an octave of the noise's spectrum: 0 is white, -3 pink, -6 brown."
+    "Slope of the noise's spectrum in dB per octave: 0 is white, -3 pink, -6 brown."
     swell: float = 0.0
-    "Hz at which the noise rises and falls; 0 for a steady one."
+    "Frequency in Hz at which the noise rises and falls; 0: steady."
     tilt: float = 0.0
-    "dB an octave of the microphone."
+    "Slope of the microphone's response in dB per octave."
     band: tuple[float, float] | None = None
-    "Hz from and to which it hears; None for all."
+    "The frequencies that the microphone passes, from and to, in Hz; None: all."
     clip: float | None = None
-    "dB below the peak at which samples are cut off; None for not at all."
+    "Level below the peak at which samples are clipped, in dB; None: no clipping."
     gain: float = 0.0
-    "dB."
+    "Of the result, in dB."
 
 
 def draw_acoustics(seed: int, epoch: int, row: int) -> Acoustics | None:
-    """Return what a row is heard under in an epoch, the same for the same three.
+    """Return random conditions for a row in an epoch, by seed, epoch and row.
 
-    None, in a fifth of the cases, is for the recording as it is.
+    None, in a share `CLEAN_SHARE` of cases, means no change.
     """
     random = np.random.default_rng((seed, epoch, row, 2))
 
@@ -118,9 +117,9 @@ def draw_acoustics(seed: int, epoch: int, row: int) -> Acoustics | None:
 
 
 def hear(waveform: NDArray[np.float32], acoustics: Acoustics) -> NDArray[np.float32]:
-    """Return `waveform` (samples,) as it is heard under `acoustics`: (samples,).
+    """Return `waveform` (samples,) as recorded under `acoustics`: (samples,).
 
-    Silence stays silent: there is no noise so and so far below nothing.
+    Silence stays silent, since the level of the noise is relative to the speech.
     """
     samples = len(waveform)
     if samples == 0:
@@ -129,7 +128,7 @@ def hear(waveform: NDArray[np.float32], acoustics: Acoustics) -> NDArray[np.floa
     speech = _transmitted(torch.from_numpy(waveform), acoustics, generator)
     if acoustics.snr is not None:
         noise = _noise(samples, acoustics, generator)
-        # In float64, where no square overflows.
+        # In float64, so that no square overflows.
         loud, soft = (
             float(torch.linalg.vector_norm(x, dtype=torch.float64))
             for x in (speech, noise)
@@ -145,9 +144,10 @@ def hear(waveform: NDArray[np.float32], acoustics: Acoustics) -> NDArray[np.floa
 def _transmitted(
     speech: torch.Tensor, acoustics: Acoustics, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return speech (samples,) through the room and the microphone, without delay.
+    """Return speech (samples,) after room and microphone, without delay.
 
-    Overlap-add: FFTs that fit a core's cache cost a tenth of one of all of it.
+    Overlap-add: FFTs that fit into a core's cache take a tenth of the time of one FFT
+    of the whole recording.
     """
     filters, delay = [], 0
     if acoustics.reverberation:
@@ -158,7 +158,7 @@ def _transmitted(
         delay = _TAPS // 2
     if not filters:
         return speech
-    longer = sum(len(taps) - 1 for taps in filters)  # is what comes out of a block
+    longer = sum(len(taps) - 1 for taps in filters)  # samples that a block grows by
     size = _block_size(len(speech) + delay + longer)
     hop = size - longer
     count = -(-(len(speech) + delay) // hop)
@@ -166,19 +166,19 @@ def _transmitted(
     spectra = torch.fft.rfft(blocks.view(count, hop), size)
     for taps in filters:
         spectra *= torch.fft.rfft(taps, size)
-    heard: torch.Tensor = torch.fft.irfft(spectra, size)
-    heard[1:, :longer] += heard[:-1, hop:]
-    return heard[:, :hop].flatten()[delay : delay + len(speech)]
+    output: torch.Tensor = torch.fft.irfft(spectra, size)
+    output[1:, :longer] += output[:-1, hop:]
+    return output[:, :hop].flatten()[delay : delay + len(speech)]
 
 
 def _block_size(samples: int) -> int:
-    """Return the size of the FFTs for so many samples: a power of two."""
+    """Return the size of FFTs for so many samples: a power of two up to `_BLOCK`."""
     return min(_BLOCK, 1 << samples.bit_length())
 
 
 @cache
 def _octaves(size: int) -> torch.Tensor:
-    """Return log2 of the Hz of each of an FFT's bins: (size / 2 + 1,)."""
+    """Return log2 of the frequency in Hz of each FFT bin: (size / 2 + 1,)."""
     hertz = torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1)
     return hertz.clamp(min=_LOWEST).log2()
 
@@ -192,7 +192,7 @@ def _slope(octaves: torch.Tensor, decibels: float) -> torch.Tensor:
 
 
 def _response(octaves: torch.Tensor, acoustics: Acoustics) -> torch.Tensor | None:
-    """Return the microphone's amplitudes (bins,); None if it changes nothing."""
+    """Return the microphone's frequency response (bins,); None if it is flat."""
     response = _slope(octaves, acoustics.tilt) if acoustics.tilt else None
     if acoustics.band is None:
         return response
@@ -205,7 +205,7 @@ def _response(octaves: torch.Tensor, acoustics: Acoustics) -> torch.Tensor | Non
 
 
 def _room(acoustics: Acoustics, generator: torch.Generator) -> torch.Tensor:
-    """Return a room's impulse response (samples,): the sound itself, then echoes."""
+    """Return a room's impulse response (samples,): the direct sound, then echoes."""
     samples = round(acoustics.reverberation * SAMPLE_RATE)
     decay = torch.exp(torch.linspace(0, -math.log(1000), samples))
     echoes = torch.randn(samples, generator=generator) * decay
@@ -216,7 +216,7 @@ def _room(acoustics: Acoustics, generator: torch.Generator) -> torch.Tensor:
 def _noise(
     samples: int, acoustics: Acoustics, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return a noise (samples,) as the microphone hears it, at any level."""
+    """Return a noise (samples,) after the microphone, at an arbitrary level."""
     size = _block_size(samples)
     octaves = _octaves(size)
     spectrum = torch.randn(len(octaves), dtype=torch.complex64, generator=generator)
@@ -224,7 +224,7 @@ def _noise(
     response = _response(octaves, acoustics)
     if response is not None:
         spectrum *= response
-    # A block joins on to itself without a seam.
+    # An inverse FFT is periodic, so the block repeats without a seam.
     noise: torch.Tensor = torch.fft.irfft(spectrum, size)
     noise = noise.repeat(-(-samples // size))[:samples]
     if acoustics.swell:

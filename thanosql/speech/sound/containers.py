@@ -1,8 +1,8 @@
-"""An encoded file in; an AudioError out if it is cut, or more than one recording.
+"""Check an encoded file: the file in; AudioError if it is cut or has two recordings.
 
-libsndfile reads what is there of a cut WAV, and the first only of two Ogg files behind
-one another, without an error. So each container's own structure is looked at before:
-how far it says that it goes, how far the file goes, and what lies behind.
+libsndfile reads a cut WAV as far as it goes, and only the first of two Ogg files joined
+to one, both without an error. So the container's own structure is checked first: how
+long it should be, how long the file is, and what follows.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from thanosql.errors import AudioError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# What libsndfile calls them. Of the others that it reads (games' and samplers' files),
-# nobody here would notice a cut.
+# Formats, by libsndfile's names, that are accepted. In the others that it can read
+# (files of games and samplers) a cut would not be noticed.
 FORMATS = frozenset(
     ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
 )
 
-_AT_ONCE = 2**18  # bytes of an MP3
-_SEARCHED = 2**16  # bytes behind an MP3's frame in which another is looked for
+_AT_ONCE = 2**18  # bytes read at a time
+_SEARCHED = 2**16  # bytes in which the next frame of an MP3 is searched for
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a file that is whole says, beyond what libsndfile finds in it."""
+    """Facts about a complete file that libsndfile does not find by itself."""
 
     samples: int | None = None
-    "Of each channel, at least. None where libsndfile knows."
+    "The least number of samples of each channel; None if libsndfile knows it."
     head: bytes = b""
-    "To be read in place of the file's first `replaced` bytes: says how long it is."
+    "To be read instead of the first `replaced` bytes; it has the right length."
     replaced: int = 0
 
 
 def check(file: IO[bytes], size: int, name: str) -> Promise:
-    """Return what is promised by a file of `size` bytes, left at its beginning.
+    """Check a file of `size` bytes, and return what libsndfile needs to know of it.
 
-    A WAV, AIFF, AU, CAF or NIST is judged by a few bytes, an Ogg page by page with each
-    page's checksum, an MP3 by its Info header, or frame by frame without one. FLAC
-    is left to its decoder, which tells a cut; so is what is no known container.
+    WAV, AIFF, AU, CAF and NIST are checked by a few bytes of their headers; Ogg page by
+    page, with checksums; MP3 by its Info header, or frame by frame if it has none. FLAC
+    is left to its decoder, which notices a cut; so are unknown containers. The file is
+    left at its beginning.
 
-    name: what errors call it. Raises AudioError for a file that is not whole, or is
-    two recordings one behind the other.
+    name: the file's name for errors. Raises AudioError if the file is incomplete or is
+    two recordings joined.
     """
     file.seek(0)
     start = file.read(12)
@@ -68,7 +69,7 @@ def check(file: IO[bytes], size: int, name: str) -> Promise:
 
 
 class _NotWholeError(Exception):
-    """What a container lacks."""
+    """A container is incomplete, or more than one recording; the message says how."""
 
 
 def _cut(missing: int) -> _NotWholeError:
@@ -87,13 +88,13 @@ def _joined() -> _NotWholeError:
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    """How a file made of chunks is written: each has an id and a length."""
+    """The layout of a file made of chunks, each with an id and a length."""
 
     head: struct.Struct  # an id and a length
-    start: int  # where the first chunk begins
-    data: bytes  # what the id of the samples' chunk begins with
-    align: int = 2
-    counts_head: bool = False  # whether a length contains the id and itself
+    start: int  # the position of the first chunk
+    data: bytes  # the beginning of the id of the chunk with the samples
+    align: int = 2  # chunks begin at multiples of so many bytes
+    counts_head: bool = False  # whether a length includes the id and itself
 
     def __call__(self, file: IO[bytes], size: int) -> Promise:
         file.seek(0)
@@ -106,7 +107,7 @@ class _Chunks:
                 raise _joined()
             if self.counts_head:
                 length -= self.head.size
-            if name == b"ds64":  # RF64: the length of `data`, too long for 32 bits
+            if name == b"ds64":  # RF64: the length of `data` in 64 bits
                 long = struct.unpack("<8xQ", file.read(16).ljust(16))[0]
             if name.startswith(self.data) and not found:
                 if length == 0xFFFFFFFF and long:
@@ -124,9 +125,10 @@ class _Chunks:
 
 
 def _length_given(file: IO[bytes], size: int, at: int) -> Promise:
-    """Return a WAV's head that says: to the end of the file, where it says no bytes.
+    """Return a WAV's head with the length "to the end of the file" in place of 0.
 
-    at: where the samples' chunk begins. It has no samples if another chunk follows.
+    at: the position of the samples' chunk. If another chunk follows, 0 is right: the
+    file has no samples, and its head stays.
     """
     file.seek(0)
     head, behind = file.read(at + 8), file.read(8)
@@ -137,9 +139,10 @@ def _length_given(file: IO[bytes], size: int, at: int) -> Promise:
 
 
 def _is_open(length: int) -> bool:
-    """Return whether a length means: to the end of the file, as written to a pipe.
+    """Return whether a length means "to the end of the file".
 
-    FFmpeg writes 2**32 - 1 or -1; SoX and eSpeak 0x7ffff000, arecord 2**31, others 0.
+    Programs that write to a pipe do not know the length. FFmpeg writes 2**32 - 1 or -1,
+    SoX and eSpeak 0x7ffff000, arecord 2**31, others 0.
     """
     return (
         length <= 0
@@ -166,16 +169,17 @@ def _nist(file: IO[bytes], size: int) -> None:
     found = dict(re.findall(rb"(\w+) -i (\d+)", head))
     count = int(found.get(b"sample_count", 0)) * int(found.get(b"channel_count", 1))
     if start is not None and count:
-        length = count * int(found.get(b"sample_n_bytes", 1))  # of mu-law it lacks
+        # mu-law files lack sample_n_bytes.
+        length = count * int(found.get(b"sample_n_bytes", 1))
         _check_end(file, size, int(start[1]) + length, b"NIST_1A")
 
 
 def _check_end(file: IO[bytes], size: int, end: int, magic: bytes) -> None:
-    """Raise if the file ends before `end`, or begins again there."""
+    """Raise if the file ends before `end`, or if another recording begins there."""
     if end > size:
         raise _cut(end - size)
     file.seek(end)
-    if magic in file.read(len(magic) + 1):  # there may be a byte to make it even
+    if magic in file.read(len(magic) + 1):  # a padding byte may come first
         raise _joined()
 
 
@@ -198,7 +202,7 @@ def _ogg(file: IO[bytes], size: int) -> None:
         ):
             message = f"is not whole: what stands at byte {at} is damaged"
             raise _NotWholeError(message)
-        if flags & 2 and is_under_way:  # a stream begins
+        if flags & 2 and is_under_way:  # a stream begins after others have data
             raise _joined()
         is_under_way = is_under_way or not flags & 2
         running.add(serial)
@@ -225,7 +229,7 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_checksum(*parts: bytes) -> bytes:
-    """Return an Ogg page's checksum: zlib's polynomial, but the bits the other way."""
+    """Return an Ogg page's checksum: zlib's CRC with the bits in reverse order."""
     mirrored = b"".join(parts).translate(_MIRRORED)
     found = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return found.to_bytes(4, "little").translate(_MIRRORED)[::-1]
@@ -238,10 +242,10 @@ def _ogg_checksum(*parts: bytes) -> bytes:
 class _Frame:
     """A header of MPEG audio, layers I to III."""
 
-    kind: tuple[int, int, int]  # version, layer, rate as written: the same in a file
+    kind: tuple[int, int, int]  # version, layer, rate as written; constant in a file
     length: int  # bytes
-    samples: int
-    info: int  # where an Info header would stand in it; 0 if nowhere
+    samples: int  # of each channel
+    info: int  # the position in it of an Info header; 0 if it cannot have one
 
 
 _KBITS: Mapping[tuple[bool, int], tuple[int, ...]] = {
@@ -251,12 +255,12 @@ _KBITS: Mapping[tuple[bool, int], tuple[int, ...]] = {
     (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}  # of MPEG-1 or of its halved rates, by layer
+}  # by (is it MPEG-1?, layer)
 _RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
 
 
 def _frame(head: bytes) -> _Frame | None:
-    """Return what a frame's header says; None if it is none (or of a free rate)."""
+    """Return the facts of a frame's header; None if it is none, or of a free rate."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -286,13 +290,14 @@ def _mp3(file: IO[bytes], size: int) -> Promise:
         return Promise()
     found = _search(window, start, size, None)
     if found is None:
-        return Promise()  # libsndfile says what is wrong with it
+        return Promise()  # libsndfile will refuse it
     start, first = found
     head = window[start : start + 200]
     frames, length = _promised(head, first)
     if frames and length:
         behind = sum(1 for _ in _frames(window, start + length, size, None))
-        # Some count the Info header's frame as one of those behind it, some do not.
+        # Some programs do not count the Info header's own frame in the length, so one
+        # frame may lie after it.
         if behind > 1:
             raise _joined()
         return Promise()
@@ -300,19 +305,19 @@ def _mp3(file: IO[bytes], size: int) -> Promise:
     for _, frame in _frames(window, start, size, first):
         count += 1
         shortest, longest = min(shortest, frame.length), max(longest, frame.length)
-    if frames:  # what an Info header counts is what is behind it
+    if frames:  # an Info header counts the frames after itself
         if count > frames + 1:
             raise _joined()
         return Promise()
-    # Without an Info header, libsndfile guesses from the first frame's length how many
-    # there are, and reads no more: right to a frame if all are as long.
+    # Without an Info header, libsndfile estimates the number of frames from the length
+    # of the first, and reads no more. If all have that length, it is right to a frame.
     if longest - shortest <= 4:
         return Promise((count - 1) * first.samples)
     return Promise(head=_info_frame(head, first, count))
 
 
 def _promised(head: bytes, first: _Frame) -> tuple[int, int]:
-    """Return the frames and bytes that an Info, Xing or VBRI header counts, or 0s."""
+    """Return the frames and bytes that an Info, Xing or VBRI header counts, else 0."""
     if head[36:40] == b"VBRI":
         length, frames = struct.unpack(">II", head[46:54])
         return frames, length
@@ -327,7 +332,10 @@ def _promised(head: bytes, first: _Frame) -> tuple[int, int]:
 
 
 def _info_frame(head: bytes, first: _Frame, count: int) -> bytes:
-    """Return a frame that is an Info header only, to stand before `count` others."""
+    """Return a frame with only an Info header, which says that `count` frames follow.
+
+    Empty if no bit rate makes a frame long enough.
+    """
     for kbits in range(1, 15):
         changed = bytes((0xFF, head[1] | 1, head[2] & 0x0C | kbits << 4, head[3]))
         frame = _frame(changed)
@@ -342,10 +350,10 @@ def _info_frame(head: bytes, first: _Frame, count: int) -> bytes:
 def _frames(
     window: _Window, at: int, size: int, like: _Frame | None
 ) -> Iterator[tuple[int, _Frame]]:
-    """Yield the place and the header of each frame from `at` on, tags left out.
+    """Yield the position and the header of each frame from `at` on, skipping tags.
 
-    like: what the frames resemble; the first is taken for it if None. Raises if the
-    last is cut, or if one is of another kind.
+    like: a frame of the kind that all must have; None: the first one sets the kind.
+    Raises if the last frame is cut, or if one is of another kind.
     """
     while at < size:
         at = _behind_tags(window, at)
@@ -356,7 +364,8 @@ def _frames(
                 return
             at, frame = found
         if like is None:
-            # Behind an Info header's frames anything may follow, so one must lead on.
+            # Anything may follow the frames of an Info header. So the first one counts
+            # only if another frame follows it.
             if at + frame.length < size and not _leads_on(window, at, frame):
                 return
             like = frame
@@ -375,7 +384,10 @@ def _leads_on(window: _Window, at: int, frame: _Frame) -> bool:
 def _search(
     window: _Window, at: int, size: int, like: _Frame | None
 ) -> tuple[int, _Frame] | None:
-    """Return where frames go on behind what is none: two that follow one another."""
+    """Return the next frame that another of its kind follows; None if there is none.
+
+    Raises if it is of another kind than `like`.
+    """
     content = window[at : at + _SEARCHED]
     place = content.find(b"\xff")
     while place >= 0:
@@ -389,7 +401,7 @@ def _search(
 
 
 def _behind_tags(window: _Window, at: int) -> int:
-    """Return where the tags end that begin at `at`: ID3, APE, Lyrics3 or none."""
+    """Return the position after the tags (ID3, APE) that begin at `at`, if any."""
     while True:
         head = window[at : at + 32]
         if head.startswith(b"ID3") and len(head) >= 10:
@@ -402,13 +414,13 @@ def _behind_tags(window: _Window, at: int) -> int:
         elif head.startswith(b"APETAGEX"):
             length = int.from_bytes(head[12:16], "little")
             at += length + (32 if head[23] & 0x20 else 0)
-            if not head[23] & 0x20:  # a footer: what it counts lies before it
+            if not head[23] & 0x20:  # a footer: its length counts the bytes before it
                 at += 32 - length
         else:
             return at
 
 
-# Containers of video, too, which FFmpeg decodes
+# Containers that may also hold video; FFmpeg decodes them
 
 
 def _mp4(file: IO[bytes], size: int) -> Promise:
@@ -453,20 +465,20 @@ def _matroska(file: IO[bytes], size: int) -> None:
         length = int.from_bytes(head[:length_length], "big") & (1 << bits) - 1
         at += id_length + length_length
         if length == (1 << bits) - 1 and name in (_SEGMENT, _CLUSTER):
-            continue  # written to a pipe: its length was not known, so look into it
+            continue  # written to a pipe, without a length: check what is inside
         at += length
         if at > size:
             raise _cut(at - size)
 
 
 class _Window:
-    """A file read in large pieces, from which small ones are taken."""
+    """Slices of a file, which is read in large pieces."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._start, self._content = file, 0, b""
 
     def __getitem__(self, part: slice) -> bytes:
-        """Return the bytes of a part, fewer where the file ends."""
+        """Return the bytes of a slice; fewer at the end of the file."""
         start, stop = part.start - self._start, part.stop - self._start
         if start < 0 or stop > len(self._content):
             self._file.seek(part.start)
@@ -489,4 +501,5 @@ _CONTAINERS: Mapping[bytes, Callable[[IO[bytes], int], Promise | None]] = {
     b"OggS": _ogg,
     b"\x1a\x45\xdf\xa3": _matroska,
 }
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # an MP4's first
+# The types of box with which an MP4 can begin.
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")

@@ -1,4 +1,4 @@
-"""The path of an audio value in, the open file out; one under the root, if any."""
+"""Open audio files: a path in, an open file out, inside the root if there is one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 def open_file(value: str | os.PathLike[str], root: Path | None) -> FileIO:
     """Return the file open for reading, without a buffer.
 
-    So its descriptor, which libsndfile takes, stands where the file does.
+    libsndfile reads from the descriptor; a buffer would move its position ahead.
 
     value: relative to `root`, else to the working directory; ~ is a home directory.
-    With a root, whatever leads out of it is refused: an absolute path, .., a link.
+    With a root, a path that leads out of it is refused: absolute, with .., or a link.
 
-    Raises AudioError that names the path; also for what is no file (a directory, a
-    device, a pipe that nobody may ever write to).
+    Raises AudioError that names the path; also for a directory, a device or a pipe.
     """
     name = os.fsdecode(value)
     if not name:
@@ -41,7 +40,7 @@ def open_file(value: str | os.PathLike[str], root: Path | None) -> FileIO:
         file.close()
         reason: object = "it is not a file"
     except (OSError, RuntimeError, ValueError) as error:
-        # RuntimeError: ~ of an unknown user, links in a circle; ValueError: a NUL.
+        # RuntimeError: ~ of an unknown user, or links in a circle. ValueError: a NUL.
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         cause: Exception | None = error
     else:
@@ -59,7 +58,7 @@ def open_file(value: str | os.PathLike[str], root: Path | None) -> FileIO:
 
 
 def check_url(url: str, root: Path | None) -> None:
-    """Raise AudioError for a URL where a root says which files may be read."""
+    """Raise AudioError for a URL if a root limits the files that may be read."""
     if root is not None:
         message = (
             f"{url!r:.300} is not under audio_root; connect without audio_root where "
@@ -69,13 +68,13 @@ def check_url(url: str, root: Path | None) -> None:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    # A pipe would wait for its other end; to files the flag is nothing.
+    # Without O_NONBLOCK, opening a pipe waits for a writer. Files ignore the flag.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager
 def naming(row: int) -> Iterator[None]:
-    """Put the row's number, from 1, before the reason of an AudioError."""
+    """Put the row's number, from 1, before the message of an AudioError."""
     try:
         yield
     except AudioError as error:

@@ -1,4 +1,4 @@
-"""Audio files in, what their headers say out. Nothing is decoded."""
+"""Audio files in, the facts of their headers out. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SUFFIXES = (
     ),
     *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist"),
 )
-"""What the names of recordings end in, of the kinds that libsndfile reads."""
+"""Suffixes of recordings that libsndfile can read."""
 
 _OTHERS = (
     *(".wma", ".wmv", ".asf", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".vob"),
     *(".ape", ".wv", ".ac3", ".ra", ".rm", ".dss", ".ds2", ".spx", ".gsm", ".voc"),
     *(".shn", ".vox", ".pcm"),
 )
-"""The same of kinds that nothing here decodes; a folder with some is warned of."""
+"""Suffixes of recordings that cannot be decoded here; COPY warns of such files."""
 
 _LISTED = 10  # bad files that an error shows
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file says of itself."""
+    """The facts of an audio file's header."""
 
     seconds: float
     sample_rate: int  # Hz
@@ -51,9 +51,9 @@ class Recording:
 
 
 def inspect(path: Path) -> Recording:
-    """Return what the header of an audio file says.
+    """Return the facts of an audio file's header.
 
-    Raises AudioError for what cannot be read, or is no audio.
+    Raises AudioError if the file cannot be read or is no audio.
     """
     import soundfile  # 0.1 s, with numpy: only where there are recordings
 
@@ -82,15 +82,15 @@ def inspect(path: Path) -> Recording:
 def inspect_folder(
     folder: Path, progress: Callable[[str, float, float], None]
 ) -> Iterator[tuple[Path, Recording]]:
-    """Yield every recording below a folder, by name, and what its header says.
+    """Yield every recording below a folder, sorted by path, and its header's facts.
 
-    Warns of those that cannot be decoded: a name tells what is a recording, so that a
-    transcript or a picture beside them is not one. Raises AudioError at the end if any
-    other cannot be read, with the first of those.
+    Recordings are known by suffix, so transcripts and pictures beside them are ignored.
+    Warns of recordings of kinds that cannot be decoded. If others cannot be read,
+    raises AudioError at the end, listing the first of them.
     """
     decoded = SUFFIXES + (media.SUFFIXES if media.is_installed() else ())
-    # Links to folders are not followed, so the walk ends. Hidden files are no data:
-    # macOS leaves a ._name.wav beside each file it copies to a foreign disk.
+    # Links to folders are not followed, so the walk ends. Hidden files are ignored:
+    # macOS puts a ._name.wav beside each file that it copies to a foreign disk.
     files = sorted(
         path
         for path in folder.rglob("*")

@@ -1,7 +1,7 @@
-"""What libsndfile cannot read, decoded by FFmpeg: m4a, mp4, webm, mkv, aac, amr.
+"""Decode with FFmpeg what libsndfile cannot read: m4a, mp4, webm, mkv, aac, amr.
 
-FFmpeg comes with PyAV, the extra [media]. No more of it is used than these containers:
-its list is long, and has playlists that name other files.
+FFmpeg comes with PyAV, the extra [media]. Only these containers are allowed: FFmpeg can
+read many more, among them playlists that name other files.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ SUFFIXES = (
     *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".amr", ".awb"),
     *(".webm", ".weba", ".mkv", ".mka"),
 )
-"""What the names of such files end in."""
+"""Suffixes of files in these containers."""
 
 _AT_ONCE = 2**16  # samples of each channel; a frame has a thousand
 WAY_OUT = "pip install 'thanosql-local[media]' for m4a, webm and the like; "
 
-_DEMUXERS = "mov,matroska,aac,amr"  # of which a cut, or damage, is noticed
-# A packet that is damaged is an error, and not left out.
+_DEMUXERS = "mov,matroska,aac,amr"  # formats in which a cut or damage is noticed
+# Makes a damaged packet an error; FFmpeg would skip it.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 
 def is_installed() -> bool:
-    """Return whether PyAV is; nothing is imported."""
+    """Return whether PyAV is installed, without importing it."""
     try:
         return find_spec("av") is not None
-    except ValueError:  # it is among the modules, as None
+    except ValueError:  # the module is loaded without a spec
         return False
 
 
 @contextmanager
 def opened(file: IO[bytes], name: str) -> Iterator[tuple[int, Iterator[Any]]]:
-    """Open a file's sound: its rate, its samples piece by piece, (samples, channels).
+    """Open a file's sound: yields its rate and its samples.
 
-    Raises AudioError, here or from the samples, where FFmpeg finds a fault.
+    The samples come piece by piece, (samples, channels). Raises AudioError, here or
+    while they are read, if FFmpeg finds a fault.
     """
     with _container(file, name) as (container, stream):
         frames = container.decode(stream)
@@ -53,12 +54,12 @@ def opened(file: IO[bytes], name: str) -> Iterator[tuple[int, Iterator[Any]]]:
         if first is None:
             message = f"{name} has no samples"
             raise AudioError(message)
-        # Not the stream's rate: AAC may tell only in its frames that it has twice that.
+        # The frame's rate, not the stream's: AAC may double it only in its frames.
         yield first.sample_rate, _floats(chain([first], frames), name)
 
 
 def described(file: IO[bytes], name: str) -> tuple[float, int, int, str]:
-    """Return what the header says: seconds, rate, channels, the codec."""
+    """Return the facts of the header: seconds, rate, channels, codec."""
     with _container(file, name) as (container, stream):
         seconds = (
             float(stream.duration * stream.time_base)
@@ -70,8 +71,8 @@ def described(file: IO[bytes], name: str) -> tuple[float, int, int, str]:
 
 @contextmanager
 def _container(file: IO[bytes], name: str) -> Iterator[tuple[Any, Any]]:
-    """Open a file, and of its sounds the one that FFmpeg takes for the best."""
-    import av  # 0.1 s, and 100 MB of libraries: only where there is such a file
+    """Open a file: yields its container and the audio stream that FFmpeg finds best."""
+    import av  # 0.1 s, and 100 MB of libraries: only if there is such a file
 
     options = _STRICT | {"format_whitelist": _DEMUXERS}
     try:
@@ -91,7 +92,7 @@ def _container(file: IO[bytes], name: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _floats(frames: Iterator[Any], name: str) -> Iterator[NDArray[np.float32]]:
-    import numpy as np  # not for plain SQL, which imports this module
+    import numpy as np  # here, since plain SQL imports this module too
     from av import AudioResampler
 
     convert = AudioResampler(format="fltp")

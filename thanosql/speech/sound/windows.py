@@ -1,20 +1,20 @@
-"""Long recordings: pieces of a waveform in, overlapping windows out; frames joined.
+"""Cut long recordings: pieces of a waveform in, overlapping windows out.
 
-A model's memory and time grow faster than its recording (attention looks from every
-frame at every other), and what it was trained on lasted seconds. So a recording longer
-than `chunk_seconds` is heard in windows that overlap:
+A model's memory and time grow faster than the recording, since attention compares every
+frame with every other; and models are trained on recordings of seconds. So a recording
+longer than `chunk_seconds` is transcribed in windows that overlap:
 
     window 0   |=================----|
     window 1                |----=================----|
     window 2                                 |----=================|
 
-Of each, the outer frames (-) served the inner ones (=) as context and are dropped. CTC
-gives every frame its letter by itself, so the inner frames of all windows, one after
-the other, are the path of the whole recording, which is then read once: a letter that
-lies on a joint is neither lost nor doubled.
+In each window the outer frames (-) only give context to the inner ones (=), and are
+dropped. CTC scores every frame by itself. So the inner frames of all windows, one after
+the other, are those of the whole recording. They are decoded together, so a letter at a
+joint is neither lost nor doubled.
 
-For the joints to fit, windows begin where a frame of the whole recording would:
-at multiples of the frames' stride.
+For the joints to fit, a window begins where a frame of the whole recording would: at a
+multiple of the stride.
 """
 
 from __future__ import annotations
@@ -33,46 +33,47 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CONTEXT_SECONDS = 2.0  # on either side of what is kept; docs/experiments.md says why
-_CONTEXT_SHARE = 0.25  # of a window at most, where windows are small
-# Windows begin at multiples of so many frames, since some models work on frames by
-# twos or fours (SEW squeezes two into one).
+CONTEXT_SECONDS = 2.0  # on either side of the inner frames; see docs/experiments.md
+_CONTEXT_SHARE = 0.25  # largest share of a window; limits the context of small windows
+# Windows begin at multiples of so many frames, since some models take frames in twos or
+# fours (SEW squeezes two into one).
 _TOGETHER = 4
-_LEAST = 4 * _TOGETHER  # frames: one group each for both contexts and more between
+_LEAST = 4 * _TOGETHER  # frames of a window: a group for each context, two between
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a long recording is cut for a model."""
+    """The sizes by which a long recording is cut, all in samples."""
 
     length: int
-    "Samples of a window; a recording of at most so many is heard whole."
+    "Of a window; a recording of at most this length is one window."
     context: int
-    "Samples before what is kept of a window; behind it there are as many or more."
+    "Before the inner part of a window; after it there are at least as many."
     step: int
-    "Samples that are kept of a window; the next begins so many later."
+    "Of the inner part, which is also the distance from one window to the next."
     stride: int
-    "Samples from one frame of logits to the next; `context` and `step` are multiples."
+    "From one frame of logits to the next; `context` and `step` are multiples of it."
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a recording, and what of it counts."""
+    """A stretch of a recording, and which of its frames are kept."""
 
     waveform: NDArray[np.float32]
     "(samples,), mono, 16 kHz."
     frames: slice
-    "Which of its frames are the recording's."
+    "The frames that are kept; the others are context."
     seconds: float
     "From the recording's beginning to this window's end."
     last: bool
+    "Whether the recording ends here."
 
 
 def layout(stride: int, chunk_seconds: float) -> Layout:
     """Return how recordings longer than `chunk_seconds` are cut for a CTC model.
 
-    stride: its samples a frame. Raises OptionError where `chunk_seconds` is shorter
-    than its frames allow.
+    stride: the model's samples from one frame to the next. Raises OptionError if
+    `chunk_seconds` is less than the fewest frames of a window.
     """
     group = stride * _TOGETHER
     if chunk_seconds * SAMPLE_RATE < stride * _LEAST:
@@ -92,11 +93,11 @@ def layout(stride: int, chunk_seconds: float) -> Layout:
 def cut(pieces: Iterable[NDArray[np.float32]], layout: Layout) -> Iterator[Window]:
     """Yield the windows of a waveform that comes piece by piece.
 
-    One window, whole, where it is not longer than a window. No more than a window and
-    a piece are in memory at a time.
+    A waveform that is not longer than a window is yielded whole. No more than a window
+    and a piece are in memory at a time.
     """
     held: list[NDArray[np.float32]] = []
-    samples = begin = 0  # of what is held: how many, and where they begin
+    samples = begin = 0  # the number of samples held, and where they begin
     for piece in pieces:
         held.append(piece)
         samples += len(piece)

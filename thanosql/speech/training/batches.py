@@ -1,7 +1,7 @@
-"""What a batch is: examined rows in, features ready for the model out.
+"""Make the batches of a training: examined rows in, features and target ids out.
 
-Rows are read, in the calling thread, one to two batches ahead of the step they are
-for; of them a `FeatureCache` keeps what fits its budget.
+Rows are read in the calling thread, up to two batches ahead of the training step. A
+`FeatureCache` keeps as many features as its budget allows.
 """
 
 from __future__ import annotations
@@ -36,32 +36,37 @@ if TYPE_CHECKING:
     from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.utterances import Utterance, Utterances
 
-# Durations are jittered before they are sorted, by a share of each and by seconds.
+# Before durations are sorted, each is changed at random: by up to this share of it, and
+# by up to this many seconds.
 NOISE_SHARE = 0.1
 NOISE_SECONDS = 1.0
-AHEAD = 2  # batches prepared in threads while the model works on one
+AHEAD = 2  # batches that threads prepare while the model works on one
 
 
 class Prepared(NamedTuple):
-    """An utterance of a batch."""
+    """An utterance of a batch, ready for the model."""
 
     utterance: Utterance
-    key: Key | None  # None where the features are never needed again
-    features: torch.Tensor  # on the CPU; perhaps those behind the frozen layers
+    key: Key | None  # for the cache; None if the features are never used again
+    features: torch.Tensor  # on the CPU, as `Recognizer.features` or `frozen` made them
     targets: tuple[int, ...]
 
 
 class _Task(NamedTuple):
     utterance: Utterance
     key: Key
-    audio: object  # None where the features were kept
-    features: torch.Tensor | None
+    audio: object  # None if the cache has the features
+    features: torch.Tensor | None  # from the cache
     targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a training, or, of `world` processes, one rank's share of each."""
+    """The batches of a training.
+
+    With several processes, the share of each batch that belongs to process `rank` of
+    `world`.
+    """
 
     recognizer: Recognizer
     config: TrainingConfig
@@ -77,9 +82,9 @@ class Batches:
         rows: Sequence[tuple[object, object]],
         epoch: int,
     ) -> Generator[list[Prepared], None, None]:
-        """Yield every utterance once, each as the epoch draws its speed and noise.
+        """Yield every utterance once, with a speed and noise drawn for this epoch.
 
-        rows: (audio, text) of the query, by position.
+        rows: (audio, text) of every row of the query.
         """
         config = self.config
         speeds = [1.0] * len(utterances)
@@ -102,7 +107,7 @@ class Batches:
         *,
         held_out: bool,
     ) -> Generator[list[Prepared], None, None]:
-        """Yield every utterance as it is, by length.
+        """Yield every utterance once, sorted by length, without perturbation.
 
         held_out: whether `rows` are those of a validation query.
         """
@@ -121,7 +126,8 @@ class Batches:
     ) -> Generator[list[Prepared], None, None]:
         """Yield the batches with their features, each utterance at its speed.
 
-        noisy: the epoch with whose noises they are heard, this once and never again.
+        noisy: the epoch to draw noise for. Such features are not cached, since every
+        epoch draws others. None adds no noise.
         """
 
         def task(utterance: Utterance, speed: float) -> _Task:
@@ -130,7 +136,7 @@ class Batches:
             if kept is not None:
                 return _Task(utterance, key, None, *kept)
             audio, text = rows[utterance.row - 1]
-            # In this thread, since a tokenizer is not made for several.
+            # Here, in the calling thread: tokenizers are not thread-safe.
             targets = self.recognizer.targets(str(text))
             return _Task(utterance, key, audio, None, targets)
 
@@ -163,11 +169,12 @@ def length_buckets(
 ) -> Iterator[list[int]]:
     """Yield one epoch's batches of indexes, each of utterances of similar length.
 
-    Every index comes once. Sorting by a jittered duration keeps padding small (an
-    eighth, on LibriSpeech) and yet mixes the neighbours anew each epoch. Among short
-    commands a second's difference is all of it, and length tells the word: those are
-    mixed at will, since batches of one word teach badly. The order of the batches is
-    shuffled, and any one of them may be the short one.
+    Every index comes once. Sorting by a randomly changed duration keeps padding small
+    (an eighth, on LibriSpeech) and still gives an utterance other neighbours in each
+    epoch. Commands of one word differ by less than `NOISE_SECONDS`, so they are mixed
+    freely. They must be: their length tells the word, and batches of one word teach
+    badly. The order of the batches is shuffled, so the last one, which may be smaller,
+    can come anywhere.
     """
     random = np.random.default_rng((seed, epoch))
     jittered = np.asarray(seconds) * random.uniform(
@@ -187,18 +194,19 @@ def row_features(
     speed: float = 1.0,
     acoustics: Acoustics | None = None,
 ) -> torch.Tensor:
-    """Return a row's recording as the model's features: (samples,) or (frames, mels).
+    """Return the features of a row's recording: (samples,) or (frames, mels).
 
-    value: its audio. speed: played so many times as fast, unless `targets` would then
-    no longer fit; silence is added where they do not fit otherwise. acoustics: under
-    these, or else as it is. Raises AudioError that names the row.
+    value: the row's audio. speed: the factor by which it is played faster. If `targets`
+    do not fit then, the original speed is used; if they do not fit either, silence is
+    added at the end. acoustics: the room, noise and microphone to add; None adds none.
+    Raises AudioError naming the row.
     """
     with naming(row):
         waveform = load(value, root)
-        # The later ones only where the text does not fit into those before.
-        for heard in (change_speed(waveform, speed), waveform, lengthened(waveform)):
+        # The first of these that has enough frames for the text.
+        for variant in (change_speed(waveform, speed), waveform, lengthened(waveform)):
             features = recognizer.features(
-                heard if acoustics is None else hear(heard, acoustics)
+                variant if acoustics is None else hear(variant, acoustics)
             )
             if not recognizer.misfit(targets, len(features), 0.0):
                 break
@@ -206,8 +214,8 @@ def row_features(
 
 
 def lengthened(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a recording (samples,) with the silence that was cut off its end.
+    """Return a recording (samples,) with `CUT_OFF` seconds of silence at its end.
 
-    A word cut out closely may have a frame or two less than its letters need.
+    A word that was cut out closely may be a frame or two short of its letters.
     """
     return np.pad(waveform, (0, round(CUT_OFF * SAMPLE_RATE)))

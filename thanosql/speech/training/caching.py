@@ -1,9 +1,9 @@
-"""Keep what training would compute again: features of a row in, the same out.
+"""Keep the features of recordings between epochs: features in, the same out later.
 
-What lies before the first layer that is trained gives the same for a recording in
-every epoch: its decoding, resampling and filterbanks, and, while it is frozen, the
-convolutional encoder, which is a third of wav2vec 2.0's forward pass. SpecAugment and
-dropout come after all that, so that an epoch is the same to the bit with and without.
+Everything before the first trained layer gives the same result for a recording in every
+epoch: decoding, resampling, filterbanks, and the convolutional encoder while it is
+frozen (a third of wav2vec 2.0's forward pass). SpecAugment and dropout come later, so
+the cache does not change a bit of the training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """Which features: of which recording, played at which speed."""
+    """Which recording, played at which speed, the features are of."""
 
     held_out: bool  # the row is one of the validation query's
     row: int  # from 1
@@ -23,18 +23,18 @@ class Key(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What is kept of a recording, and of its text."""
+    """The features of a recording, and the target ids of its text."""
 
     features: Tensor
     targets: tuple[int, ...]
 
 
 class FeatureCache:
-    """Features by key, up to a number of bytes; past it, they are computed again.
+    """Features by key, up to a number of bytes; what does not fit is not kept.
 
-    First come, first kept: with a budget below one epoch's features, any policy that
-    throws out what was used least recently would throw out all before its next use.
-    On a GPU they lie in pinned memory of the host.
+    Nothing is ever thrown out. If the budget is less than the features of one epoch,
+    throwing out the least recently used would throw out all of them before their next
+    use. If training runs on a GPU, the features are in pinned memory of the host.
     """
 
     def __init__(self, budget: int) -> None:
@@ -47,20 +47,20 @@ class FeatureCache:
         return self._kept.get(key)
 
     def add(self, key: Key, features: Tensor, targets: tuple[int, ...] = ()) -> None:
-        """Keep features, from any device, if there is room; nothing waits for a GPU.
+        """Keep features, from any device, if there is room, without waiting for a GPU.
 
-        A copy from one may still be under way afterwards: only what the same stream
-        does later, as training does, may read it.
+        A copy from a GPU may be unfinished when this returns. Only later work of the
+        same CUDA stream may read it; training is such work.
         """
         if key in self._kept:
             return
         size = features.nbytes
         if features.is_cuda or features.is_pinned():
-            size = 1 << (size - 1).bit_length()  # torch hands out powers of two there
+            size = 1 << (size - 1).bit_length()  # torch pins memory in powers of two
         if self.bytes + size > self._budget:
             return
         kept = features.to("cpu", non_blocking=True)
         if kept.untyped_storage().nbytes() > kept.nbytes:
-            kept = kept.clone()  # a view would hold on to all that it is a part of
+            kept = kept.clone()  # a view would keep the whole of its storage alive
         self._kept[key] = Kept(kept, targets)
         self.bytes += size

@@ -1,8 +1,8 @@
-"""Keep a training across a crash: its state after an epoch in, one file out, and back.
+"""Keep a training across a crash: its state after an epoch in, a file out, and back.
 
-The file is in the safetensors format, with what is no tensor as JSON in its header, so
-that reading it runs nothing. Of random numbers nothing is kept: those of an epoch
-follow from the seed and its number.
+The file is in the safetensors format, so that reading it runs no code; its header holds
+as JSON whatever is not a tensor. No state of a random generator is kept: each epoch is
+seeded by the seed and its number.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ _CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A training between two epochs; its tensors are on the CPU and its own."""
+    """The state of a training between two epochs."""
 
     tensors: Mapping[str, Tensor]
+    "On the CPU; copies, which the training does not change."
     facts: Mapping[str, Any]
-    "What JSON knows: numbers, texts, lists of them."
+    "Values that JSON can hold: numbers, texts, lists."
 
 
 class Checkpoints:
-    """The last state of one training in a folder, written while the next epoch trains.
+    """The last state of one training, in a folder; written while the next epoch trains.
 
-    best-N.safetensors beside it has the weights of epoch N, if that is the best and not
-    the last. A context manager: at its end everything is on the disk.
+    If the best epoch N is not the last one, best-N.safetensors beside the state has its
+    weights. A context manager: at its end everything is on the disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,13 +56,13 @@ class Checkpoints:
 
     @property
     def ready(self) -> bool:
-        """Whether the last state is written, so that another need not wait."""
+        """Whether the last state is written, so that `save` need not wait for it."""
         return self._writing is None or self._writing.done()
 
     def load(self) -> tuple[State, Mapping[str, Tensor]] | None:
-        """Return the last state and the best epoch's weights; None if there is none.
+        """Return the last state and the best epoch's weights; None without a state.
 
-        The weights are empty where the best epoch is the last one.
+        The weights are empty if the best epoch is the last one.
         """
         path = self._folder / _CHECKPOINT
         if not path.is_file():
@@ -78,11 +79,11 @@ class Checkpoints:
             raise OperationalError(message) from error
 
     def save(self, state: State, best: Mapping[str, Tensor]) -> None:
-        """Write a state in place of the one before, and the best epoch's weights.
+        """Replace the last state, and the best epoch's weights.
 
-        best: empty where the best epoch is the state's. Waits for the state before, if
-        that is still being written; if nothing can be written, warns once, and what
-        was there stays.
+        best: empty if the best epoch is that of the state. Waits if the last state is
+        still being written. If a state cannot be written, warns once, and the files
+        that are there stay.
         """
         self._wait()
         self._writing = self._pool.submit(self._write, state, best)
@@ -125,7 +126,7 @@ class Checkpoints:
 
 
 def epochs(folder: Path) -> int:
-    """Return after how many epochs the checkpoint in a folder was made; 0: none."""
+    """Return the number of epochs before the checkpoint in a folder; 0 if none."""
     try:
         with safe_open(folder / _CHECKPOINT, framework="pt") as file:
             return int(json.loads(file.metadata()["facts"])["epoch"])
@@ -134,7 +135,7 @@ def epochs(folder: Path) -> int:
 
 
 def _write(path: Path, state: State) -> None:
-    """Write a file whole, or leave the one that is there."""
+    """Write a file completely, or leave the old one as it is."""
     partial = path.with_suffix(".partial")
     try:
         save_file(
@@ -144,19 +145,22 @@ def _write(path: Path, state: State) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)  # room for what else goes there
+        partial.unlink(missing_ok=True)  # frees its space: the disk may be full
         raise
 
 
 def _read(path: Path) -> State:
     with safe_open(path, framework="pt") as file:
-        # Copies: the file is replaced while the training goes on.
+        # Copies, since the file is replaced while the training goes on.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no dict
         return State(tensors, json.loads(file.metadata()["facts"]))
 
 
 def fingerprint(recognizer: Recognizer) -> str:
-    """Return a digest of what a training starts from: all but its fresh weights."""
+    """Return a digest of the model that a training starts from.
+
+    Its config, vocabulary and loaded weights count; freshly drawn weights do not.
+    """
     digest = hashlib.blake2b(digest_size=16)
     config = recognizer.model.config.to_dict()
     for made_by in ("transformers_version", "_name_or_path"):
@@ -176,7 +180,10 @@ def fingerprint(recognizer: Recognizer) -> str:
 
 
 def recordings_digest(*utterances: Sequence[Utterance]) -> str:
-    """Return a digest of the recordings to train and to validate on."""
+    """Return a digest of the recordings to train and to validate on.
+
+    The row number, duration and decoded waveform of each count.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for each in utterances:
         digest.update(f"{len(each)};".encode())

@@ -1,4 +1,4 @@
-"""What is remarkable about recordings that can be used: waveforms in, findings out."""
+"""Take notes of usable recordings: waveforms in; rates, silence, duplicates out."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SILENT = 10 ** (-60 / 20)  # peak, of 1; a quiet room's noise is louder
+SILENT = 10 ** (-60 / 20)  # a peak of -60 dB; the noise of a quiet room is louder
 
 
 @dataclass(slots=True)
 class Checkup:
-    """Takes note of each row's recording, from whichever thread, as `examine` decodes.
+    """Takes note of each row's recording while `examine` decodes it, in any thread.
 
-    Two recordings that sound the same are found by a digest of their waveforms, so that
-    one file under two names is.
+    Duplicates are found by a digest of the waveform, so one file under two names is
+    found too.
     """
 
     root: Path | None
     rates: dict[int, int] = field(default_factory=dict)
-    "Row to samples a second in the file."
+    "Row -> sample rate of the file, in Hz."
     silent: set[int] = field(default_factory=set)
+    "Rows whose peak is below `SILENT`."
     _digests: dict[int, bytes] = field(default_factory=dict)
 
     def notice(self, row: int, value: object, waveform: NDArray[np.float32]) -> None:
@@ -43,11 +44,11 @@ class Checkup:
         ).digest()
 
     def rate_counts(self) -> Counter[int]:
-        """Return how many rows have each rate."""
+        """Return the number of rows of each sample rate."""
         return Counter(self.rates.values())
 
     def duplicates(self) -> list[tuple[int, int]]:
-        """Return each row that sounds as an earlier one, and that one."""
+        """Return pairs: a row, and the first row with the same waveform."""
         first: dict[bytes, int] = {}
         found = []
         for row, digest in sorted(self._digests.items()):

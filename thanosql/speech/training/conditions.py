@@ -1,4 +1,4 @@
-"""What holds during a training and is undone after it: contexts, for `with`."""
+"""Settings that hold during a training and are undone after it: context managers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
 
 _CPU = torch.device("cpu")
-# As in the configs of transformers that have any.
+# The sizes that are usual in transformers' configs.
 _MASKS = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 2}
 
 
 @contextmanager
 def seeded(seed: int, epoch: int = 0, device: torch.device = _CPU) -> Iterator[None]:
-    """Seed torch's and numpy's global random numbers; put them back after the block.
+    """Seed torch's and numpy's global generators; restore their states after the block.
 
-    Dropout, and some of transformers' models beside it, draw from them. Seeded by
-    epoch, so that what a caller draws between two epochs changes neither.
+    Dropout, and some models of transformers, draw from them. They are seeded anew for
+    each epoch, so numbers that the caller draws between two epochs change nothing.
     """
     mixed = mixed_seed(seed, epoch)
     state = np.random.get_state()
@@ -43,16 +43,16 @@ def seeded(seed: int, epoch: int = 0, device: torch.device = _CPU) -> Iterator[N
 
 
 def mixed_seed(seed: int, epoch: int) -> int:
-    """Return one seed, below 2**32, for both; not the same for (1, 2) and (2, 1)."""
+    """Return a seed below 2**32 made of both; (1, 2) and (2, 1) give different ones."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
 @contextmanager
 def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[None]:
-    """Keep the trained weights of the convolutional feature encoder as they are.
+    """Freeze the loaded weights of the convolutional feature encoder in the block.
 
-    Weights that were newly drawn are never frozen: they would stay noise. A model
-    whose features are no convolutions over the waveform has nothing to freeze.
+    Freshly drawn weights are never frozen: they would stay noise. A model without
+    convolutions over the waveform has nothing to freeze.
     """
     encoder = recognizer.feature_encoder
     inside = set(encoder.parameters()) if frozen and encoder is not None else set()
@@ -76,11 +76,11 @@ def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[Non
 def spec_augmented(
     recognizer: Recognizer, choice: Literal["auto"] | bool
 ) -> Iterator[None]:
-    """Let the model's own SpecAugment follow `choice`; "auto" is as its config says.
+    """Switch SpecAugment inside the model on or off; "auto" leaves it to the config.
 
-    True is transformers' default sizes where the config has none. Where the features
-    are log-mels, they are what is then masked (`spec_augment.mask_log_mels`), and
-    nothing inside of the model is.
+    If `choice` is True and the config has no masks, `_MASKS` are used. Exception: if
+    the features are log-mels, True switches it off inside the model, because then the
+    training loop masks the features instead (`spec_augment.mask_log_mels`).
     """
     config: Any = recognizer.model.config
     settings: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def spec_augmented(
 
 @contextmanager
 def gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
-    """Let the model forget its activations and compute them again for gradients.
+    """Let the model recompute activations in the backward pass, which saves memory.
 
     Raises OptionError for a model that cannot.
     """
@@ -116,7 +116,7 @@ def gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[No
         )
         raise OptionError(message)
     untyped: Any = model
-    # transformers 5 began with one name for it and goes on with the other.
+    # transformers 5 renamed it from "gradient" to "activation".
     name = "activation" if hasattr(model, "is_activation_checkpointing") else "gradient"
     if enabled:
         getattr(untyped, f"{name}_checkpointing_enable")({"use_reentrant": False})

@@ -1,7 +1,7 @@
-"""Look at every row before training: rows in, utterances and all that is wrong out.
+"""Examine every row before training: rows in, utterances and bad rows out.
 
-Every recording is decoded to its end, since a file may break off anywhere; nothing of
-it is kept but its length.
+Every recording is decoded to its end, since a file may break off anywhere. Only its
+duration and a digest are kept.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkup import Checkup
 
-ROWS_AT_ONCE = 16  # so many recordings are in memory at a time, twice
+ROWS_AT_ONCE = 16  # half of the number of recordings in memory at a time
 LISTED = 10  # bad rows that an error shows
 _IS_NUMBER = "text is a number, not text"
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row nothing can be learned from, and why."""
+    """A row that cannot be used, and why."""
 
     row: int
     reason: str
@@ -40,19 +40,19 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What the rows hold."""
+    """The usable and the bad rows of a query."""
 
     utterances: Utterances
     bad: tuple[BadRow, ...]
     dropped: Counter[str]
-    "Characters of the texts that the vocabulary cannot spell, each with how often."
+    "Characters of the texts that the vocabulary cannot spell, counted."
 
 
 class _Candidate(NamedTuple):
     row: int
     audio: object
     targets: tuple[int, ...]
-    reason: str  # why its text is no target; else empty
+    reason: str  # why its text cannot be used; "" if it can
 
 
 def examine(
@@ -62,11 +62,11 @@ def examine(
     progress: Progress = silent,
     checkup: Checkup | None = None,
 ) -> Examination:
-    """Decode all recordings, spell all texts, and return what fits and what is bad.
+    """Decode all recordings, spell all texts, and return the usable and the bad rows.
 
     rows: (audio, text) each; read once, in order, in the calling thread. root: the
-    folder relative paths start from. checkup: takes note of what is remarkable. Raises
-    nothing for a bad row: all are returned.
+    folder that relative paths start from. checkup: takes note of each recording. A bad
+    row raises no error; all of them are returned.
     """
     dropped: Counter[str] = Counter()
 
@@ -96,9 +96,9 @@ def examine(
 def bad_rows_error(
     bad: Sequence[BadRow], row_count: int, text_col: str, source: str = "the query"
 ) -> TrainingError:
-    """Return the error that lists the first bad rows of `source` and counts all.
+    """Return an error that lists the first bad rows and counts all of them.
 
-    text_col: the name of the texts' column in it.
+    text_col: the name of the texts' column. source: the query, as the message names it.
     """
     lines = [f"row {b.row}: {b.reason}" for b in bad[:LISTED]]
     if len(bad) > LISTED:
@@ -117,7 +117,7 @@ def bad_rows_error(
 def _targets(
     recognizer: Recognizer, text: object, dropped: Counter[str]
 ) -> tuple[tuple[int, ...], str]:
-    """Return the ids of a row's text, or why there are none; count what it drops."""
+    """Return a row's target ids, or why it has none; count dropped characters."""
     if text is None:
         return (), "text is NULL"
     if isinstance(text, int | float):

@@ -1,6 +1,6 @@
-"""What a step is: batches in; steps of the optimizer, and scores, out.
+"""The steps of a training: batches in; a trained model, losses and scores out.
 
-The objective is the recognizer's; the loop is the same for all families.
+The recognizer gives the loss, so the loop is the same for all families.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from thanosql.speech.training.batches import Batches, Prepared
     from thanosql.speech.training.utterances import Utterances
 
-_WEIGHTS, _MOMENTS = "model.", "optimizer."  # what tensors of a State begin with
+_WEIGHTS, _MOMENTS = "model.", "optimizer."  # prefixes of a State's tensor names
 
 
 class Score(NamedTuple):
-    """How a model reads utterances; lower is better, and the first counts most."""
+    """How well a model transcribes; compared field by field, and lower is better."""
 
-    is_stuck: bool  # one and the same text is written, whatever is heard
+    is_stuck: bool  # whether it writes the same text for every recording
     cer: float  # before WER, which stays near 1 while letters are being learned
     wer: float
     loss: float  # mean over utterances, per target character
-    text: str  # the one that is written, if it is one; else empty
+    text: str  # the text that it writes for all of them; else empty
 
 
 @dataclass
 class Loop:
-    """A training under way: its optimizer, its place in the schedule, its clock."""
+    """A training in progress: its optimizer, its place in the schedule, its clock."""
 
     batches: Batches
     utterances: Utterances
-    "Those to train on."
+    "The utterances to train on."
     rows: Sequence[tuple[object, object]]
-    "(audio, text) of the query they are of."
+    "(audio, text) of every row of their query."
     progress: Progress
     epoch: int = 0
     step: int = 0
@@ -71,9 +71,9 @@ class Loop:
         self._log = LossLog(self.compute.device, warmup_steps)
 
     def state(self, *, ended: bool) -> State:
-        """Return what the next epoch needs of those before: copies, on the CPU.
+        """Return a copy, on the CPU, of all that the next epoch depends on.
 
-        Where no epoch follows, that is the weights alone.
+        ended: no epoch follows, so the state of the optimizer is left out.
         """
         tensors = {
             f"{_WEIGHTS}{name}": tensor
@@ -106,7 +106,7 @@ class Loop:
                 moments.setdefault(int(number), {})[key] = tensor
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if facts["scaler"]:  # empty where it was idle, on a device of another precision
+        if facts["scaler"]:  # empty if the training was not in fp16 before
             self._scaler.load_state_dict(facts["scaler"])
         self._log.restore(facts["log"])
         self.epoch, self.step = facts["epoch"], facts["step"]
@@ -120,20 +120,23 @@ class Loop:
 
     @property
     def ended(self) -> bool:
-        """Whether the steps, or the time, are used up."""
+        """Whether the steps or the time limit are used up."""
         return self.step >= self.total_steps or self._time_share() >= 1
 
     def _time_share(self) -> float:
-        """Return the share of the time limit that is used up; 0 where there is none."""
+        """Return the share of the time limit that is used up; 0 without a limit."""
         if self.config.time_limit is None:
             return 0.0
         return (time.monotonic() - self._began) / self.config.time_limit
 
     def run_epoch(self) -> tuple[float, float]:
-        """Train on every utterance once; return the mean loss, the seconds of audio."""
+        """Train on every utterance once; return the mean loss and seconds of audio.
+
+        Ends early when the steps or the time limit are used up.
+        """
         self.epoch += 1
         self._model.train()
-        # SpecAugment's own, whatever else draws random numbers.
+        # SpecAugment has its own generator, so no other draw can change its masks.
         masks = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
         audio_seconds = 0.0
         epoch = self.batches.training(self.utterances, self.rows, self.epoch)
@@ -156,8 +159,8 @@ class Loop:
         return self._log.mean(), audio_seconds
 
     def _train_step(self, batch: list[Prepared], masks: torch.Generator) -> None:
-        """Take one step of the optimizer. Nothing in it waits for a GPU."""
-        # Towards whichever end comes first, the last step's or the time limit's.
+        """Take one step of the optimizer, without waiting for a GPU."""
+        # The rate falls towards the last step or the time limit, whichever is nearer.
         done = max((self.step + 1) / (self.total_steps + 1), self._time_share())
         factor = rate_factor(done, self.config.warmup)
         self.learning_rate = self.config.learning_rate * factor
@@ -186,7 +189,7 @@ class Loop:
         utterances: Utterances,
         rows: Sequence[tuple[object, object]],
     ) -> Score | None:
-        """Return how the model as it is reads utterances; None if there are none."""
+        """Return the score of the current weights; None without utterances."""
         if not utterances:
             return None
         self._model.eval()
@@ -201,7 +204,7 @@ class Loop:
         with closing(validation) as batches:
             for batch in batches:
                 targets = [p.targets for p in batch]
-                # Not inference mode, whose tensors training could not use again.
+                # Not inference mode: training could not use its tensors from the cache.
                 with (
                     torch.no_grad(),
                     within_memory(len(batch)),
@@ -223,7 +226,7 @@ class Loop:
         text = first[0] if first is not None and not are_many_written else None
         return Score(
             is_stuck=text == "" or (text is not None and are_many_wanted),
-            # Of word delimiters alone there is no rate.
+            # The rate is None if all references are empty: word delimiters alone.
             cer=characters.rate or 0.0,
             wer=words.rate or 0.0,
             loss=loss / done,
@@ -231,19 +234,19 @@ class Loop:
         )
 
     def _inputs(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """Return what the first trained layer takes of each, kept if there is room."""
+        """Return the inputs of the first trained layer, and cache them."""
         features = [self.compute.move(p.features) for p in batch]
         inputs = self.recognizer.frozen(features)
         for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
             if prepared.key is not None:
-                # Features that no layer has touched are on the CPU already.
+                # If no layer is frozen, the features on the CPU are the same.
                 keep = prepared.features if frozen is moved else frozen
                 self.batches.cache.add(prepared.key, keep, prepared.targets)
         return inputs
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies, on the CPU, of all that training changes: weights and buffers."""
+    """Return copies, on the CPU, of all weights and buffers that training changes."""
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     return {
         name: _copied(tensor)

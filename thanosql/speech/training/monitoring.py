@@ -1,4 +1,4 @@
-"""Watch a training: losses of its steps in, their mean and timely complaints out."""
+"""Watch a training: the losses of its steps in; their mean, warnings and errors out."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Loss
 
-SEND_EVERY = 10  # steps between copies from a GPU; a CPU's values are there at once
-PLATEAU_STEPS = 250  # so long may a loss lie still, twice over, before we speak up
-PLATEAU_GAIN = 0.02  # ... gaining less than this share of it
+SEND_EVERY = 10  # steps between copies from a GPU; on a CPU every step is read
+# A warning is given if the mean loss of so many steps is not lower, by this share, than
+# that of as many steps before.
+PLATEAU_STEPS = 250
+PLATEAU_GAIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    values: torch.Tensor  # (steps, 2): loss, share of speaking frames
-    weights: list[int]
-    arrived: torch.Event | None
+    values: torch.Tensor  # (steps, 2): loss, share of frames that are not blank
+    weights: list[int]  # utterances of each step
+    arrived: torch.Event | None  # None on a CPU
 
 
 class LossLog:
     """The losses of a training's steps, fetched from the device without waiting.
 
-    Raises TrainingError at the first loss that is no number, and warns once when the
-    loss lies still while the model has nothing to say. On a GPU both come up to
-    twice `SEND_EVERY` steps late.
+    Raises TrainingError at the first loss that is NaN or infinite. Warns once if the
+    loss is flat while the model writes only blanks. On a GPU both come up to twice
+    `SEND_EVERY` steps late.
     """
 
     def __init__(self, device: torch.device, warmup_steps: int) -> None:
@@ -49,7 +51,7 @@ class LossLog:
         self._sum = self._weight = 0.0
 
     def add(self, loss: Loss, weight: int) -> None:
-        """Take one step's loss and how many utterances it had."""
+        """Take the loss of one step. weight: its number of utterances."""
         self._pending.append(torch.stack([loss.mean.detach(), loss.speaking]))
         self._weights.append(weight)
         if len(self._pending) == self._send_every:
@@ -57,7 +59,7 @@ class LossLog:
         self._receive(wait=False)
 
     def mean(self) -> float:
-        """Return the mean over the utterances since the last call; waits for them."""
+        """Return the mean over the utterances since the last call; waits for a GPU."""
         self._send()
         self._receive(wait=True)
         mean = self._sum / self._weight
@@ -65,7 +67,10 @@ class LossLog:
         return mean
 
     def state(self) -> dict[str, Any]:
-        """Return, behind `mean`, what is known of the steps so far, as JSON has it."""
+        """Return what is known of the steps so far, in types of JSON.
+
+        To be called after `mean`, which fetches the losses still on the device.
+        """
         return {
             "step": self._step,
             "first": self.first,
@@ -86,7 +91,7 @@ class LossLog:
             return
         rows = torch.stack(self._pending)
         arrived = torch.Event(rows.device) if rows.is_cuda else None
-        # From a GPU this lands in pinned memory, while later steps are computed.
+        # From a GPU: into pinned memory, while the GPU computes later steps.
         values = rows.to("cpu", non_blocking=True)
         if arrived is not None:
             arrived.record()

@@ -1,7 +1,7 @@
-"""Train a model: examined rows in, an `EpochResult` an epoch out.
+"""Train a model: examined rows in, an `EpochResult` for each epoch out.
 
-The loop is plain PyTorch and lies in `loop.py`; here is what it tells, and which of its
-epochs is kept.
+`loop.py` has the steps of an epoch. This file runs the epochs, keeps the weights of the
+best one and writes checkpoints.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.utterances import Utterances
 
-SAMPLE = 32  # training utterances that are read where none were held out
-WORSE_CER = 0.1  # by which a model may come to read them worse, with a higher loss
-WORSE_LOSS = 2.0, 1.0  # times as high, and so much more, is worse whatever it reads
+SAMPLE = 32  # training utterances that are scored if none are held out
+# After a training that raised the loss, the model counts as worse if its CER rose by
+# more than this, or if its loss is more than factor * before + margin.
+WORSE_CER = 0.1
+WORSE_LOSS = 2.0, 1.0  # factor, margin
 
 
 def train(
@@ -53,23 +55,24 @@ def train(
     validation_rows: Sequence[tuple[object, object]] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[EpochResult, None, None]:
-    """Train the recognizer's model, yielding after each epoch.
+    """Train the recognizer's model, yielding the result of each epoch.
 
-    rows: (audio, text) each, as `examine` saw them; validation_rows: those of the
-    validation utterances, where they are others. Both are read in the calling thread.
-    checkpoints: where the training's state is kept after each epoch; with one there,
-    of the same arguments, the training goes on from it, and what is yielded begins
-    with the epochs before it.
+    rows: (audio, text) each, as `examine` saw them. validation_rows: the rows of the
+    validation utterances; None if they are `rows`. Both are read in the calling thread.
+    checkpoints: keeps the training's state after each epoch. If it has a state already,
+    which must be of the same arguments, the training goes on from it; the results of
+    the epochs before it are yielded first.
 
-    When exhausted, the model holds the weights of the epoch with the lowest CER (then
-    WER) on the validation utterances, or of the last epoch where there are none, and
-    is in evaluation mode. The same seed gives the same weights on a CPU, broken off or
-    not. torch's and numpy's own random states are as before at each yield.
+    When exhausted, the model holds the weights of the epoch with the best `Score` on
+    the validation utterances (lowest CER, then WER), or of the last epoch if there are
+    none, and is in evaluation mode. The same seed gives the same weights on a CPU,
+    whether the training was interrupted or not. At each yield the global generators of
+    torch and numpy have the states they had before.
 
-    Raises TrainingError where the loss becomes NaN, where the model writes one text
-    whatever it hears, or reads worse than at the beginning; AudioError for a recording
-    that can no longer be read, OptionError for a device or a precision that is not to
-    be had.
+    Raises TrainingError if the loss becomes NaN or infinite, if the model writes the
+    same text for every recording, or if it is worse than before the training;
+    AudioError if a recording can no longer be read; OptionError if the device or
+    precision is not available here.
     """
     if not utterances:
         message = "there is no utterance to train on"
@@ -82,7 +85,7 @@ def train(
     before: Score | None = None  # of the weights that the training begins with
     best: Score | None = None
     best_epoch = 0
-    kept: Mapping[str, torch.Tensor] = {}  # weights of the best, if not the model's
+    kept: Mapping[str, torch.Tensor] = {}  # the best weights; empty if the model's own
     results: list[EpochResult] = []
     try:
         with (
@@ -107,10 +110,10 @@ def train(
                 results = [EpochResult(**values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
-            elif not recognizer.fresh:  # fresh weights read nothing yet
+            elif not recognizer.fresh:  # with fresh weights it cannot transcribe yet
                 with compute.tf32():
                     before = loop.score(validation_utterances, validation_rows)
-            # One epoch there is, however short the time: its weights are the model's.
+            # At least one epoch is trained, however short the time limit is.
             ended = bool(results) and loop.ended
             while not ended:
                 began = time.monotonic()
@@ -123,12 +126,13 @@ def train(
                 ended = loop.ended
                 improved = score is None or best is None or score < best
                 state: State | None = None
-                # An epoch shorter than the writing of its state is not waited for.
+                # While the last state is still being written, this epoch is skipped:
+                # training does not wait for the disk.
                 if checkpoints is not None and (ended or checkpoints.ready):
                     state = loop.state(ended=ended)
                 if improved:
                     best, best_epoch = score, loop.epoch
-                    # What the last epoch leaves in the model needs no copy.
+                    # The last epoch's weights are in the model and need no copy.
                     kept = {}
                     if score is not None and not ended:
                         kept = weights_of(state) if state else trained_state(model)
@@ -157,7 +161,7 @@ def train(
                     checkpoints.save(
                         State(state.tensors, facts), {} if improved else kept
                     )
-                    state = None  # which is three times the model
+                    state = None  # frees three times the memory of the model
                 yield results[-1]
             model.load_state_dict(kept, strict=False)
         after = best or loop.score(utterances[:SAMPLE], rows)
@@ -175,10 +179,10 @@ def _check(
     when: str,
     config: TrainingConfig,
 ) -> None:
-    """Raise TrainingError for a model that is of no use, or was better before.
+    """Raise TrainingError if the model is useless, or was better before.
 
-    before: of the weights the training began with, on what `after` is of; without it
-    `first_loss`, of the first step, tells whether the training did harm.
+    before: of the weights that the training began with, on the same utterances as
+    `after`. Where it is None, `first_loss`, the first step's, says what was before.
     """
     way_out = f"another learning_rate than {config.learning_rate:g}"
     if after.is_stuck:

@@ -1,4 +1,4 @@
-"""Utterances of a training: what is known of each, and which are held out."""
+"""The utterances of a training: usable rows in, a part to train on and one held out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What batching needs to know of a row; its audio and text stay where they are."""
+    """A usable row, without its audio and text."""
 
     row: int
     "Its number in the query, from 1."
     seconds: float
     content: int
-    "A digest of its waveform, of 64 bits: equal recordings have the same."
+    "A 64-bit digest of its waveform; equal recordings have the same."
 
 
 class Utterances(Sequence[Utterance]):
-    """The utterances of a training in the memory of three numbers each."""
+    """A sequence of utterances that takes 24 bytes for each."""
 
     def __init__(self, utterances: Iterable[Utterance] = ()) -> None:
         self._rows, self.contents = array("q"), array("Q")
@@ -53,24 +53,26 @@ class Utterances(Sequence[Utterance]):
 def hold_out(
     utterances: Utterances, share: float, seed: int
 ) -> tuple[Utterances, Utterances]:
-    """Return the utterances to train on and a drawn `share` to validate on.
+    """Return the utterances to train on, and a random `share` to validate on.
 
-    Both keep the rows' order. Equal recordings are on one side, so that the share may
-    be a little larger. At least one utterance is held out where the share is not 0, and
-    at least one is left to train on, although they may be equal where all are.
+    Both keep the order of the rows. Equal recordings are never split between the two,
+    so a little more than the share may be held out. If the share is not 0, at least one
+    utterance is held out and at least one is left to train on. To allow that, equal
+    recordings are split if all are equal.
     """
     count = round(len(utterances) * share)
     if share > 0:
         count = max(0, min(max(1, count), len(utterances) - 1))
     contents = np.asarray(utterances.contents)
     _, first, groups = np.unique(contents, return_index=True, return_inverse=True)
-    # Numbered as they come, so that where no two are equal a group is its utterance.
+    # Groups are numbered by first appearance: without duplicates, group i is
+    # utterance i.
     groups = np.argsort(np.argsort(first))[groups]
     if len(first) < 2:
         groups = np.arange(len(utterances))
     sizes = np.bincount(groups)
     drawn = np.random.default_rng(seed).permutation(len(sizes))
-    # As many groups as the count takes, but for one.
+    # The fewest groups that hold `count` utterances; one group is always left.
     needed = int(np.searchsorted(np.cumsum(sizes[drawn]), count)) + 1 if count else 0
     held = np.isin(groups, drawn[: min(needed, len(sizes) - 1)]).tolist()
     return (
@@ -80,5 +82,5 @@ def hold_out(
 
 
 def trained_on(validation: Utterances, training: Utterances) -> int:
-    """Return how many of the recordings to validate on are among those to train on."""
+    """Return how many of the recordings to validate on are also trained on."""
     return int(np.isin(validation.contents, training.contents).sum())
