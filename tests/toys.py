@@ -24,7 +24,7 @@ from transformers import (
 
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers import families
-from thanosql.speech.training.config import TrainingConfig
+from thanosql.statements import BuildOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,27 +263,15 @@ def wav2vec2(directory, **settings):
 
 
 def config(**changes):
-    """Return a TrainingConfig for toys, with some settings changed."""
+    """Return options of a training for toys, with some of them changed."""
     settings = {
         "epochs": 1,
         "batch_size": 4,
         "learning_rate": 3e-3,
-        "warmup": 0.1,
-        "weight_decay": 0.01,
-        "max_grad_norm": 1.0,
         "freeze_feature_encoder": False,
-        "speed_perturbation": False,
-        "noise_perturbation": False,
-        "spec_augment": "auto",
-        "feature_cache": 10**8,
-        "precision": "auto",
         "device": "cpu",
-        "seed": 0,
-        "gradient_checkpointing": False,
-        "max_steps": None,
-        "time_limit": None,
     }
-    return TrainingConfig(**settings | changes)
+    return BuildOptions(**settings | changes)
 
 
 def build(name, **settings):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thanosql import errors
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.results import EpochResult
     from thanosql.speech.training.checkup import Checkup
-    from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.examination import BadRow
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
@@ -163,14 +162,14 @@ def estimated_seconds(
             precision.wait_for(material.recognizer.device)
             steps.append((time.monotonic(), facts["audio_seconds"]))
 
-    config = replace(_config(options), epochs=1, max_steps=3, time_limit=None)
+    three_steps = replace(options, epochs=1, max_steps=3, time_limit=None)
     with closing(
         train.train(
             material.recognizer,
             material.rows,
             material.learned,
             material.held_out[:0],
-            config,
+            three_steps,
             root,
             tell,
         )
@@ -185,17 +184,6 @@ def estimated_seconds(
     held_out = sum(material.held_out.seconds)
     seconds = pace * options.epochs * share * (learned + held_out / 3)
     return min(seconds, options.time_limit or seconds)
-
-
-def _config(options: BuildOptions) -> TrainingConfig:
-    from thanosql.speech.training.config import TrainingConfig
-
-    wanted = {
-        field.name: getattr(options, field.name) for field in fields(TrainingConfig)
-    }
-    # "auto" means frozen: fresh weights are never frozen in any case.
-    wanted["freeze_feature_encoder"] = options.freeze_feature_encoder is not False
-    return TrainingConfig(**wanted)
 
 
 def train(
@@ -220,7 +208,7 @@ def train(
                 material.rows,
                 material.learned,
                 material.held_out,
-                _config(options),
+                options,
                 root,
                 progress,
                 validation_rows=material.validation_rows,

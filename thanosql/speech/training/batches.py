@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.precision import Compute
     from thanosql.speech.recognizers.recognizer import Recognizer
-    from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.utterances import Utterance, Utterances
+    from thanosql.statements import BuildOptions
 
 # Before durations are sorted, each is changed at random: by up to this share of it, and
 # by up to this many seconds.
@@ -69,7 +69,7 @@ class Batches:
     """
 
     recognizer: Recognizer
-    config: TrainingConfig
+    options: BuildOptions
     compute: Compute
     root: Path | None
     cache: FeatureCache
@@ -86,18 +86,18 @@ class Batches:
 
         rows: (audio, text) of every row of the query.
         """
-        config = self.config
+        options = self.options
         speeds = [1.0] * len(utterances)
-        if config.speed_perturbation:
-            speeds = draw_speeds(len(utterances), config.seed, epoch)
+        if options.speed_perturbation:
+            speeds = draw_speeds(len(utterances), options.seed, epoch)
         buckets = length_buckets(
-            utterances.seconds, config.batch_size, config.seed, epoch
+            utterances.seconds, options.batch_size, options.seed, epoch
         )
         batches = (
             [(utterances[i], speeds[i]) for i in bucket[self.rank :: self.world]]
             for bucket in buckets
         )
-        noisy = epoch if config.noise_perturbation else None
+        noisy = epoch if options.noise_perturbation else None
         return self._prepared(batches, rows, noisy=noisy)
 
     def validation(
@@ -113,7 +113,7 @@ class Batches:
         """
         by_length = np.argsort(utterances.seconds, kind="stable")
         whole = ((utterances[int(i)], 1.0) for i in by_length)
-        batches = chunks(whole, self.config.batch_size)
+        batches = chunks(whole, self.options.batch_size)
         return self._prepared(batches, rows, held_out=held_out)
 
     def _prepared(
@@ -145,7 +145,7 @@ class Batches:
             if features is None:
                 acoustics = None
                 if noisy is not None:
-                    acoustics = draw_acoustics(self.config.seed, noisy, utterance.row)
+                    acoustics = draw_acoustics(self.options.seed, noisy, utterance.row)
                 features = self.compute.stage(
                     row_features(
                         self.recognizer,
@@ -161,7 +161,7 @@ class Batches:
             return Prepared(utterance, kept_as, features, targets)
 
         tasks = ([task(u, speed) for u, speed in batch] for batch in batches)
-        return prefetched_batches(tasks, prepare, AHEAD * self.config.batch_size)
+        return prefetched_batches(tasks, prepare, AHEAD * self.options.batch_size)
 
 
 def length_buckets(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from thanosql.catalog.bases import LEARNING_RATE
 from thanosql.speech.metrics import EditCounts, character_errors, word_errors
 from thanosql.speech.recognizers.precision import within_memory
 from thanosql.speech.recognizers.spec_augment import mask_log_mels
@@ -57,17 +58,18 @@ class Loop:
     _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        config = self.config = self.batches.config
+        options = self.options = self.batches.options
         self.recognizer, self.compute = self.batches.recognizer, self.batches.compute
-        self.total_steps = config.epochs * math.ceil(
-            len(self.utterances) / config.batch_size
+        self.total_steps = options.epochs * math.ceil(
+            len(self.utterances) / options.batch_size
         )
-        if config.max_steps is not None:
-            self.total_steps = min(self.total_steps, config.max_steps)
+        if options.max_steps is not None:
+            self.total_steps = min(self.total_steps, options.max_steps)
+        self.highest_rate = options.learning_rate or LEARNING_RATE
         self._model: torch.nn.Module = self.recognizer.model
-        self._optimizer = adamw(self._model, config.weight_decay)
+        self._optimizer = adamw(self._model, options.weight_decay)
         self._scaler = self.compute.grad_scaler()
-        warmup_steps = round(config.warmup * self.total_steps)
+        warmup_steps = round(options.warmup * self.total_steps)
         self._log = LossLog(self.compute.device, warmup_steps)
 
     def state(self, *, ended: bool) -> State:
@@ -125,9 +127,9 @@ class Loop:
 
     def _time_share(self) -> float:
         """Return the share of the time limit that is used up; 0 without a limit."""
-        if self.config.time_limit is None:
+        if self.options.time_limit is None:
             return 0.0
-        return (time.monotonic() - self._began) / self.config.time_limit
+        return (time.monotonic() - self._began) / self.options.time_limit
 
     def run_epoch(self) -> tuple[float, float]:
         """Train on every utterance once; return the mean loss and seconds of audio.
@@ -137,7 +139,7 @@ class Loop:
         self.epoch += 1
         self._model.train()
         # SpecAugment has its own generator, so no other draw can change its masks.
-        masks = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
+        masks = torch.Generator().manual_seed(mixed_seed(self.options.seed, self.epoch))
         audio_seconds = 0.0
         epoch = self.batches.training(self.utterances, self.rows, self.epoch)
         with closing(epoch) as batches:
@@ -162,21 +164,21 @@ class Loop:
         """Take one step of the optimizer, without waiting for a GPU."""
         # The rate falls towards the last step or the time limit, whichever is nearer.
         done = max((self.step + 1) / (self.total_steps + 1), self._time_share())
-        factor = rate_factor(done, self.config.warmup)
-        self.learning_rate = self.config.learning_rate * factor
+        factor = rate_factor(done, self.options.warmup)
+        self.learning_rate = self.highest_rate * factor
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         with self.compute.autocast():
             inputs = self._inputs(batch)
             bins = self.recognizer.mel_bins
-            if bins and self.config.spec_augment is True:
+            if bins and self.options.spec_augment is True:
                 inputs = mask_log_mels(inputs, bins, masks)
             targets = [p.targets for p in batch]
             loss = self.recognizer.loss(inputs, targets, masks)
         torch.autograd.backward(self._scaler.scale(loss.mean))
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self.config.max_grad_norm
+            self._model.parameters(), self.options.max_grad_norm
         )
         self._scaler.step(self._optimizer)
         self._scaler.update()

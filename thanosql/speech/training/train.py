@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
-    from thanosql.speech.training.config import TrainingConfig
     from thanosql.speech.training.utterances import Utterances
+    from thanosql.statements import BuildOptions
 
 SAMPLE = 32  # training utterances that are scored if none are held out
 # After a training that raised the loss, the model counts as worse if its CER rose by
@@ -48,7 +48,7 @@ def train(
     rows: Sequence[tuple[object, object]],
     utterances: Utterances,
     validation_utterances: Utterances,
-    config: TrainingConfig,
+    options: BuildOptions,
     root: Path | None,
     progress: Progress = silent,
     *,
@@ -79,7 +79,7 @@ def train(
         raise TrainingError(message)
     if validation_rows is None:
         validation_rows = rows
-    compute = resolve(config.device, config.precision)
+    compute = resolve(options.device, options.precision)
     model: torch.nn.Module = recognizer.model
     model.to(compute.device)
     before: Score | None = None  # of the weights that the training begins with
@@ -89,12 +89,14 @@ def train(
     results: list[EpochResult] = []
     try:
         with (
-            frozen_feature_encoder(recognizer, config.freeze_feature_encoder),
-            gradient_checkpointing(recognizer.model, config.gradient_checkpointing),
-            spec_augmented(recognizer, config.spec_augment),
+            frozen_feature_encoder(
+                recognizer, options.freeze_feature_encoder is not False
+            ),
+            gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
+            spec_augmented(recognizer, options.spec_augment),
         ):
-            cache = FeatureCache(config.feature_cache)
-            batches = Batches(recognizer, config, compute, root, cache)
+            cache = FeatureCache(options.feature_cache)
+            batches = Batches(recognizer, options, compute, root, cache)
             loop = Loop(batches, utterances, rows, progress)
             saved = None if checkpoints is None else checkpoints.load()
             if saved is not None:
@@ -119,7 +121,7 @@ def train(
                 began = time.monotonic()
                 with (
                     compute.tf32(),
-                    seeded(config.seed, loop.epoch + 1, compute.device),
+                    seeded(options.seed, loop.epoch + 1, compute.device),
                 ):
                     train_loss, audio_seconds = loop.run_epoch()
                     score = loop.score(validation_utterances, validation_rows)
@@ -167,7 +169,7 @@ def train(
         after = best or loop.score(utterances[:SAMPLE], rows)
         if after is not None:
             when = f"epoch {loop.epoch}, step {loop.step}"
-            _check(before, loop.first_loss, after, when, config)
+            _check(before, loop.first_loss, after, when, loop.highest_rate)
     finally:
         model.eval()
 
@@ -177,14 +179,14 @@ def _check(
     first_loss: float,
     after: Score,
     when: str,
-    config: TrainingConfig,
+    rate: float,
 ) -> None:
     """Raise TrainingError if the model is useless, or was better before.
 
     before: of the weights that the training began with, on the same utterances as
     `after`. Where it is None, `first_loss`, the first step's, says what was before.
     """
-    way_out = f"another learning_rate than {config.learning_rate:g}"
+    way_out = f"another learning_rate than {rate:g}"
     if after.is_stuck:
         what = f"{after.text!r}, whatever it hears" if after.text else "only blanks"
         message = (
