@@ -29,6 +29,7 @@ import soundfile
 import torch
 import torchaudio
 
+from thanosql.errors import DataError
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
 
@@ -48,6 +49,10 @@ SECONDS = (2.5, 10.0)  # of what is put together, from and to
 TAPE = (0.85, 1.18)  # how much faster it plays: pitch and vocal tract of somebody else
 _WINDOW = SAMPLE_RATE // 50  # samples over which it is told how quiet it is
 _FADE = SAMPLE_RATE // 100  # samples
+# Of frames times labels with the blanks around them. torchaudio 2.11 counts these in 32
+# bits; beyond, it writes outside of its memory and ends the process (60 000 frames and
+# 18 000 labels did, 45 000 and 20 000 did not).
+MOST_CELLS = 2**31 - 1
 _TABLE = """
 CREATE TABLE IF NOT EXISTS spliced (
   number INTEGER PRIMARY KEY, audio BLOB, text TEXT, speaker TEXT, seconds REAL
@@ -101,9 +106,7 @@ def _words(
         logits, _ = recognizer.logits([recognizer.features(waveform)])
         scores = logits.log_softmax(-1)
     targets = torch.tensor([spelling.encode(text)], dtype=torch.int32)
-    path, likely = torchaudio.functional.forced_align(
-        scores, targets, blank=recognizer.blank
-    )
+    path, likely = aligned(scores, targets, recognizer.blank)
     spans = torchaudio.functional.merge_tokens(
         path[0], likely[0].exp(), blank=recognizer.blank
     )
@@ -120,6 +123,24 @@ def _words(
         found.append((float(score), int(start), int(end)))
         letters = []
     return found
+
+
+def aligned(
+    log_probs: torch.Tensor, targets: torch.Tensor, blank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the label at each frame, and its log probability: (1, time) each.
+
+    log_probs: (1, time, vocab); targets: (1, labels). Raises DataError where they are
+    too many for torchaudio, which would end the process.
+    """
+    frames, labels = log_probs.shape[1], targets.shape[1]
+    if frames * (2 * labels + 1) > MOST_CELLS:
+        message = (
+            f"{frames} frames and {labels} labels are too many to be aligned at once; "
+            "cut the recording, and its text, into parts"
+        )
+        raise DataError(message)
+    return torchaudio.functional.forced_align(log_probs, targets, blank=blank)
 
 
 def _quietest(waveform: NDArray[np.float32], start: int, end: int) -> int:

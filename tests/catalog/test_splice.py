@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 import splice
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thanosql.catalog.bases import BASES
 from thanosql.catalog.sample.words import say
+from thanosql.errors import DataError
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
 
@@ -50,6 +52,14 @@ def test_a_word_that_the_model_does_not_hear_is_left_out(recognizer):
     said, written = "one two three four five", "one two xylophone four five"
     found = splice.parts(recognizer, say(said, seed=3), written)
     assert "xylophone" not in " ".join(p.text for p in found)
+
+
+def test_an_alignment_that_would_end_the_process_is_refused():
+    for frames, labels in ((60_000, 18_000), (2**31, 1), (2**16, 2**14)):
+        scores = torch.zeros(1, 1, 3).expand(1, frames, 3)  # without memory of its own
+        targets = torch.ones(1, 1, dtype=torch.int32).expand(1, labels)
+        with pytest.raises(DataError, match=f"{frames} frames and {labels} labels"):
+            splice.aligned(scores, targets, blank=0)
 
 
 @given(

@@ -115,7 +115,10 @@ def test_a_value_is_stored_as_what_it_is(connection, value, expected):
 def test_a_value_of_another_type_is_an_error_that_names_it(connection, value):
     name = type(value).__qualname__
     for bind in binders(connection, value):
-        with pytest.raises(thanosql.ProgrammingError, match=f"of type {name}, which"):
+        with pytest.raises(
+            thanosql.ProgrammingError,
+            match=f"parameter (1|:a) is of type {name}, which",
+        ):
             bind()
     assert connection.execute("SELECT a FROM t").fetchall() == []
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
-from tones import tones
-from toys import parakeet
+from tones import spoken, tones
+from toys import config, parakeet
 
 from thanosql.errors import AudioError
 from thanosql.speech.prefetch import chunks, prefetched_batches
+from thanosql.speech.recognizers.precision import resolve
 from thanosql.speech.sound.augmentation import SPEEDS, change_speed, draw_speeds
-from thanosql.speech.training.batches import length_buckets, row_features
+from thanosql.speech.training.batches import Batches, length_buckets, row_features
+from thanosql.speech.training.caching import FeatureCache
+from thanosql.speech.training.examination import examine
 
 
 def preparing_threads():
@@ -173,6 +177,26 @@ def test_a_text_that_would_no_longer_fit_keeps_its_recordings_speed(tmp_path):
 def test_a_bad_recording_is_named_by_its_row(tmp_path):
     with pytest.raises(AudioError, match=r"^row 7: .*no audio"):
         row_features(parakeet(tmp_path), 7, b"this is text", (), None)
+
+
+def test_the_ranks_of_a_world_share_out_each_batch(tmp_path):
+    recognizer, rows = parakeet(tmp_path), spoken(11)
+    utterances = examine(recognizer, rows, None).utterances
+
+    def epoch(rank, world):
+        batches = Batches(
+            recognizer, config(batch_size=4), resolve("cpu"), None, FeatureCache(0),
+            rank, world,
+        )  # fmt: skip
+        with closing(batches.training(utterances, rows, epoch=1)) as prepared:
+            return [[each.utterance.row for each in batch] for batch in prepared]
+
+    whole = epoch(0, 1)
+    shares = [epoch(rank, 4) for rank in range(4)]
+    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == [*range(1, 12)]
+    assert [batch[:1] for batch in whole] == shares[0]
+    # A rank without a share of a short batch takes a step less.
+    assert [len(share) for share in shares] == [3, 3, 3, 2]
 
 
 def test_chunks_keep_the_order_and_the_rest():

@@ -7,6 +7,8 @@ import pickle
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -446,6 +448,28 @@ def test_a_pair_of_torch_and_torchaudio_that_do_not_fit_is_named():
         r".*or 'torchaudio>=2\.11\.1', which fits any torch of the same CUDA major",
     ):
         require_libraries(load)
+
+
+def test_speech_after_the_main_thread_has_ended_says_so():
+    code = """if True:
+        import threading
+        from thanosql import NotSupportedError
+        from thanosql.speech.libraries import require_libraries
+
+        def late():
+            threading.main_thread().join()
+            try:
+                require_libraries()
+            except NotSupportedError as error:
+                print(error)
+
+        threading.Thread(target=late).start()
+        """
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert "main thread has ended" in said
+    assert "join the threads" in said
 
 
 # The hub, as a small server of our own speaks for it.

@@ -91,17 +91,10 @@ ROWID = TypeObject("ROWID", "ROWID")
 # Values to SQLite
 
 
-def _moment(value: datetime) -> str:
-    if value != value:  # pandas.NaT, which is an instance of datetime
-        what = "a parameter"
-        raise _not_stored(what, value)
-    return value.isoformat(" ")
-
-
 _adapters: dict[type, Callable[[Any], Any]] = {
     Date: Date.isoformat,
     Time: Time.isoformat,
-    Timestamp: _moment,
+    Timestamp: lambda value: value.isoformat(" "),
 }
 
 STORED = frozenset((type(None), int, float, str, bytes, bytearray, memoryview))
@@ -127,6 +120,8 @@ def adapted(value: Any, what: str) -> Any:
     if isinstance(value, _BOUND_BY_APSW):
         return value
     for cls in type(value).__mro__:
+        if cls is Timestamp and value != value:  # pandas.NaT, which is an instance
+            break
         if cls in _adapters:
             return adapted(_adapters[cls](value), what)
     conform = getattr(value, "__conform__", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ def require_libraries(load: Callable[[str], object] = importlib.import_module) -
         try:
             load(library)
         except (ImportError, OSError, RuntimeError) as error:
+            if not threading.main_thread().is_alive():
+                message = (
+                    f"the program's main thread has ended, after which {library} "
+                    f"cannot be imported ({error}); join the threads that use speech"
+                )
+                raise NotSupportedError(message) from error
             torch, torchaudio = _version("torch"), _version("torchaudio")
             message = (
                 f"speech needs torch and torchaudio that fit each other; {library} "

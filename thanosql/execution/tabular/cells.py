@@ -58,7 +58,9 @@ def sql_row(
     """Return the values as SQLite's types; DataError names row and column of others."""
     try:
         return [
-            value if type(value) is str or value is None else _sql(value)
+            value
+            if value is None or (type(value) is str and value.isascii())
+            else _sql(value)
             for value in values
         ]
     except _UnheldError:
@@ -78,12 +80,15 @@ def _sql(value: Any) -> Any:
     """Return the value as one of SQLite's types; raise _UnheldError if it is none."""
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return int(value)
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return int(value)
+        message = "an integer does not fit into SQLite's 64 bits; make it text"
+        raise _UnheldError(message)
     if isinstance(value, float):
         return None if math.isnan(value) else float(value)
     if isinstance(value, str):
-        return str(value)
+        return _text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, datetime):
@@ -100,15 +105,29 @@ def _sql(value: Any) -> Any:
         return _json(value)
     if hasattr(value, "tolist"):  # a number or an array of NumPy's
         found = value.tolist()
-        # Of a datetime64 in nanoseconds, tolist() makes a number; that is refused.
-        if not (isinstance(found, int) and value.dtype.kind in "mM"):
+        # Of a long double it makes the same again; of nanoseconds since 1970, a number.
+        if type(found) is not type(value) and not (
+            isinstance(found, int) and getattr(value.dtype, "kind", None) in ("m", "M")
+        ):
             return _sql(found)
-    message = f"SQLite has no type for {type(value).__name__} {value!r:.40}"
+    message = (
+        f"SQLite has no type for {type(value).__name__} {value!r:.40}; make it text, "
+        "bytes or a number"
+    )
     raise _UnheldError(message)
 
 
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        message = "a lone surrogate is no text; correct it, or make it bytes"
+        raise _UnheldError(message) from None
+    return str(value)
+
+
 def _json(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)
+    return _text(json.dumps(_plain(value), ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:
@@ -121,12 +140,17 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, date | time | Decimal):
+    if isinstance(value, date | time) and value == value:  # NaT, a datetime, is not
         return str(value)
-    if isinstance(value, timedelta):
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(value)
+    if isinstance(value, timedelta) and value == value:
         return value.total_seconds()
-    if getattr(value, "shape", None) == () and value.dtype.kind in "biuf":
-        return _plain(value.tolist())  # a number of NumPy's
+    if getattr(value, "shape", None) == ():  # a number of NumPy's
+        number = value.tolist()
+        kind = getattr(value.dtype, "kind", None)  # nanoseconds would be an int
+        if isinstance(number, bool | int | float) and kind not in ("m", "M"):
+            return _plain(number)
     message = (
         f"JSON, as which nested values are stored, cannot hold {type(value).__name__} "
         f"{value!r:.40} in full; make it a column of its own, or text"
@@ -167,35 +191,43 @@ def _wav(array: Any, rate: Any) -> bytes:
             # From Arrow or JSON: float32, where that holds the samples exactly.
             narrow = samples.astype(np.float32)
             samples = narrow if np.array_equal(narrow, samples) else samples
-        rate = int(rate) if rate == int(rate) else 0
-    except (TypeError, ValueError, OverflowError):
-        samples, rate = np.empty(0, object), 0
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"no recording: {error}"
+        raise _UnheldError(message) from None
     tag = {"<i2": 1, "<i4": 1, "<f4": 3, "<f8": 3}.get(
         samples.dtype.newbyteorder("<").str
     )
-    if (
-        samples.ndim not in (1, 2)
-        or tag is None
-        or not 0 < rate < 2**31 > samples.nbytes
-    ):
+    if samples.ndim not in (1, 2) or tag is None or samples.nbytes >= 2**31:
         message = (
-            f"no recording: an array of {samples.dtype} of shape {samples.shape} at "
-            f"{rate!r} Hz; (samples,) or (channels, samples) is expected, of float32, "
-            "float64, int16 or int32"
+            f"no recording: an array of {samples.dtype} of shape {samples.shape}; "
+            "(samples,) or (channels, samples) is expected, of float32, float64, int16 "
+            "or int32"
         )
         raise _UnheldError(message)
     if samples.ndim == 2 and samples.shape[0] <= samples.shape[1]:
         samples = samples.T
-    channels, width = samples.size // max(1, len(samples)), samples.dtype.itemsize
+    channels = samples.shape[1] if samples.ndim == 2 else 1
+    width, hertz = samples.itemsize, _whole(rate)
+    if not 0 < hertz * channels * width < 2**32:
+        message = f"no recording: {channels} channels of {rate!r:.20} samples a second"
+        raise _UnheldError(message)
     data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
     head = struct.pack(
         "<4sIHHIIHH4sI",
-        *(b"fmt ", 16, tag, channels, rate, rate * channels * width),
+        *(b"fmt ", 16, tag, channels, hertz, hertz * channels * width),
         *(channels * width, 8 * width, b"data", len(data)),
     )
     return (
         struct.pack("<4sI4s", b"RIFF", 4 + len(head) + len(data), b"WAVE") + head + data
     )
+
+
+def _whole(number: Any) -> int:
+    """Return a whole number as an int; 0 for what is none."""
+    try:
+        return int(number) if int(number) == number else 0
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def column_names(

@@ -34,14 +34,21 @@ def open_frame(frame: Any) -> Relation:
         return _pandas(frame)
     if hasattr(frame, "__arrow_c_stream__"):
         pyarrow = _library("pyarrow", "an Arrow stream")
-        schema = pyarrow.RecordBatchReader.from_stream(frame).schema
+        try:
+            schema = pyarrow.RecordBatchReader.from_stream(frame).schema
+        except pyarrow.ArrowInvalid as error:  # of one column, as a Series has
+            raise _no_frame(frame) from error
         return _arrow(
             schema, lambda: pyarrow.RecordBatchReader.from_stream(frame), "the rows"
         )
-    message = (
-        f"COPY takes the path of a file or a folder, or a DataFrame, not {type(frame)}"
+    raise _no_frame(frame)
+
+
+def _no_frame(value: object) -> errors.ProgrammingError:
+    return errors.ProgrammingError(
+        "COPY takes the path of a file or a folder, or a DataFrame, not "
+        f"{type(value).__name__}; pandas.DataFrame makes one of most"
     )
-    raise errors.ProgrammingError(message)
 
 
 def xlsx_rows(path: Path, _encoding: str) -> Relation:

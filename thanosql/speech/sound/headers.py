@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 SUFFIXES = (
     *(
         ".wav",
+        ".wave",
+        ".bwf",
         ".flac",
         ".ogg",
         ".oga",
         ".opus",
         ".mp3",
         ".mp2",
+        ".mpga",
         ".aiff",
         ".aif",
         ".aifc",
@@ -33,7 +36,7 @@ SUFFIXES = (
 _OTHERS = (
     *(".wma", ".wmv", ".asf", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".vob"),
     *(".ape", ".wv", ".ac3", ".ra", ".rm", ".dss", ".ds2", ".spx", ".gsm", ".voc"),
-    *(".shn", ".vox", ".pcm"),
+    *(".shn", ".vox", ".pcm", ".tta", ".tak", ".dsf", ".dff", ".mpc", ".mp1"),
 )
 """Suffixes of recordings that cannot be decoded here; COPY warns of such files."""
 
@@ -96,7 +99,8 @@ def inspect_folder(
         for path in folder.rglob("*")
         if path.suffix.lower() in (*SUFFIXES, *media.SUFFIXES, *_OTHERS)
         and not path.name.startswith(".")
-        and path.is_file()
+        # A link to a file that is not there (git-annex leaves such) is named as bad.
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
     paths = [path for path in files if path.suffix.lower() in decoded]
     left = Counter(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (
-    *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".amr", ".awb"),
-    *(".webm", ".weba", ".mkv", ".mka"),
+    *(".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".qta", ".3gp", ".3g2"),
+    *(".aac", ".amr", ".awb", ".webm", ".weba", ".mkv", ".mka"),
 )
 """Suffixes of files in these containers."""
 

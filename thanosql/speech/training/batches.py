@@ -94,8 +94,9 @@ class Batches:
             utterances.seconds, options.batch_size, options.seed, epoch
         )
         batches = (
-            [(utterances[i], speeds[i]) for i in bucket[self.rank :: self.world]]
+            [(utterances[i], speeds[i]) for i in share]
             for bucket in buckets
+            if (share := bucket[self.rank :: self.world])
         )
         noisy = epoch if options.noise_perturbation else None
         return self._prepared(batches, rows, noisy=noisy)
