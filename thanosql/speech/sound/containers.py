@@ -102,7 +102,7 @@ class _Chunks:
         while at + self.head.size <= size:
             file.seek(at)
             name, length = self.head.unpack(file.read(self.head.size))
-            if found and name[:4] == magic:
+            if found and name[:4] in _BEGINNINGS:
                 raise _joined()
             if self.counts_head:
                 length -= self.head.size
@@ -116,7 +116,7 @@ class _Chunks:
                 if _is_open(length):
                     return Promise()
                 found = True
-                _check_end(file, size, at + self.head.size + length, magic)
+                _check_end(file, size, at + self.head.size + length)
             if length < 0:
                 break
             at += self.head.size + length + -length % self.align
@@ -156,7 +156,7 @@ def _au(file: IO[bytes], size: int) -> None:
         ">II" if magic == b".snd" else "<II", file.read(8).ljust(8, b"\0")
     )
     if not _is_open(length):
-        _check_end(file, size, start + length, magic)
+        _check_end(file, size, start + length)
 
 
 def _nist(file: IO[bytes], size: int) -> None:
@@ -167,15 +167,16 @@ def _nist(file: IO[bytes], size: int) -> None:
     count = int(found.get(b"sample_count", 0)) * int(found.get(b"channel_count", 1))
     if start is not None and count:
         length = count * int(found.get(b"sample_n_bytes", 1))  # of mu-law it lacks
-        _check_end(file, size, int(start[1]) + length, b"NIST_1A")
+        _check_end(file, size, int(start[1]) + length)
 
 
-def _check_end(file: IO[bytes], size: int, end: int, magic: bytes) -> None:
-    """Raise if the file ends before `end`, or begins again there."""
+def _check_end(file: IO[bytes], size: int, end: int) -> None:
+    """Raise if the file ends before `end`, or another begins there."""
     if end > size:
         raise _cut(end - size)
     file.seek(end)
-    if magic in file.read(len(magic) + 1):  # there may be a byte to make it even
+    behind = file.read(5)  # there may be a byte to make it even
+    if behind[:4] in _BEGINNINGS or behind[1:] in _BEGINNINGS:
         raise _joined()
 
 
@@ -206,6 +207,9 @@ def _ogg(file: IO[bytes], size: int) -> None:
             running.discard(serial)
         at += length
     if not running:
+        file.seek(at)
+        if file.read(4) in _BEGINNINGS:
+            raise _joined()
         file.seek(at)
         if any(b"OggS" in part for part in iter(lambda: file.read(_AT_ONCE), b"")):
             raise _joined()
@@ -489,4 +493,5 @@ _CONTAINERS: Mapping[bytes, Callable[[IO[bytes], int], Promise | None]] = {
     b"OggS": _ogg,
     b"\x1a\x45\xdf\xa3": _matroska,
 }
+_BEGINNINGS = (*_CONTAINERS, b"fLaC")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # an MP4's first
