@@ -408,6 +408,14 @@ def test_the_error_says_that_recordings_are_joined(kind):
         load(first + second, None)
 
 
+@pytest.mark.parametrize("first", sorted(FORMATS.keys() - {"mp3"}))
+@pytest.mark.parametrize("second", ["wav", "flac", "ogg vorbis"])
+def test_a_recording_of_another_kind_behind_the_first_is_told(first, second):
+    behind = encoded(tone(16_000), 16_000, second)
+    with pytest.raises(AudioError, match=r"more than one recording|not whole"):
+        load(encoded(tone(16_000), 16_000, first) + behind, None)
+
+
 @pytest.mark.parametrize("tags", [b"", b"TAG" + b"x" * 125])
 def test_mp3_files_with_tags_are_whole_and_told_apart(tags):
     plain = recorded("MP3", "MPEG_LAYER_III")

@@ -103,7 +103,7 @@ class _Chunks:
         while at + self.head.size <= size:
             file.seek(at)
             name, length = self.head.unpack(file.read(self.head.size))
-            if found and name[:4] == magic:
+            if found and name[:4] in _BEGINNINGS:
                 raise _joined()
             if self.counts_head:
                 length -= self.head.size
@@ -117,7 +117,7 @@ class _Chunks:
                 if _is_open(length):
                     return Promise()
                 found = True
-                _check_end(file, size, at + self.head.size + length, magic)
+                _check_end(file, size, at + self.head.size + length)
             if length < 0:
                 break
             at += self.head.size + length + -length % self.align
@@ -159,7 +159,7 @@ def _au(file: IO[bytes], size: int) -> None:
         ">II" if magic == b".snd" else "<II", file.read(8).ljust(8, b"\0")
     )
     if not _is_open(length):
-        _check_end(file, size, start + length, magic)
+        _check_end(file, size, start + length)
 
 
 def _nist(file: IO[bytes], size: int) -> None:
@@ -171,15 +171,16 @@ def _nist(file: IO[bytes], size: int) -> None:
     if start is not None and count:
         # mu-law files lack sample_n_bytes.
         length = count * int(found.get(b"sample_n_bytes", 1))
-        _check_end(file, size, int(start[1]) + length, b"NIST_1A")
+        _check_end(file, size, int(start[1]) + length)
 
 
-def _check_end(file: IO[bytes], size: int, end: int, magic: bytes) -> None:
+def _check_end(file: IO[bytes], size: int, end: int) -> None:
     """Raise if the file ends before `end`, or if another recording begins there."""
     if end > size:
         raise _cut(end - size)
     file.seek(end)
-    if magic in file.read(len(magic) + 1):  # a padding byte may come first
+    behind = file.read(5)  # a padding byte may come first
+    if behind[:4] in _BEGINNINGS or behind[1:] in _BEGINNINGS:
         raise _joined()
 
 
@@ -210,6 +211,9 @@ def _ogg(file: IO[bytes], size: int) -> None:
             running.discard(serial)
         at += length
     if not running:
+        file.seek(at)
+        if file.read(4) in _BEGINNINGS:
+            raise _joined()
         file.seek(at)
         if any(b"OggS" in part for part in iter(lambda: file.read(_AT_ONCE), b"")):
             raise _joined()
@@ -501,5 +505,6 @@ _CONTAINERS: Mapping[bytes, Callable[[IO[bytes], int], Promise | None]] = {
     b"OggS": _ogg,
     b"\x1a\x45\xdf\xa3": _matroska,
 }
+_BEGINNINGS = (*_CONTAINERS, b"fLaC")
 # The types of box with which an MP4 can begin.
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
