@@ -74,7 +74,7 @@ def small_model(rounds: int) -> dict[str, object]:
         ):
             ParakeetCTCConfig(encoder_config=encoder.to_dict()).save_pretrained(base)
             material = speech.prepare(
-                lambda texts: speech.open_base(base, texts),
+                lambda: speech.open_base(base, lambda: (text for _, text in rows)),
                 rows,
                 None,
                 options,
@@ -88,7 +88,7 @@ def small_model(rounds: int) -> dict[str, object]:
                 )
             )
             seconds[name].append(time.perf_counter() - began)
-            losses[name] = [epoch[2] for epoch in epochs]
+            losses[name] = [epoch.train_loss for epoch in epochs]
 
     seconds: dict[str, list[float]] = {"with_seconds": [], "without_seconds": []}
     for _ in range(rounds):

@@ -106,7 +106,7 @@ class Database:
 
     @property
     def isolation_level(self) -> IsolationLevel:
-        """How a transaction that a write opens begins; None: a write opens none."""
+        """How a transaction begins that a write opens; with None, it opens none."""
         return self._isolation_level
 
     @isolation_level.setter
