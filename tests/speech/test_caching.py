@@ -176,9 +176,9 @@ def test_the_budget_is_kept_to_and_what_is_kept_stays():
     cache = FeatureCache(1000)
     first, second, third = (torch.ones(n) for n in (100, 151, 150))
     keys = [Key(False, row, 1.0) for row in (1, 2, 3)]
-    cache.add(keys[0], first)
-    cache.add(keys[1], second)  # 4 bytes too many
-    cache.add(keys[2], third)
+    cache.add(keys[0], first, ())
+    cache.add(keys[1], second, ())  # 4 bytes too many
+    cache.add(keys[2], third, ())
     assert [cache.get(key) is not None for key in keys] == [True, False, True]
     assert cache.bytes == 1000
     assert cache.get(Key(True, 1, 1.0)) is None
@@ -188,7 +188,7 @@ def test_the_budget_is_kept_to_and_what_is_kept_stays():
 def test_a_view_does_not_keep_what_it_is_a_part_of():
     cache = FeatureCache(1000)
     key = Key(False, 1, 1.0)
-    cache.add(key, torch.ones(10**6)[:10])
+    cache.add(key, torch.ones(10**6)[:10], ())
     assert cache.get(key).features.untyped_storage().nbytes() == 40
 
 

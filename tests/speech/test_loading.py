@@ -57,6 +57,15 @@ def test_a_model_that_could_not_be_opened_is_tried_again(opened):
     assert opened.names == ["broken", "broken"]
 
 
+def test_a_model_that_cannot_be_opened_puts_out_none_that_is_loaded(opened):
+    loaded = loading._LoadedModels()
+    kept = get(loaded, "a"), get(loaded, "b")
+    with pytest.raises(OSError, match="cut short"):
+        get(loaded, "broken")
+    assert (get(loaded, "a"), get(loaded, "b")) == kept
+    assert opened.names == ["a", "b", "broken"]
+
+
 def test_only_the_models_used_last_stay_loaded(opened):
     loaded = loading._LoadedModels()
     for name in ("a", "b", "a", "c", "a", "b"):

@@ -60,16 +60,23 @@ class _LoadedModels:
         with self._lock:
             loaded = self._models.setdefault(key, _LoadedModel())
             self._models.move_to_end(key)
-            while len(self._models) > _KEPT_LOADED:
-                self._models.popitem(last=False)
         # Only the model's own lock is held here, so others can be looked up meanwhile.
         with loaded.lock:
             if loaded.recognizer is None:
-                recognizer = open_stored(stored)
-                model: torch.nn.Module = recognizer.model
-                model.to(device)
+                try:
+                    recognizer = open_stored(stored)
+                    model: torch.nn.Module = recognizer.model
+                    model.to(device)
+                except BaseException:
+                    with self._lock:
+                        self._models.pop(key, None)
+                    raise
                 loaded.recognizer = recognizer
-            return loaded.recognizer
+            found = loaded.recognizer
+        with self._lock:  # now, so that one that cannot be opened costs none its place
+            while len(self._models) > _KEPT_LOADED:
+                self._models.popitem(last=False)
+        return found
 
 
 _loaded = _LoadedModels()

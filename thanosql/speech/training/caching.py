@@ -46,7 +46,7 @@ class FeatureCache:
         """Return the features kept under `key`, on the CPU, or None."""
         return self._kept.get(key)
 
-    def add(self, key: Key, features: Tensor, targets: tuple[int, ...] = ()) -> None:
+    def add(self, key: Key, features: Tensor, targets: tuple[int, ...]) -> None:
         """Keep features, from any device, if there is room, without waiting for a GPU.
 
         A copy from a GPU may be unfinished when this returns. Only later work of the
