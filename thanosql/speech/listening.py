@@ -32,6 +32,7 @@ def transcribe(
     first_row: the row number of the first recording, for errors.
     """
     from thanosql.speech import transcription
+    from thanosql.speech.decoding.decoding import Request
 
     done = 0
     progress("transcribe", done, None)  # loading the model may have taken seconds
@@ -42,6 +43,9 @@ def transcribe(
             batch_size=options.batch_size,
             precision=options.precision,
             device=options.device,
+            request=Request(
+                options.language, options.task, options.prompt, options.beam_size
+            ),
             chunk_seconds=options.chunk_seconds,
             on_error=options.on_error,
             root=root,

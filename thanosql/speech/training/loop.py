@@ -199,7 +199,7 @@ class Loop:
         loss, done = 0.0, 0
         first: tuple[str, str] | None = None  # hypothesis and reference
         are_many_written = are_many_wanted = False
-        decoding = self.recognizer.decoding
+        decoding = self.recognizer.decoding()
         validation = self.batches.validation(
             utterances, rows, held_out=rows is not self.rows
         )
