@@ -71,6 +71,10 @@ class Transcription:
     "Why it is bad. Names no row, since several rows may hold the same recording."
 
 
+VALIDATION_NORMALIZE = "basic"
+"""How the scores of a training compare texts, as EVALUATE's option has it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
     """One epoch of a training; without validation rows, its scores are None."""
@@ -106,6 +110,7 @@ class Scores:
     insertions: int
     audio_seconds: float
     seconds: float  # how long the work took
+    normalize: str  # how texts were compared, as the option has it
     left_out: int  # bad rows, which are not scored
 
 

@@ -292,6 +292,12 @@ class EvaluateOptions(_ListeningOptions):
     result_col: str = _option(
         "predicted", _COLUMN, "name of the transcripts' column, with `per_row`"
     )
+    normalize: Literal["basic", "english", "none"] = _option(
+        "basic",
+        one_of("basic", "english", "none"),
+        "what does not count: `basic`: case and punctuation; `english`: how numbers, "
+        "titles and contractions are written, too; `none`: everything counts",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,7 +167,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     def scorer() -> speech.Scorer:
         context.check_interrupted()
         recognizer = speech.loaded(context.stored_files(model), options.device)
-        return speech.Scorer(recognizer, options.text_col)
+        return speech.Scorer(recognizer, options)
 
     if options.per_row:
         error = _error_column(options)
