@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from thanosql.errors import OptionError
+from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.best_path import BestPath
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
@@ -59,6 +59,28 @@ class CTCRecognizer(Recognizer):
     A batch changes an utterance by float noise, but rounding to int8 makes more than
     noise of it.
     """
+
+    last_layers = LAST_LAYERS
+
+    def check(self, where: str) -> None:
+        """Raise if model, tokenizer and feature extractor do not belong together."""
+        super().check(where)
+        config, tokenizer = self.model.config, self.tokenizer
+        # If config and tokenizer name different blanks, the tokenizer's is taken:
+        # published models are decoded with it.
+        if tokenizer.pad_token_id is not None:
+            config.pad_token_id = tokenizer.pad_token_id
+        outputs = config.vocab_size
+        known = set(tokenizer.get_vocab().values())
+        if config.pad_token_id not in range(outputs) or not (
+            self.spelling.ids <= set(range(outputs)) <= known | {config.pad_token_id}
+        ):
+            message = (
+                f"{where}: the model has {outputs} outputs, its tokenizer {len(known)} "
+                f"tokens up to id {max(known)}, with blank {config.pad_token_id}; "
+                "they do not belong together"
+            )
+            raise DataError(message)
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from thanosql.errors import DataError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
@@ -31,7 +32,7 @@ from thanosql.speech.recognizers.whisper_settings import WhisperSettings
 from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,25 @@ class WhisperRecognizer(Recognizer):
     """
 
     writes = True
+    needed_files: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "tokenizer": ("tokenizer.json", "vocab.json"),
+        "generation config": ("generation_config.json",),
+    }
+
+    def check(self, where: str) -> None:
+        """Raise if model, tokenizer and feature extractor do not belong together."""
+        super().check(where)
+        self._settings.check(self.tokenizer, where)
+        mels, frames = self._config.num_mel_bins, 2 * self._config.max_source_positions
+        extractor = self.feature_extractor
+        if (extractor.feature_size, extractor.nb_max_frames) != (mels, frames):
+            message = (
+                f"{where}: the model takes {frames} frames of {mels} mel bands, its "
+                f"feature extractor gives {extractor.nb_max_frames} of "
+                f"{extractor.feature_size}; take the preprocessor_config.json of the "
+                "model that it was made from"
+            )
+            raise DataError(message)
 
     @property
     def stride(self) -> int:
