@@ -166,7 +166,7 @@ def test_a_language_is_given_by_code_or_name(polyglot):
     by_code = polyglot.decoding(Request(language="ko"))
     assert polyglot.decoding(Request(language="Korean")) == by_code
     assert polyglot.decoding(Request(language="auto")).language is None
-    with pytest.raises(OptionError, match="no language 'french'.*it knows de, en, ko"):
+    with pytest.raises(OptionError, match=r"no language 'french'.*it knows de, en, ko"):
         polyglot.decoding(Request(language="french"))
     with pytest.raises(OptionError, match="did you mean 'german'"):
         polyglot.decoding(Request(language="germa"))
