@@ -2,10 +2,10 @@
 
     pip download --no-deps silero-vad==6.2.3
     pip install onnx
-    python benchmarks/recipes/silero_vad.py silero_vad-6.2.3-py3-none-any.whl
+    python silero_vad.py silero_vad-6.2.3-py3-none-any.whl
 
-The wheel's own `silero_vad_16k.safetensors` is of an earlier release: on LibriSpeech its
-probabilities differ from those of the model that the package runs by up to 0.6. So the
+The wheel's own `silero_vad_16k.safetensors` is of another training: on LibriSpeech its
+probabilities differ by up to 0.6 from those of the models that silero-vad runs. So the
 weights are read from the ONNX file for sequences, where they lie by name.
 """
 
@@ -58,7 +58,8 @@ def weights(model: bytes) -> dict[str, np.ndarray]:
         "output.weight": given["output.weight"][:, :, 0],
         "output.bias": given["output.bias"],
     }
-    for name, bias in zip(("ih", "hh"), np.split(given[_LSTM.format(211)][0], 2)):
+    biases = np.split(given[_LSTM.format(211)][0], 2)
+    for name, bias in zip(("ih", "hh"), biases, strict=True):
         state[f"lstm.bias_{name}_l0"] = _in_torchs_order(bias)
     for layer in range(4):
         for kind in ("weight", "bias"):
