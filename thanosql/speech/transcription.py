@@ -15,7 +15,6 @@ from thanosql.speech.recognizers.precision import resolve, within_memory
 from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks
 from thanosql.speech.sound.files import naming
-from thanosql.speech.sound.windows import cut
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -79,7 +78,7 @@ def transcribe(
     def pieces(row: int, value: object) -> Generator[_Piece, None, None]:
         try:
             with closing(blocks(value, root)) as waveform:
-                for window in cut(waveform, plan):
+                for window in plan.cut(waveform):
                     features = compute.stage(recognizer.features(window.waveform))
                     yield _Piece(features, window.frames, window.seconds, window.last)
         except AudioError as error:
