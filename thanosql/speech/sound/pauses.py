@@ -7,8 +7,9 @@ own where nobody speaks. So for such a model a recording is looked at for speech
     kept            |...====.===...|           |...===.=====.====...|
     windows         |...====.===......===.|=====.====...|
 
-The middle of a long pause is left out, and windows end where speech pauses. What is left
-out is never speech, and nothing is changed: a window's samples are the recording's.
+The middle of a long pause is left out, and windows end where speech pauses. What is
+left out is never speech, and nothing is changed: a window's samples are the
+recording's.
 
     `AtPauses`     cuts so, or, without looking for speech, where it is quietest
     `WithSpeech`   cuts as a layout does, and says of each window how much speech it has
@@ -64,11 +65,11 @@ class AtPauses:
 
         A recording of at most `seconds` without a pause of more than 2 s is one window,
         and that is the recording to the bit. Of a longer pause 0.77 s stay on either
-        side, next to speech; where nobody speaks for all of it, nothing stays, and the
-        only window is empty. Of a longer recording a window ends where, over half a second,
-        speech is least likely (power is least) in its last third. All but the last
-        window have speech in them, if `seconds` is more than 3. No more than a window
-        and 16 s are in memory.
+        side, next to speech; if all of the recording is one, nothing stays, and the
+        only window is empty. Of a longer recording a window ends where, over half a
+        second, speech is least likely (power is least) in its last third. All but the
+        last window have speech in them, if `seconds` is more than 3. No more than a
+        window and 16 s are in memory.
         """
         held: list[_Frame] = []
         samples = end = 0  # the samples held; where the recording ends
