@@ -1,11 +1,14 @@
 """EVALUATE in detail: a row an utterance, intervals, rows that were trained on."""
 
+import json
 import warnings
 
 import pytest
 from tones import tones
+from toys import fine_tuned
 
 import thanosql
+from thanosql.catalog import sample
 
 PER_ROW = "EVALUATE USING m OPTIONS (per_row=TRUE) AS SELECT * FROM calls"
 
@@ -115,6 +118,78 @@ def test_what_of_the_references_is_not_scored_is_announced_once(calls):
         assert [warning.filename for warning in warned] == [__file__]
 
 
+@pytest.fixture
+def cased(calls, tmp_path):
+    """Return calls with a model `cased`, and texts that differ from its in case."""
+    directory = tmp_path / "cased"
+    directory.mkdir()
+    vocabulary = json.loads((fine_tuned(directory) / "vocab.json").read_text())
+    tokens = [token for token in vocabulary if len(token) > 1] + ["|"]
+    vocabulary = {token: i for i, token in enumerate([*tokens, *"ABCDEFGHIJKLM"])}
+    vocabulary |= {each: len(vocabulary) + i for i, each in enumerate("abcdefghijk,.'")}
+    (directory / "vocab.json").write_text(json.dumps(vocabulary))
+    calls.execute("IMPORT MODEL cased FROM ?", (str(directory),))
+    heard = calls.execute("PREDICT USING cased AS SELECT id, audio FROM calls")
+    for id_, _, text in heard.fetchall():
+        calls.execute("UPDATE calls SET text = ? WHERE id = ?", (text.swapcase(), id_))
+    calls.commit()
+    return calls
+
+
+@pytest.mark.parametrize("normalize", ["basic", "none"])
+def test_case_counts_if_it_is_told_to(cased, normalize):
+    options = f"normalize='{normalize}'"
+    sql = f"EVALUATE USING cased OPTIONS ({options}) AS SELECT * FROM calls"
+    cursor = cased.execute(sql)
+    names = [column[0] for column in cursor.description]
+    total = dict(zip(names, cursor.fetchone(), strict=True))
+    assert total["normalize"] == normalize
+    assert total["words"] > 0
+    assert (total["cer"] > 0) == (total["wer"] > 0) == (normalize == "none")
+    rows = cased.execute(sql.replace("(norm", "(per_row=TRUE, norm"))
+    names = [column[0] for column in rows.description]
+    rows = [dict(zip(names, row, strict=True)) for row in rows]
+    # What the model writes is shown as it writes it.
+    assert all(row["predicted"] == row["text"].swapcase() for row in rows)
+    assert sum(row["words"] for row in rows) == total["words"]
+    assert any(row["wer"] for row in rows) == (normalize == "none")
+
+
+def test_a_training_scores_without_case_and_says_so(cased):
+    cased.execute(
+        "BUILD MODEL n USING cased OPTIONS (epochs=1, learning_rate=1e-12, validation="
+        "'SELECT * FROM calls WHERE id < 5') AS SELECT * FROM calls WHERE id > 4"
+    )
+    facts = dict(cased.execute("DESCRIBE MODEL n").fetchall())
+    assert (facts["wer"], facts["cer"], facts["normalize"]) == (0, 0, "basic")
+    assert "normalize" not in dict(cased.execute("DESCRIBE MODEL cased").fetchall())
+
+
+def test_english_scores_numbers_and_titles_however_they_are_written(connection):
+    sample.copy_into(connection.apsw)
+    connection.execute("GET MODEL TinyEn")
+    said = "tell my doctor that i will be home at nine"
+    connection.execute(
+        "CREATE TABLE one AS SELECT audio, text FROM commands_test WHERE text = ?",
+        (said,),
+    )
+
+    def scores(text, normalize):
+        return connection.execute(
+            "SELECT wer, cer, words FROM (EVALUATE USING TinyEn "
+            "OPTIONS (normalize=?1) AS SELECT audio, ?2 AS text FROM one)",
+            (normalize, text),
+        ).fetchone()
+
+    written = "Tell my Dr. that I'll be home at 9!"
+    assert scores(written, "english") == scores(said, "english")
+    with pytest.warns(thanosql.Warning, match="cannot spell '9'"):
+        assert scores(written, "basic") > scores(said, "basic")
+    digits = "9" * 5000
+    with pytest.raises(thanosql.DataError, match="row 1: a number has too many digits"):
+        scores(digits, "english")
+
+
 def test_a_fitted_model_was_trained_on_what_its_parents_were(trained):
     trained.execute("INSERT INTO calls VALUES (20, ?, 'cab')", (tones("cab", seed=20),))
     trained.commit()
@@ -143,6 +218,11 @@ def test_the_rows_of_a_run_are_kept_as_digests(trained):
             "EVALUATE USING m AS SELECT audio FROM calls",
             thanosql.OptionError,
             "no column 'text' for text_col",
+        ),
+        (
+            "EVALUATE USING m OPTIONS (normalize='german') AS SELECT * FROM calls",
+            thanosql.OptionError,
+            "option normalize takes basic, english, none, not 'german'",
         ),
         (
             "EVALUATE USING m AS SELECT audio, NULL AS text FROM calls",

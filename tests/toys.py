@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import tokenizers
+import tokenizers.decoders
+import tokenizers.models
+import tokenizers.pre_tokenizers
 import torch
 import transformers
 from transformers import (
@@ -20,6 +24,9 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     WavLMConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 
 from thanosql.speech.opening.opening import open_base
@@ -27,6 +34,7 @@ from thanosql.speech.recognizers import families
 from thanosql.statements import BuildOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 # Every type of bare config that a base may be, by transformers' name of it.
@@ -260,6 +268,81 @@ def wav2vec2(directory, **settings):
         }
     ).save_pretrained(directory)
     return open_base(str(directory), lambda: ["abcd"])
+
+
+def whisper(directory: Path, languages: Sequence[str] = (), **settings: object) -> Path:
+    """Return the directory, with a Whisper of fresh weights that hears two seconds.
+
+    Its tokens are single bytes. languages: what it knows; English only without any.
+    """
+    special = ["<|endoftext|>", "<|startoftranscript|>"]
+    special += [f"<|{code}|>" for code in languages or ("en",)]
+    special += ["<|translate|>", "<|transcribe|>", "<|startofprev|>", "<|nospeech|>"]
+    special.append("<|notimestamps|>")
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*letters, *special])}
+    bytes_only = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    bytes_only.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
+    bytes_only.decoder = tokenizers.decoders.ByteLevel()
+    bytes_only.add_special_tokens(special)
+    directory.mkdir(exist_ok=True)
+    tokenizer = transformers.WhisperTokenizer(
+        tokenizer_object=bytes_only,
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.save_pretrained(directory)
+    extractor = WhisperFeatureExtractor(feature_size=20, chunk_length=2)
+    extractor.save_pretrained(directory)
+    end, start = vocabulary["<|endoftext|>"], vocabulary["<|startoftranscript|>"]
+    tokens = {
+        "decoder_start_token_id": start,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(
+        WhisperConfig(
+            **{
+                "vocab_size": len(vocabulary),
+                "num_mel_bins": 20,
+                "d_model": 32,
+                "encoder_layers": 1,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 64,
+                "decoder_ffn_dim": 64,
+                "max_source_positions": 100,
+                "max_target_positions": 48,
+                "init_std": 0.2,  # scores that differ
+                **tokens,
+                **settings,
+            }
+        )
+    )
+    generation: dict[str, object] = {
+        "max_length": 40,
+        "suppress_tokens": [vocabulary[token] for token in special[1:]],
+        "begin_suppress_tokens": [vocabulary["Ġ"], end],
+        "no_timestamps_token_id": vocabulary["<|notimestamps|>"],
+        "prev_sot_token_id": vocabulary["<|startofprev|>"],
+        "is_multilingual": bool(languages),
+    }
+    if languages:
+        names = [f"<|{code}|>" for code in languages]
+        generation["lang_to_id"] = {name: vocabulary[name] for name in names}
+        generation["task_to_id"] = {
+            task: vocabulary[f"<|{task}|>"] for task in ("translate", "transcribe")
+        }
+    model.generation_config = transformers.GenerationConfig(**tokens, **generation)
+    model.save_pretrained(directory)
+    return directory
 
 
 def config(**changes):

@@ -56,7 +56,7 @@ def scores(recognizer) -> torch.Tensor:
 def transcript(recognizer) -> str:
     with torch.no_grad():
         features = [recognizer.features(waveform())]
-        return recognizer.recognize(features, recognizer.decoding)[0].text
+        return recognizer.recognize(features, recognizer.decoding())[0].text
 
 
 def contents(directory: Path) -> dict[str, bytearray]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thanosql import errors
-from thanosql.catalog import sample
 from thanosql.driver.connection import connect
 from thanosql.frontends import package
 
@@ -21,37 +20,50 @@ if TYPE_CHECKING:
     from thanosql.driver.connection import Connection
 
 _INTRODUCTION = """\
--- thanosql {version}: a speech model trained, used and scored from SQL.
--- {count} recordings, spoken by speech synthesizers (they ship with the package),
--- in {path}; the model starts from TinyEn, which ships too.
+-- thanosql {version}: a speech recognizer used, trained and scored from SQL.
+-- All comes with the package: WhisperTinyEn, which is OpenAI's Whisper tiny.en, and
+-- readings of old books, by speech synthesizers (readings_train, readings_test) and by
+-- people (readings_people). The database is {path}.
 """
 _END = """\
 -- {seconds:.0f} seconds. The database is yours to go on with: thanosql {path}
+-- A recording of your own (wav, flac, ogg or mp3):
+thanosql {path} "PREDICT USING my_speech_recognition_model AS SELECT 'my.wav' AS audio"
 """
 _DEMO = """
-SELECT audio, text, speaker FROM commands_train LIMIT 5;
+GET DATASET readings;
 
-BUILD MODEL commands USING TinyEn
-OPTIONS (audio_col='audio', text_col='text', epochs=10, batch_size=8)
-AS SELECT * FROM commands_train;
+SELECT * FROM readings_train LIMIT 5;
 
-EVALUATE USING commands AS SELECT audio, text FROM commands_test;
+GET MODEL WhisperTinyEn;
 
-SELECT speaker, speaker IN (SELECT speaker FROM commands_train) AS heard,
-       count(*) AS clips, sum(predicted = text) AS read_exactly
-FROM (PREDICT USING commands AS SELECT audio, speaker, text FROM commands_test)
-GROUP BY speaker ORDER BY heard DESC, speaker;
+PREDICT USING WhisperTinyEn OPTIONS (audio_col='audio')
+AS SELECT * FROM readings_test LIMIT 5;
 
-PREDICT USING commands OPTIONS (audio_col='audio')
-AS SELECT audio, text FROM commands_test LIMIT 12;
+EVALUATE USING WhisperTinyEn OPTIONS (audio_col='audio', text_col='text')
+AS SELECT * FROM readings_test;
+
+BUILD MODEL my_speech_recognition_model USING WhisperTinyEn
+OPTIONS (audio_col='audio', text_col='text', epochs=1, batch_size=4)
+AS SELECT * FROM readings_train;
+
+PREDICT USING my_speech_recognition_model OPTIONS (audio_col='audio')
+AS SELECT * FROM readings_test;
+
+PREDICT USING my_speech_recognition_model OPTIONS (audio_col='audio')
+AS SELECT * FROM readings_people;
+
+EVALUATE USING my_speech_recognition_model OPTIONS (audio_col='audio', text_col='text')
+AS SELECT * FROM readings_test;
 """
+_WIDEST = 60  # characters of a cell
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="thanosql demo",
-        description="Train, use and score a small model in about a minute.",
+        description="Use, train and score a speech recognizer, in about a minute.",
     )
     parser.add_argument(
         "database",
@@ -79,9 +91,8 @@ def _demo(path: Path) -> None:
     began = time.perf_counter()
     try:
         with closing(connect(path)) as connection:
-            count = sample.copy_into(connection.apsw)
             version = package().__version__
-            print(_INTRODUCTION.format(version=version, count=count, path=path))
+            print(_INTRODUCTION.format(version=version, path=path))
             for statement in _DEMO.strip().split(";\n\n"):
                 show(connection, statement.rstrip(";\n"))
     except BaseException:
@@ -124,4 +135,5 @@ def _shown(value: object) -> str:
         return f"<{len(value):,} bytes>"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."

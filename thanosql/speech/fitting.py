@@ -82,6 +82,7 @@ def prepare(
     each recording. With one, bad rows are returned; without one, they are an error that
     lists them.
     """
+    from thanosql.speech.decoding.decoding import Request
     from thanosql.speech.recognizers.precision import resolve
     from thanosql.speech.training import examination, utterances
     from thanosql.speech.training.conditions import seeded
@@ -93,6 +94,7 @@ def prepare(
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_start()
+    recognizer.adopt(Request(language=options.language, task=options.task))
     examined = examination.examine(recognizer, rows, root, progress, checkup)
     if checkup is None:
         if examined.bad:

@@ -7,13 +7,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.speech.decoding.spelling import Normalized
 from thanosql.speech.results import RowScores, Scores, Transcription
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
 
-    from thanosql.speech.decoding.spelling import Normalized
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.statements import EvaluateOptions, PredictOptions
@@ -32,6 +32,7 @@ def transcribe(
     first_row: the row number of the first recording, for errors.
     """
     from thanosql.speech import transcription
+    from thanosql.speech.decoding.decoding import Request
 
     done = 0
     progress("transcribe", done, None)  # loading the model may have taken seconds
@@ -42,6 +43,9 @@ def transcribe(
             batch_size=options.batch_size,
             precision=options.precision,
             device=options.device,
+            request=Request(
+                options.language, options.task, options.prompt, options.beam_size
+            ),
             chunk_seconds=options.chunk_seconds,
             on_error=options.on_error,
             root=root,
@@ -57,18 +61,22 @@ def transcribe(
 class Scorer:
     """Compares transcripts with reference texts, and adds up the edits.
 
-    A reference is normalized to what the model can spell, as the texts that it was
-    trained on were. `dropped` counts the characters that are therefore not scored.
+    A reference is brought to what the model can spell, as the texts that it was trained
+    on were; `dropped` counts the characters that are therefore not scored. Only
+    `english` takes it as it is, since a model that spells no digits says numbers in
+    words, which `english` reads. Then both sides are normalized as the options say.
     Memory does not grow with the number of rows.
     """
 
-    def __init__(self, recognizer: Recognizer, text_col: str) -> None:
-        """Begin with no rows. text_col: the name of the references' column."""
+    def __init__(self, recognizer: Recognizer, options: EvaluateOptions) -> None:
+        """Begin with no rows."""
         from thanosql.speech import metrics
+        from thanosql.speech.normalization import NORMALIZERS
 
         self.dropped: Counter[str] = Counter()
         self._spelling = recognizer.spelling
-        self._text_col = text_col
+        self._options = options
+        self._normalize = NORMALIZERS[options.normalize]
         self._rows = 0
         self._audio_seconds = 0.0
         self._words = self._characters = metrics.EditCounts()
@@ -77,14 +85,21 @@ class Scorer:
     def score(self, row: int, text: Any, found: Transcription) -> RowScores:
         """Return the scores of one row, and add them to the total.
 
-        text: the reference; DataError names the row if it is not a text.
+        text: the reference; DataError names the row if it is not a text, or one that
+        cannot be normalized.
         """
         from thanosql.speech import metrics
 
-        reference, hypothesis = self._normalized(row, text), found.text or ""
-        words = metrics.word_errors([reference.text], [hypothesis])
-        characters = metrics.character_errors([reference.text], [hypothesis])
-        self.dropped.update(reference.dropped)
+        spelled = self._spelled(row, text)
+        try:
+            reference = self._normalize(spelled.text)
+            hypothesis = self._normalize(found.text or "")
+        except errors.DataError as error:
+            message = f"row {row}: {error}"
+            raise errors.DataError(message) from None
+        words = metrics.word_errors([reference], [hypothesis])
+        characters = metrics.character_errors([reference], [hypothesis])
+        self.dropped.update(spelled.dropped)
         self._rows += 1
         self._audio_seconds += found.seconds
         self._words += words
@@ -121,13 +136,14 @@ class Scorer:
             insertions=self._words.insertions,
             audio_seconds=self._audio_seconds,
             seconds=seconds,
+            normalize=self._options.normalize,
             left_out=left_out,
         )
 
-    def _normalized(self, row: int, text: Any) -> Normalized:
+    def _spelled(self, row: int, text: Any) -> Normalized:
         """Return a reference as the model would spell it; an error names the row."""
         if not isinstance(text, str):
-            column = self._text_col
+            column = self._options.text_col
             kind = "NULL" if text is None else type(text).__name__
             way_out = "leave such rows out in the query's WHERE"
             if isinstance(text, int | float):
@@ -135,4 +151,6 @@ class Scorer:
                 way_out = f"write CAST({column} AS TEXT) AS {column} in the query"
             message = f"row {row}: the reference text is {kind}; {way_out}"
             raise errors.DataError(message)
+        if self._options.normalize == "english":
+            return Normalized(text)
         return self._spelling.normalize(text)

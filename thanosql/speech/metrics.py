@@ -1,8 +1,7 @@
 """References and hypotheses in, counts of wrong words and characters out.
 
-Strings are compared as given. If case or punctuation should not count, remove it from
-both first, as EVALUATE does with `Spelling.normalize`. Counts can be added, so a corpus
-is scored batch by batch.
+Strings are compared as given; `normalization` takes from both what should not count.
+Counts can be added, so a corpus is scored batch by batch.
 """
 
 from __future__ import annotations

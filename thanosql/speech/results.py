@@ -19,6 +19,31 @@ class Word:
     confidence: float  # 0 to 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """How a recording was heard. None where the model or the options do not tell.
+
+    Of a recording in several windows: the language that most of them are in, the worst
+    compression ratio, the mean over all tokens.
+    """
+
+    language: str | None = None
+    "ISO 639-1 code, or the model's own."
+    language_probability: float | None = None
+    speech_seconds: float | None = None
+    "The seconds in which voice activity detection found speech."
+    windows: int = 0
+    "The stretches that the model heard, one after the other."
+    windows_heard_again: int = 0
+    "Those whose text repeated itself, so that it was sampled again."
+    repeats_itself: bool = False
+    "Whether a text repeats itself still."
+    compression_ratio: float | None = None
+    "Bytes of the text to those of it compressed; more than 2.4 is a text in a loop."
+    token_probability: float | None = None
+    "The geometric mean of the tokens' probabilities."
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """The result of decoding one recording."""
@@ -28,6 +53,7 @@ class Hypothesis:
     "From 0 to 1, for the whole text; None if the decoding does not compute it."
     words: tuple[Word, ...] = ()
     "Empty if the decoding does not compute them."
+    details: Details = Details()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +64,15 @@ class Transcription:
     "None if the recording is bad."
     confidence: float | None = None
     words: tuple[Word, ...] = ()
+    details: Details = Details()
     seconds: float = 0.0
     "The recording's duration; 0 if it is bad."
     error: str | None = None
     "Why it is bad. Names no row, since several rows may hold the same recording."
+
+
+VALIDATION_NORMALIZE = "basic"
+"""How the scores of a training compare texts, as EVALUATE's option has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +110,7 @@ class Scores:
     insertions: int
     audio_seconds: float
     seconds: float  # how long the work took
+    normalize: str  # how texts were compared, as the option has it
     left_out: int  # bad rows, which are not scored
 
 

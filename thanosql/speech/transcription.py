@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from thanosql.errors import AudioError
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request
 from thanosql.speech.prefetch import chunks, prefetched
 from thanosql.speech.recognizers.precision import resolve, within_memory
 from thanosql.speech.results import Transcription
@@ -47,6 +48,7 @@ def transcribe(
     batch_size: int,
     precision: str = "auto",
     device: str = "auto",
+    request: Request = NO_REQUEST,
     chunk_seconds: float = 60.0,
     on_error: str = "raise",
     root: Path | None = None,
@@ -63,18 +65,15 @@ def transcribe(
 
     Raises AudioError naming the row (counted from `first_row`) when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
-    OptionError if the device or precision is not available here, or if `chunk_seconds`
-    is too small for the model.
+    OptionError if the device or precision is not available here, if `chunk_seconds` is
+    too small for the model, or if the model cannot do what is requested.
     """
     compute = resolve(device, precision, inference=True)
-    at_once = batch_size
-    if compute.precision == "int8" and recognizer.int8 is not recognizer:
-        # One utterance at a time: a batch changes an utterance by float noise only, but
-        # rounding to int8 makes more than noise of it.
-        recognizer, at_once = recognizer.int8, 1
+    if compute.precision == "int8":
+        recognizer = recognizer.int8
     model: torch.nn.Module = recognizer.model
     model.to(compute.device).eval()  # moves nothing if `loading.loaded` opened it
-    decoding = recognizer.decoding
+    decoding = recognizer.decoding(request)
     plan = recognizer.windows(chunk_seconds)
 
     def pieces(row: int, value: object) -> Generator[_Piece, None, None]:
@@ -102,17 +101,13 @@ def transcribe(
                 inputs = [
                     compute.move(p.features) for p in batch if p.features is not None
                 ]
-                scores = [
-                    each
-                    for group in chunks(inputs, at_once)
-                    for each in recognizer.scores(group, decoding)
-                ]
+                scores = recognizer.scores(inputs, decoding) if inputs else []
             done = []
             following = iter(scores)
             for piece in batch:
                 if piece.features is not None:
                     decoder = decoder or decoding.start()
-                    decoder.feed(next(following)[piece.frames])
+                    decoder.feed(next(following), piece.frames)
                 if piece.error is not None:  # the text of earlier windows is dropped
                     done.append(Transcription(text=None, error=piece.error))
                     decoder = None
@@ -123,6 +118,7 @@ def transcribe(
                             text=found.text,
                             confidence=found.confidence,
                             words=found.words,
+                            details=found.details,
                             seconds=piece.seconds,
                         )
                     )

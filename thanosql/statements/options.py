@@ -56,6 +56,16 @@ _COLUMN = matching("the name of a column", r"(?s).+")
 _FLAG = true_or_false()
 _FROM_ONE = whole_number(1)
 _POSITIVE = number("a number above 0", lambda value: value > 0)
+_TEXT = matching("a text", r"(?s).*\S.*")
+
+
+def _language(doc: str) -> Any:
+    accepts = matching("a language's code or English name", r"[A-Za-z-]{2,20}")
+    return _option(None, or_null(accepts), doc)
+
+
+def _task(doc: str) -> Any:
+    return _option(None, or_null(one_of("transcribe", "translate")), doc)
 
 
 def _audio_column() -> Any:
@@ -122,6 +132,19 @@ class BuildOptions(_SpeechOptions):
         "auto",
         either(one_of("auto"), _FLAG),
         "keep the convolutions as they are; `auto`: if their weights are trained ones",
+    )
+    freeze_encoder: Literal["auto"] | bool = _option(
+        "auto",
+        either(one_of("auto"), _FLAG),
+        "train only what comes after the encoder; `auto`: for a model that writes text "
+        "by itself, such as Whisper, on less than an hour of recordings",
+    )
+    language: str | None = _language(
+        "of the texts, for a model of several languages; its own if not given"
+    )
+    task: Literal["transcribe", "translate"] | None = _task(
+        "whether the texts are in the recordings' language or in English, for a model "
+        "that can do both; its own if not given"
     )
     speed_perturbation: bool = _option(
         False,
@@ -208,6 +231,32 @@ class _ListeningOptions(_SpeechOptions):
         "number format of the model's arithmetic; `auto` is what the device is fast "
         "in; `int8`, on a CPU only, is faster and a little less exact",
     )
+    language: str | None = _language(
+        "of the recordings, for a model of several languages; `auto` lets the model "
+        "find it; the model's own if not given, else `auto`"
+    )
+    task: Literal["transcribe", "translate"] | None = _task(
+        "`translate` writes English, for a model that can; the model's own if not "
+        "given, else `transcribe`"
+    )
+    prompt: str | None = _option(
+        None,
+        or_null(_TEXT),
+        "a text as might come before, for a model that writes text by itself: it "
+        "goes on in the same spelling and style",
+    )
+    beam_size: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
+        "texts that are weighed at once, for a model that writes text by itself; the "
+        "model's own if not given, else 1",
+    )
+    vad: Literal["auto"] | bool = _option(
+        "auto",
+        either(one_of("auto"), _FLAG),
+        "find speech first, and hear nothing else (voice activity detection); `auto`: "
+        "for a model that writes text by itself, such as Whisper",
+    )
     on_error: Literal["raise", "null"] = _option(
         "raise",
         one_of("raise", "null"),
@@ -223,6 +272,11 @@ class PredictOptions(_ListeningOptions):
     statement: ClassVar[str] = "PREDICT"
 
     result_col: str = _option("predicted", _COLUMN, "name of the new column")
+    details: bool = _option(
+        False,
+        _FLAG,
+        "one more column, `details`: a JSON object of how the recording was heard",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +291,12 @@ class EvaluateOptions(_ListeningOptions):
     )
     result_col: str = _option(
         "predicted", _COLUMN, "name of the transcripts' column, with `per_row`"
+    )
+    normalize: Literal["basic", "english", "none"] = _option(
+        "basic",
+        one_of("basic", "english", "none"),
+        "what does not count: `basic`: case and punctuation; `english`: how numbers, "
+        "titles and contractions are written, too; `none`: everything counts",
     )
 
 

@@ -12,6 +12,7 @@ from thanosql.catalog.datasets import download
 from thanosql.execution import tables
 from thanosql.execution.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.execution.relation import Column, Relation
+from thanosql.speech.results import VALIDATION_NORMALIZE
 from thanosql.store import history, runs
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def _describe_model(context: Context, name: str) -> list[Fact]:
     facts = _row_facts(SUMMARY_COLUMNS, summary(model))
     facts += [("sha256", model.sha256), ("query", model.query)]
     facts += history.facts(context.models.tables, model.run_id)
+    if model.wer is not None:
+        facts.append(("normalize", VALIDATION_NORMALIZE))
     facts += [
         (f"option {option}", value) for option, value in (model.options or {}).items()
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
+from dataclasses import asdict
 from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +36,19 @@ def predict(context: Context, node: statements.Predict) -> Relation:
     model = context.models.get(node.model_name)
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
-    error = _error_column(options)
-    _check_new_columns(source, options.result_col, *(name for name, _ in error))
+    added = (
+        *((("details", "TEXT"),) if options.details else ()),
+        *_error_column(options),
+    )
+    _check_new_columns(source, options.result_col, *(name for name, _ in added))
     transcribed = _transcribed(context, model, source, audio, options)
 
     def scan() -> Iterator[Row]:
         for number, (row, found) in enumerate(transcribed(), start=1):
-            yield (*row, found.text, *((_error(number, found),) if error else ()))
+            values = {"details": _details(found), "error": _error(number, found)}
+            yield (*row, found.text, *(values[name] for name, _ in added))
 
-    return Relation((*source.columns, (options.result_col, "TEXT"), *error), scan)
+    return Relation((*source.columns, (options.result_col, "TEXT"), *added), scan)
 
 
 def _error_column(
@@ -58,6 +64,13 @@ def _error(number: int, found: Transcription) -> str | None:
     `found.error` does not have the number: rows with one recording share `found`.
     """
     return None if found.error is None else f"row {number}: {found.error}"
+
+
+def _details(found: Transcription) -> str | None:
+    """Return how a recording was heard, as a JSON object; None if it is bad."""
+    if found.text is None:
+        return None
+    return json.dumps(asdict(found.details), ensure_ascii=False)
 
 
 def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
@@ -154,7 +167,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     def scorer() -> speech.Scorer:
         context.check_interrupted()
         recognizer = speech.loaded(context.stored_files(model), options.device)
-        return speech.Scorer(recognizer, options.text_col)
+        return speech.Scorer(recognizer, options)
 
     if options.per_row:
         error = _error_column(options)

@@ -47,9 +47,13 @@ class BestPathDecoder:
         self._decoding = decoding
         self._paths: list[Tensor] = []
 
-    def feed(self, scores: Tensor) -> None:
+    def feed(self, scores: Tensor, kept: slice) -> None:
         """Take the path of the next window: (frames,), as in `BestPath.scores`."""
-        self._paths.append(scores)
+        self._paths.append(scores[kept])
+
+    def silence(self) -> None:
+        """Take note of a window without speech: a blank."""
+        self._paths.append(torch.tensor([self._decoding.blank]))
 
     def finish(self) -> Hypothesis:
         """Return the text of all frames.

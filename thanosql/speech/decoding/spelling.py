@@ -24,22 +24,22 @@ UNKNOWN = "[UNK]"
 WORD_DELIMITER = "|"
 
 # Signs that people type for an apostrophe.
-_APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
+APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
 # Characters that part words although `str.isspace` is False: Thai and Khmer write a
 # zero-width space between words; a byte order mark is left where files were joined.
 _SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
 # Signs that are part of a word and do not split it: don't, col·lecció, צה״ל.
-_WITHIN_WORDS = frozenset(["'", *map(chr, _APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
+_WITHIN_WORDS = frozenset(["'", *map(chr, APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
 # A separator inside a number ("1,000.5") or a quote in a Hebrew abbreviation (צה"ל).
 _BETWEEN = re.compile(r"(?<=\d)[.,．，٫٬](?=\d)|(?<=[א-ת])\"(?=[א-ת])")  # noqa: RUF001
 # Letters of scripts that put no space between words, so that a dropped mark between two
 # of them becomes no space either: Thai and Lao, Burmese, Khmer, kana, Han.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003ffff"
 )
-_BOTH_UNSPACED = re.compile(f"[{_UNSPACED}]{{2}}")
+_BOTH_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 # Tokens that are no text: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -229,7 +229,7 @@ def vocabulary(texts: Iterable[str]) -> dict[str, int]:
     letters: set[str] = set()
     for text in texts:
         composed = compose_jamo(unicodedata.normalize("NFC", text))
-        letters.update(_lower(composed.translate(_APOSTROPHES)))
+        letters.update(_lower(composed.translate(APOSTROPHES)))
     alphabet: set[str] = set()
     for letter in letters - _SPACES:
         if _is_syllable(letter):
@@ -265,7 +265,7 @@ def _composed(match: re.Match[str]) -> str:
 def _candidates(character: str) -> Iterator[str]:
     """Yield the ways to spell a character, the closest first."""
     yield character
-    if ord(character) in _APOSTROPHES or character == "'":
+    if ord(character) in APOSTROPHES or character == "'":
         yield from ("'", "’")  # noqa: RUF001 - the apostrophe some vocabularies have
     yield from (character.lower(), character.upper(), character.casefold())
     yield unicodedata.normalize("NFD", character)  # letter and marks; conjoining jamo

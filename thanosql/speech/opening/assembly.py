@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
-    from thanosql.speech.recognizers.ctc import CTCRecognizer
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
@@ -68,7 +68,7 @@ def assemble(
     directory: Path,
     state: Mapping[str, Tensor],
     texts: Callable[[], Iterable[str]],
-) -> CTCRecognizer:
+) -> Recognizer:
     """Return the recognizer of a base.
 
     directory: has the base's files. state: its weights; empty if it has none. texts:
@@ -124,7 +124,7 @@ def fill(
     where: str,
     *,
     new_last_layer: bool = False,
-) -> CTCRecognizer:
+) -> Recognizer:
     """Return the recognizer of a skeleton and its weights; missing ones are drawn.
 
     new_last_layer: draw the last layer anew even if `state` has it, since its weights
@@ -328,7 +328,7 @@ def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
     return families.default_feature_extractor(config)
 
 
-def _check(recognizer: CTCRecognizer, where: str) -> None:
+def _check(recognizer: Recognizer, where: str) -> None:
     """Raise if model, tokenizer and feature extractor do not belong together."""
     model, tokenizer = recognizer.model, recognizer.tokenizer
     # If config and tokenizer name different blanks, the tokenizer's is taken: published
@@ -337,7 +337,8 @@ def _check(recognizer: CTCRecognizer, where: str) -> None:
         model.config.pad_token_id = tokenizer.pad_token_id
     outputs = model.config.vocab_size
     known = set(tokenizer.get_vocab().values())
-    spelled = recognizer.spelling.ids
+    spelling: Any = recognizer.spelling
+    spelled = spelling.ids
     if model.config.pad_token_id not in range(outputs) or not (
         spelled <= set(range(outputs)) <= known | {model.config.pad_token_id}
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from thanosql.errors import OptionError
 from thanosql.speech.decoding.best_path import BestPath
-from thanosql.speech.decoding.decoding import decode
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.spelling import Spelling
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
@@ -37,11 +39,26 @@ if TYPE_CHECKING:
 # transformers. Granite ties it to a layer half-way and saves it under that one's name.
 LAST_LAYERS = ("lm_head.", "ctc_head.", "encoder.out.")
 _MOST_FRAMES = 400  # a second; 12 to 50 are usual, and attention costs their square
+# Why a CTC model refuses the options of the others.
+_REASONS = {
+    "language": "a CTC model writes the language that it was trained on",
+    "task": "a CTC model writes what it hears, and cannot translate",
+    "prompt": "a CTC model scores every frame by itself, whatever came before",
+    "beam_size": "a CTC model's best path needs no beam",
+}
 CUT_OFF = 0.1  # seconds of silence that training may add to a recording's end
 
 
+@dataclass(eq=False)
 class CTCRecognizer(Recognizer):
     """A model that scores, for every frame, each character and the blank."""
+
+    alone: bool = False
+    """Whether `scores` takes one utterance at a time.
+
+    A batch changes an utterance by float noise, but rounding to int8 makes more than
+    noise of it.
+    """
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:
@@ -67,14 +84,30 @@ class CTCRecognizer(Recognizer):
     def frames(self, length: int) -> int:
         """Return how many frames of logits features of this length give; may be 0."""
 
-    @property
-    def decoding(self) -> BestPath:
-        """The best path."""
+    @cached_property
+    def spelling(self) -> Spelling:
+        """The conversion of text to target ids and back, for the model's vocabulary."""
+        return Spelling(self.tokenizer, self.model.config.vocab_size)
+
+    def decoding(self, request: Request = NO_REQUEST) -> BestPath:
+        """Return the best path.
+
+        Raises OptionError for what only a model that writes by itself can do.
+        """
+        for field in fields(request):
+            if getattr(request, field.name) is not None:
+                message = (
+                    f"option {field.name} is for models that write text by themselves, "
+                    f"such as WhisperTinyEn; {_REASONS[field.name]}"
+                )
+                raise OptionError(message)
         return BestPath(self.spelling, self.blank)
 
     def scores(self, batch: Sequence[Tensor], decoding: BestPath) -> list[Tensor]:
         """Return what the decoding needs of each utterance's logits."""
-        return decoding.scores(*self.logits(batch))
+        if not self.alone:
+            return decoding.scores(*self.logits(batch))
+        return [row for each in batch for row in decoding.scores(*self.logits([each]))]
 
     def loss(
         self,
@@ -151,7 +184,7 @@ class CTCRecognizer(Recognizer):
     def int8(self) -> CTCRecognizer:
         """A copy with products in int8; itself if no layer is large enough."""
         model = quantized(self.model, self._stays_fp32)
-        return self if model is None else replace(self, model=model)
+        return self if model is None else replace(self, model=model, alone=True)
 
     def _stays_fp32(self, layer: str) -> bool:
         last = f"{layer}.".startswith(LAST_LAYERS)

@@ -16,6 +16,7 @@ from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
 from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
 from thanosql.speech.recognizers.wav2vec2 import Wav2Vec2Recognizer
+from thanosql.speech.recognizers.whisper import WhisperRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
-    from thanosql.speech.recognizers.ctc import CTCRecognizer
+    from thanosql.speech.recognizers.recognizer import Recognizer
 
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
-_FAMILIES: Mapping[str, type[CTCRecognizer]] = {
+_FAMILIES: Mapping[str, type[Recognizer]] = {
     **dict.fromkeys(Wav2Vec2Recognizer.architectures, Wav2Vec2Recognizer),
     "ParakeetForCTC": ParakeetRecognizer,
     "OmniASRForCTC": OmniASRRecognizer,
+    "WhisperForConditionalGeneration": WhisperRecognizer,
 }
 
 
@@ -43,7 +45,7 @@ def recognizer(
     tokenizer: PreTrainedTokenizerBase,
     feature_extractor: Any,
     fresh: frozenset[str] = frozenset(),
-) -> CTCRecognizer:
+) -> Recognizer:
     """Return a recognizer of the model's family, made of the model and its parts.
 
     fresh: names of the parameters that were drawn at random, not loaded.

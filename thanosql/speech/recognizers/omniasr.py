@@ -30,7 +30,7 @@ class OmniASRRecognizer(PaddedRecognizer):
         return encoder
 
     @property
-    def encoder(self) -> nn.Module:
+    def masked(self) -> nn.Module:
         """The first module after the convolutions, whose input SpecAugment masks."""
         encoder: nn.Module = self._tower.encode_positions
         return encoder

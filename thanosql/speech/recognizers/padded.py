@@ -100,7 +100,7 @@ class PaddedRecognizer(CTCRecognizer):
         )
 
     @property
-    def encoder(self) -> nn.Module:
+    def masked(self) -> nn.Module:
         """The module whose input are the frames that SpecAugment masks."""
         base: Any = self.model.base_model
         encoder: nn.Module = base.encoder
@@ -170,7 +170,7 @@ class PaddedRecognizer(CTCRecognizer):
         if model.training:
             np.random.seed(int(torch.randint(2**31, (), generator=generator)))
         if ours:
-            hook = self.encoder.register_forward_pre_hook(augmented)
+            hook = self.masked.register_forward_pre_hook(augmented)
             config.apply_spec_augment = False
         try:
             yield

@@ -12,15 +12,14 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 
 from thanosql.errors import AudioError
-from thanosql.speech.decoding.decoding import Decoding, decode
-from thanosql.speech.decoding.spelling import Spelling
+from thanosql.speech.decoding.decoding import NO_REQUEST, Decoding, Request, decode
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.windows import Layout, layout
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from thanosql.speech.decoding.spelling import Normalized
     from thanosql.speech.results import Hypothesis
 
 # Any, since transformers is only partly annotated.
@@ -45,9 +45,22 @@ class Loss(NamedTuple):
     """The loss that a training step minimises, and a sign of whether it learns."""
 
     mean: Tensor
-    "The mean over the batch of each utterance's loss per target token: a scalar."
+    "The mean loss of a target token of the batch, as the family weighs them: a scalar."
     speaking: Tensor
     "The share of frames at which the model writes something: a scalar."
+
+
+class Writing(Protocol):
+    """The conversion of text to target ids and back, for a model's vocabulary."""
+
+    def normalize(self, text: str) -> Normalized:
+        """Return the text as a model without errors would write it."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the target ids of a normalized text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
 
 
 @dataclass(eq=False)
@@ -72,10 +85,10 @@ class Recognizer(ABC):
         """The device that the model is on."""
         return torch.device(self.model.device)
 
-    @cached_property
-    def spelling(self) -> Spelling:
+    @property
+    @abstractmethod
+    def spelling(self) -> Writing:
         """The conversion of text to target ids and back, for the model's vocabulary."""
-        return Spelling(self.tokenizer, self.model.config.vocab_size)
 
     @cached_property
     def mel_bins(self) -> int:
@@ -128,16 +141,18 @@ class Recognizer(ABC):
         """
         return layout(self.stride, chunk_seconds)
 
-    @property
     @abstractmethod
-    def decoding(self) -> Decoding:
-        """The family's default decoding of scores into text."""
+    def decoding(self, request: Request = NO_REQUEST) -> Decoding:
+        """Return the decoding that a statement asks for.
+
+        Raises OptionError for what the model cannot do.
+        """
 
     @abstractmethod
-    def scores(self, batch: Sequence[Tensor], decoding: Any) -> list[Tensor]:
-        """Return each utterance's scores for `decoding`: (frames, ...), on the CPU.
+    def scores(self, batch: Sequence[Tensor], decoding: Any) -> list[Any]:
+        """Return what a decoder of `decoding` takes of each utterance, on the CPU.
 
-        batch: features. decoding: must be one that fits the family, as `decoding` does.
+        batch: features. decoding: as the method of that name returns it.
         """
 
     def recognize(
@@ -162,6 +177,13 @@ class Recognizer(ABC):
         """
 
     # Training
+
+    def adopt(self, request: Request) -> None:
+        """Make what a BUILD says of the texts the model's own: language and task.
+
+        Raises OptionError for what the model cannot do, and for what it must be told.
+        """
+        self.decoding(request)
 
     def targets(self, text: str) -> tuple[int, ...]:
         """Return a transcript's target ids, without what the model cannot spell."""
@@ -198,6 +220,15 @@ class Recognizer(ABC):
 
         length: of the features. seconds: of the recording, for the message.
         """
+
+    writes = False
+    "Whether the model writes text by itself, rather than to score every frame."
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """What hears: the layers up to the frames, which `freeze_encoder` freezes."""
+        base: nn.Module = self.model.base_model
+        return base
 
     @property
     def feature_encoder(self) -> nn.Module | None:

@@ -147,7 +147,7 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         model = quantized(self.model, self._stays_fp32)
         if model is None and not any((*parts.convolutions, *parts.projections)):
             return self
-        return replace(self, model=model or self.model, rounded=parts)
+        return replace(self, model=model or self.model, rounded=parts, alone=True)
 
     def _extracted(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder's frames of each utterance.

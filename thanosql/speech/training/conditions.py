@@ -13,6 +13,7 @@ from thanosql.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import nn
     from transformers import PreTrainedModel
 
     from thanosql.speech.recognizers.recognizer import Recognizer
@@ -48,14 +49,13 @@ def mixed_seed(seed: int, epoch: int) -> int:
 
 
 @contextmanager
-def frozen_feature_encoder(recognizer: Recognizer, frozen: bool) -> Iterator[None]:
-    """Freeze the loaded weights of the convolutional feature encoder in the block.
+def frozen(recognizer: Recognizer, *parts: nn.Module | None) -> Iterator[None]:
+    """Freeze the loaded weights of parts of the model in the block.
 
-    Freshly drawn weights are never frozen: they would stay noise. A model without
-    convolutions over the waveform has nothing to freeze.
+    Freshly drawn weights are never frozen: they would stay noise. None is a part that
+    the model does not have.
     """
-    encoder = recognizer.feature_encoder
-    inside = set(encoder.parameters()) if frozen and encoder is not None else set()
+    inside = {p for part in parts if part is not None for p in part.parameters()}
     held = [
         parameter
         for name, parameter in recognizer.model.named_parameters()

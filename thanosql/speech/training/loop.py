@@ -15,8 +15,10 @@ import torch
 
 from thanosql.catalog.bases import LEARNING_RATE
 from thanosql.speech.metrics import EditCounts, character_errors, word_errors
+from thanosql.speech.normalization import NORMALIZERS
 from thanosql.speech.recognizers.precision import within_memory
 from thanosql.speech.recognizers.spec_augment import mask_log_mels
+from thanosql.speech.results import VALIDATION_NORMALIZE
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import mixed_seed
 from thanosql.speech.training.monitoring import LossLog
@@ -199,7 +201,8 @@ class Loop:
         loss, done = 0.0, 0
         first: tuple[str, str] | None = None  # hypothesis and reference
         are_many_written = are_many_wanted = False
-        decoding = self.recognizer.decoding
+        decoding = self.recognizer.decoding()
+        normalize = NORMALIZERS[VALIDATION_NORMALIZE]
         validation = self.batches.validation(
             utterances, rows, held_out=rows is not self.rows
         )
@@ -217,8 +220,11 @@ class Loop:
                     )
                 hypotheses = [hypothesis.text for hypothesis in found]
                 references = [self.recognizer.spelling.decode(t) for t in targets]
-                words += word_errors(references, hypotheses)
-                characters += character_errors(references, hypotheses)
+                pair = [
+                    [normalize(t) for t in each] for each in (references, hypotheses)
+                ]
+                words += word_errors(*pair)
+                characters += character_errors(*pair)
                 first = first or (hypotheses[0], references[0])
                 are_many_written |= any(text != first[0] for text in hypotheses)
                 are_many_wanted |= any(text != first[1] for text in references)

@@ -18,7 +18,7 @@ from thanosql.speech.training.batches import Batches
 from thanosql.speech.training.caching import FeatureCache
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import (
-    frozen_feature_encoder,
+    frozen,
     gradient_checkpointing,
     seeded,
     spec_augmented,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
+LITTLE = 3600  # seconds; on less, the encoder of a model that writes stays as it is
 SAMPLE = 32  # training utterances that are scored if none are held out
 # After a training that raised the loss, the model counts as worse if its CER rose by
 # more than this, or if its loss is more than factor * before + margin.
@@ -89,9 +90,7 @@ def train(
     results: list[EpochResult] = []
     try:
         with (
-            frozen_feature_encoder(
-                recognizer, options.freeze_feature_encoder is not False
-            ),
+            frozen(recognizer, *_frozen_parts(recognizer, utterances, options)),
             gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
             spec_augmented(recognizer, options.spec_augment),
         ):
@@ -172,6 +171,21 @@ def train(
             _check(before, loop.first_loss, after, when, loop.highest_rate)
     finally:
         model.eval()
+
+
+def _frozen_parts(
+    recognizer: Recognizer, utterances: Utterances, options: BuildOptions
+) -> tuple[torch.nn.Module | None, ...]:
+    """Return the parts of the model that the options say to keep as they are."""
+    feature_encoder = encoder = None
+    if options.freeze_feature_encoder is not False:
+        feature_encoder = recognizer.feature_encoder
+    choice = options.freeze_encoder
+    if choice == "auto":
+        choice = recognizer.writes and sum(utterances.seconds) < LITTLE
+    if choice:
+        encoder = recognizer.encoder
+    return feature_encoder, encoder
 
 
 def _check(

@@ -1,0 +1,45 @@
+"""Transcripts in, subword ids of a model that writes any text out, and the way back."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thanosql.speech.decoding.spelling import Normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Subwords:
+    """Byte-level byte-pair encoding (Radford et al. 2019): any text can be written.
+
+    A text begins with a space, as in the texts that Whisper was trained on.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def normalize(self, text: str) -> Normalized:
+        """Return the text in NFC with single spaces; no character is dropped."""
+        return Normalized(" ".join(unicodedata.normalize("NFC", text).split()))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text, without special tokens; () for an empty one."""
+        if not text:
+            return ()
+        # A text that holds the name of a special token, such as <|en|>, is still text.
+        encoded: Any = self.tokenizer(
+            f" {text}", add_special_tokens=False, split_special_tokens=True
+        )
+        return tuple(encoded["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; special tokens are left out."""
+        text: Any = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text).strip()

@@ -1,0 +1,82 @@
+"""The texts of a recording's windows in, the recording's text out."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+
+from thanosql.speech.results import Details, Hypothesis
+
+# A text that compresses better than this repeats itself (Radford et al. 2022).
+LOOPS = 2.4
+# Languages that write no space between words, by Whisper's codes.
+_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+
+
+@dataclass(frozen=True, slots=True)
+class WindowText:
+    """What a model wrote of one window."""
+
+    text: str
+    log_probability: float
+    "The sum over the tokens."
+    tokens: int
+    language: str | None = None
+    language_probability: float | None = None
+    "None if the language was not for the model to find."
+    again: bool = False
+    "Whether the text was sampled, since the most likely one repeated itself."
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of the text, in UTF-8, to bytes of it compressed by zlib."""
+        content = self.text.encode()
+        return len(content) / len(zlib.compress(content))
+
+    @property
+    def loops(self) -> bool:
+        """Whether the text repeats itself."""
+        return self.compression_ratio > LOOPS
+
+
+class WindowTexts:
+    """Collects the texts of one recording, window by window."""
+
+    def __init__(self) -> None:
+        self._heard: list[WindowText] = []
+
+    def feed(self, scores: WindowText, kept: slice) -> None:
+        """Take the text of the next window. kept: all of it; windows do not overlap."""
+        self._heard.append(scores)
+
+    def silence(self) -> None:
+        """Take note of a window without speech, which has no text."""
+
+    def finish(self) -> Hypothesis:
+        """Return the text of all windows, and how they were heard."""
+        heard = self._heard
+        if not heard:
+            return Hypothesis("")
+        seconds: Counter[str | None] = Counter(each.language for each in heard)
+        language = seconds.most_common(1)[0][0]
+        found = [
+            each.language_probability
+            for each in heard
+            if each.language == language and each.language_probability is not None
+        ]
+        tokens = sum(each.tokens for each in heard)
+        mean = sum(each.log_probability for each in heard) / max(1, tokens)
+        space = "" if language in _UNSPACED else " "
+        return Hypothesis(
+            space.join(each.text for each in heard if each.text),
+            details=Details(
+                language=language,
+                language_probability=sum(found) / len(found) if found else None,
+                windows_heard_again=sum(each.again for each in heard),
+                repeats_itself=any(each.loops for each in heard),
+                compression_ratio=max(each.compression_ratio for each in heard),
+                token_probability=math.exp(mean) if tokens else None,
+            ),
+        )

@@ -1,0 +1,323 @@
+"""Whisper: log-mels of 30 s in; a text, written token by token, or its loss out.
+
+Radford et al. 2022, "Robust speech recognition via large-scale weak supervision". The
+encoder hears windows of 30 s, shorter ones filled up with silence. The decoder writes
+after a prefix of special tokens (`whisper_settings.py`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.search import Written, beam_search, write
+from thanosql.speech.decoding.subwords import Subwords
+from thanosql.speech.decoding.windows_text import WindowText
+from thanosql.speech.prefetch import chunks
+from thanosql.speech.recognizers.precision import sent
+from thanosql.speech.recognizers.quantization import quantized
+from thanosql.speech.recognizers.recognizer import Loss, Recognizer
+from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
+from thanosql.speech.recognizers.whisper_settings import WhisperSettings
+from thanosql.speech.sound.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from thanosql.speech.recognizers.whisper_settings import Dictation
+    from thanosql.speech.results import Hypothesis
+
+# A text that repeats itself is drawn again at these temperatures, one after the other,
+# until one does not (Radford et al. 2022, section 4.5).
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_IGNORED = -100  # a target that is not scored
+
+
+class WhisperRecognizer(Recognizer):
+    """`WhisperForConditionalGeneration`, of any size and language.
+
+    Features are (3000, mels): 30 s at 100 frames a second. In their place the encoder's
+    output may stand, (1500, width), as `frozen` returns it.
+    """
+
+    writes = True
+
+    @property
+    def stride(self) -> int:
+        """The number of samples from one frame of the encoder to the next."""
+        return SAMPLE_RATE // 50
+
+    @cached_property
+    def spelling(self) -> Subwords:
+        """The conversion of text to subword ids and back."""
+        return Subwords(self.tokenizer)
+
+    @property
+    def window_seconds(self) -> float:
+        """The seconds that the encoder hears at once."""
+        return float(self._config.max_source_positions * self.stride / SAMPLE_RATE)
+
+    def features(self, waveform: NDArray[np.float32]) -> Tensor:
+        """Return the log-mels of one utterance, filled up with silence.
+
+        waveform: (samples,), mono, 16 kHz; what is beyond the window is left out.
+        """
+        extractor = self.feature_extractor
+        length = 2 * self._config.max_source_positions
+        # Only so much silence is transformed that the last frame has nothing else in
+        # it. The frames that are missing are like that one.
+        longest = length * extractor.hop_length
+        samples = min(len(waveform) + 2 * extractor.n_fft, longest)
+        padded = np.zeros(samples, np.float32)
+        padded[: len(waveform)] = waveform[:samples]
+        mels = extractor(padded, sampling_rate=SAMPLE_RATE, padding="do_not_pad")
+        short = torch.from_numpy(mels["input_features"][0].T)
+        return torch.cat([short, short[-1:].expand(length - len(short), -1)])
+
+    # Recognition
+
+    def decoding(self, request: Request = NO_REQUEST) -> Dictation:
+        """Return the decoding that a statement asks for.
+
+        What it leaves open is as the model's generation config says. Raises OptionError
+        for a language that the model lacks, a translation by a model of English only,
+        or a prompt that is too long.
+        """
+        return self._settings.dictation(request)
+
+    def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
+        """Return the text of each utterance, which is all that its decoder needs."""
+        return self._written(self._encoded(batch), decoding)
+
+    @cached_property
+    def int8(self) -> Recognizer:
+        """A copy whose encoder computes its products in int8.
+
+        The decoder stays in fp32: it takes a small part of the time, and what it
+        writes decides what it writes next.
+        """
+
+        def stays_fp32(layer: str) -> bool:
+            return not layer.startswith("model.encoder.")
+
+        model = quantized(self.model, stays_fp32)
+        return self if model is None else replace(self, model=model)
+
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Raise ValueError if its scores for a second of noise are NaN or infinite."""
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
+        frames = self._encoded([self.features(noise.astype(np.float32))])
+        tokens = torch.tensor([[self._settings.start]], device=self.device)
+        logits = WhisperSteps(self.model, frames).advance(tokens)
+        if not bool(torch.isfinite(logits).all()):
+            message = "its output for a second of noise holds NaN or infinite values"
+            raise ValueError(message)
+
+    # Training
+
+    def adopt(self, request: Request) -> None:
+        """Make the language and the task of the texts the model's own.
+
+        Raises OptionError if a multilingual model has no language of its own and is
+        told none.
+        """
+        self._settings.adopt(request)
+
+    def loss(
+        self,
+        batch: Sequence[Tensor],
+        targets: Sequence[Sequence[int]],
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """Return the cross-entropy of the targets and the end, by teacher forcing.
+
+        It is the mean over all scored tokens of the batch; the prefix is not scored.
+        """
+        mean = self._cross_entropy(self._encoded(batch), targets)
+        return Loss(mean, torch.ones((), device=self.device))
+
+    def assess(
+        self,
+        batch: Sequence[Tensor],
+        targets: Sequence[Sequence[int]],
+        decoding: Dictation,
+    ) -> tuple[Tensor, list[Hypothesis]]:
+        """Return the mean loss and the hypotheses, both from the same frames."""
+        frames = self._encoded(batch)
+        mean = self._cross_entropy(frames, targets)
+        return mean, decode(decoding, self._written(frames, decoding))
+
+    def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
+        """Return why the text or the recording is too long; "" if neither is."""
+        if seconds > self.window_seconds:
+            return (
+                f"recording of {seconds:.2f} s: the model is trained on at most "
+                f"{self.window_seconds:g} s; cut it, and its text, into shorter ones"
+            )
+        most = self._config.max_target_positions - len(self._own_prefix) - 1
+        if len(targets) > most:
+            return (
+                f"text of {len(targets)} tokens: the model writes at most {most}; cut "
+                "it, and its recording, into shorter ones"
+            )
+        return ""
+
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """The layers up to the frames, which `freeze_encoder` freezes."""
+        encoder: torch.nn.Module = self._untyped.model.encoder
+        return encoder
+
+    def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """Return the encoder's frames if it is frozen, else the features."""
+        if any(p.requires_grad for p in self.encoder.parameters()):
+            return list(batch)
+        is_training = self.encoder.training
+        self.encoder.eval()  # a frozen encoder drops nothing out
+        try:
+            with torch.no_grad():
+                return self._encoded(batch)
+        finally:
+            self.encoder.train(is_training)
+
+    # The model
+
+    @property
+    def _untyped(self) -> Any:
+        return self.model
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config
+
+    @cached_property
+    def _settings(self) -> WhisperSettings:
+        return WhisperSettings(self.model, self.spelling.encode)
+
+    @property
+    def _own_prefix(self) -> tuple[int, ...]:
+        """The prefix that the model is trained with."""
+        dictation = self.decoding()
+        return self._settings.prefix(dictation, dictation.language)
+
+    def _encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """Return the encoder's output of each utterance: (1500, width).
+
+        batch: features, or such outputs, which are returned as they are.
+        """
+        outputs = list(batch)
+        length = 2 * self._config.max_source_positions
+        unheard = [i for i, each in enumerate(batch) if len(each) == length]
+        # On a CPU one by one: one utterance keeps all cores busy, in less memory, and
+        # its frames cannot depend on the others. A GPU takes them all at once.
+        size = 1 if self.device.type == "cpu" else len(batch)
+        for together in chunks(unheard, size):
+            features = torch.stack([batch[i].T for i in together]).to(self.device)
+            hidden = self._untyped.model.encoder(features).last_hidden_state
+            for i, each in zip(together, hidden, strict=True):
+                outputs[i] = each
+        return outputs
+
+    def _cross_entropy(
+        self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Return the mean cross-entropy over the targets and ends of the batch."""
+        end = self._settings.end
+        prefix = self._own_prefix
+        rows = [torch.tensor([*prefix, *each]) for each in targets]
+        wanted = [
+            torch.tensor([*[_IGNORED] * (len(prefix) - 1), *each, end])
+            for each in targets
+        ]
+        given = pad_sequence(rows, batch_first=True, padding_value=end)
+        labels = pad_sequence(wanted, batch_first=True, padding_value=_IGNORED)
+        scored = labels != _IGNORED
+        hidden = self._untyped.model.decoder(
+            input_ids=sent(given, self.device),
+            encoder_hidden_states=torch.stack(list(frames)),
+            use_cache=False,
+        ).last_hidden_state
+        # Logits are computed only where they are scored: the vocabulary is wide.
+        places = sent(scored.flatten().nonzero()[:, 0], self.device)
+        logits = self._untyped.proj_out(hidden.flatten(0, 1)[places])
+        return functional.cross_entropy(
+            logits.float(), sent(labels[scored], self.device)
+        )
+
+    def _written(
+        self, frames: Sequence[Tensor], dictation: Dictation
+    ) -> list[WindowText]:
+        """Return the text of each utterance. frames: the encoder's output of each."""
+        steps = WhisperSteps(self.model, frames)
+        languages, probabilities = self._found_languages(steps, dictation, len(frames))
+        prefixes = torch.tensor(
+            [self._settings.prefix(dictation, language) for language in languages],
+            device=self.device,
+        )
+        rules = self._settings.rules(prefixes.shape[1], self.device)
+        steps.begin(range(len(frames)))
+        if dictation.beam_size > 1:
+            found = beam_search(steps, prefixes, rules, dictation.beam_size)
+        else:
+            found = write(steps, prefixes, rules)
+
+        def window_text(row: int, written: Written, *, again: bool) -> WindowText:
+            language = languages[row]
+            return WindowText(
+                self.spelling.decode(written.tokens),
+                written.log_probability,
+                written.scored,
+                self._settings.codes.get(language or -1, "en"),
+                probabilities[row],
+                again,
+            )
+
+        texts = [window_text(i, each, again=False) for i, each in enumerate(found)]
+        looping = [i for i, text in enumerate(texts) if text.loops]
+        # Seeded by what the window was first heard as, so that no other draw counts.
+        seeds = {i: zlib.crc32(repr(found[i].tokens).encode()) for i in looping}
+        for temperature in TEMPERATURES:
+            if not looping:
+                break
+            steps.begin(looping)
+            drawn = write(
+                steps,
+                prefixes[looping],
+                rules,
+                temperature,
+                [torch.Generator().manual_seed(seeds[i]) for i in looping],
+            )
+            for i, each in zip(looping, drawn, strict=True):
+                texts[i] = window_text(i, each, again=True)
+            looping = [i for i in looping if texts[i].loops]
+        return texts
+
+    def _found_languages(
+        self, steps: WhisperSteps, dictation: Dictation, count: int
+    ) -> tuple[list[int | None], list[float | None]]:
+        """Return each utterance's language token, and its probability if it is found.
+
+        steps: with one hypothesis for each utterance. The language is the likeliest of
+        those tokens after <|startoftranscript|> (Radford et al. 2022, section 2.3).
+        """
+        if not self._settings.languages or dictation.language is not None:
+            return [dictation.language] * count, [None] * count
+        start = torch.full((count, 1), self._settings.start, device=self.device)
+        tokens = torch.tensor(
+            list(self._settings.languages.values()), device=self.device
+        )
+        shares = steps.advance(start)[:, tokens].softmax(-1)
+        best, places = shares.max(-1)
+        return tokens[places].tolist(), best.tolist()

@@ -1,0 +1,205 @@
+"""Whisper's generation config: a request in; the tokens before a text, and its rules.
+
+A text stands after a prefix of special tokens: <|startoftranscript|>, for a model of
+several languages the language and the task, <|notimestamps|>; before them, after
+<|startofprev|>, the prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+from thanosql.errors import OptionError, nearest
+from thanosql.speech.decoding.search import Rules
+from thanosql.speech.decoding.windows_text import WindowTexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import PreTrainedModel
+
+    from thanosql.speech.decoding.decoding import Request
+
+# Any, since transformers is only partly annotated.
+_hf: Any = transformers
+
+
+@dataclass(frozen=True, slots=True)
+class Dictation:
+    """How Whisper is to write: a `Decoding`."""
+
+    language: int | None
+    "The token of the language; None if the model is to find it, or knows only one."
+    task: int | None
+    "The token of the task; None for a model that knows only one language."
+    prompt: tuple[int, ...]
+    "Tokens of the text before, <|startofprev|> at the front; may be empty."
+    beam_size: int
+
+    def start(self) -> WindowTexts:
+        """Return a decoder for one recording."""
+        return WindowTexts()
+
+
+class WhisperSettings:
+    """What a model's generation config says, as far as Whisper has it."""
+
+    def __init__(
+        self, model: PreTrainedModel, encode: Callable[[str], tuple[int, ...]]
+    ) -> None:
+        """Read the config of a model. encode: returns the ids of a text."""
+        untyped: Any = model
+        self._config: Any = untyped.generation_config
+        self._positions = int(untyped.config.max_target_positions)
+        self._encode = encode
+
+    @cached_property
+    def start(self) -> int:
+        """The token <|startoftranscript|>."""
+        return int(self._config.decoder_start_token_id)
+
+    @cached_property
+    def end(self) -> int:
+        """The token <|endoftext|>."""
+        end = self._config.eos_token_id
+        return int(end[0] if isinstance(end, list) else end)
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """Language code -> token; empty for a model of English only."""
+        if not getattr(self._config, "is_multilingual", True):
+            return {}
+        known: dict[str, int] = getattr(self._config, "lang_to_id", None) or {}
+        return {name.strip("<|>"): int(token) for name, token in known.items()}
+
+    @cached_property
+    def codes(self) -> dict[int, str]:
+        """Token -> language code."""
+        return {token: code for code, token in self.languages.items()}
+
+    def dictation(self, request: Request) -> Dictation:
+        """Return what a statement asks for; what it leaves open is the config's.
+
+        Raises OptionError for a language that the model lacks, a translation by a model
+        of English only, or a prompt that is too long.
+        """
+        return Dictation(
+            self._language(request.language),
+            self._task(request.task),
+            () if request.prompt is None else self._prompt(request.prompt),
+            request.beam_size or self._config.num_beams or 1,
+        )
+
+    def adopt(self, request: Request) -> None:
+        """Make the language and the task of the texts to train on the config's own.
+
+        Raises OptionError if a model of several languages has none of its own and is
+        told none.
+        """
+        dictation = self.dictation(request)
+        if not self.languages:
+            return
+        if dictation.language is None:
+            message = (
+                "the model knows many languages; say which one the texts are in, such "
+                "as language='en'"
+            )
+            raise OptionError(message)
+        tasks = {token: name for name, token in self._config.task_to_id.items()}
+        self._config.language = self.codes[dictation.language]
+        self._config.task = tasks[dictation.task]
+        self._config.forced_decoder_ids = None  # the older way to say the same
+
+    def prefix(self, dictation: Dictation, language: int | None) -> tuple[int, ...]:
+        """Return the tokens before a text. language: its token, if there is one."""
+        middle = (language, dictation.task, self._config.no_timestamps_token_id)
+        special = (token for token in middle if token is not None)
+        return (*dictation.prompt, self.start, *special)
+
+    def rules(self, prefix_length: int, device: torch.device) -> Rules:
+        """Return what a text after such a prefix may be."""
+        config = self._config
+        longest = config.max_new_tokens or config.max_length or self._positions
+        processors = []
+        if config.repetition_penalty not in (None, 1.0):
+            penalty = config.repetition_penalty
+            processors.append(_hf.RepetitionPenaltyLogitsProcessor(penalty))
+        if config.no_repeat_ngram_size:
+            size = config.no_repeat_ngram_size
+            processors.append(_hf.NoRepeatNGramLogitsProcessor(size))
+
+        def on_device(tokens: Sequence[int] | None) -> torch.Tensor:
+            return torch.tensor(tokens or [], dtype=torch.long, device=device)
+
+        return Rules(
+            end=self.end,
+            longest=max(1, min(longest, self._positions - prefix_length)),
+            never=on_device(config.suppress_tokens),
+            not_first=on_device(config.begin_suppress_tokens),
+            length_penalty=(
+                1.0 if config.length_penalty is None else config.length_penalty
+            ),
+            processors=processors,
+        )
+
+    def _language(self, wanted: str | None) -> int | None:
+        """Return the token of a language that is asked for, or that is the config's."""
+        own = getattr(self._config, "language", None) or self._forced(1)
+        wanted = wanted or own or "auto"
+        if not self.languages:
+            if wanted.casefold() in ("auto", "en", "english"):
+                return None
+            message = (
+                f"the model knows English only, not language {wanted!r}; use one of "
+                "several languages, such as WhisperSmall"
+            )
+            raise OptionError(message)
+        code = wanted.casefold().strip("<|>")
+        if code == "auto":
+            return None
+        code = TO_LANGUAGE_CODE.get(code, code)
+        if code not in self.languages:
+            known = {*self.languages, *(LANGUAGES.get(c, c) for c in self.languages)}
+            hint = nearest(wanted, known) or (
+                f"; it knows {', '.join(sorted(self.languages))}"
+            )
+            message = f"the model has no language {wanted!r}{hint}"
+            raise OptionError(message)
+        return self.languages[code]
+
+    def _task(self, wanted: str | None) -> int | None:
+        """Return the token of a task that is asked for, or that is the config's."""
+        if not self.languages:
+            if wanted == "translate":
+                message = (
+                    "the model knows English only, so it cannot translate; use one of "
+                    "several languages, such as WhisperSmall"
+                )
+                raise OptionError(message)
+            return None
+        own = getattr(self._config, "task", None) or self._forced(2)
+        return int(self._config.task_to_id[wanted or own or "transcribe"])
+
+    def _prompt(self, text: str) -> tuple[int, ...]:
+        prompt = self._encode(" ".join(text.split()))
+        most = self._positions // 2 - 2
+        if len(prompt) > most:
+            message = (
+                f"option prompt has {len(prompt)} tokens; the model takes {most} at "
+                "most, so shorten it"
+            )
+            raise OptionError(message)
+        return (int(self._config.prev_sot_token_id), *prompt)
+
+    def _forced(self, position: int) -> str | None:
+        """Return the language or task at a position of an older config's prefix."""
+        forced = dict(getattr(self._config, "forced_decoder_ids", None) or ())
+        tasks = getattr(self._config, "task_to_id", None) or {}
+        names = {**self.codes, **{token: name for name, token in tasks.items()}}
+        return names.get(forced.get(position, -1))
