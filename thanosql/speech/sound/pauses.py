@@ -102,6 +102,7 @@ class AtPauses:
             last,
             tuple(_spans(frames)),
             speech / SAMPLE_RATE if self.vad else None,
+            silent=not speech,
         )
 
 
@@ -120,11 +121,17 @@ class WithSpeech:
                 speech.extend(block.speech.tobytes())
                 yield block.waveform
 
+        counted = 0  # frames
         for window in self.layout.cut(passing()):
             (span,) = window.spans
-            end = -(-(span.source + span.samples) // FRAME)
-            found = sum(speech[span.source // FRAME : end])
-            yield replace(window, speech_seconds=found * FRAME / SAMPLE_RATE)
+            begin = span.source // FRAME
+            silent = not any(speech[begin : -(-(span.source + span.samples) // FRAME)])
+            end = len(speech)
+            if not window.last:
+                end = (span.source + window.frames.stop * self.layout.stride) // FRAME
+            seconds = sum(speech[counted:end]) * FRAME / SAMPLE_RATE
+            counted = end
+            yield replace(window, speech_seconds=seconds, silent=silent)
 
 
 def _searched(pieces: Iterable[NDArray[np.float32]]) -> Iterator[_Frame]:
