@@ -278,8 +278,12 @@ def test_it_learns_to_read_by_the_same_loop(tmp_path):
     ]  # fmt: skip
     assert epochs[-1].train_loss < 0.3 * epochs[0].train_loss
     assert epochs[-1].cer < 0.7 * epochs[0].cer
-    heard = next(transcribe(recognizer, [rows[0][0]], batch_size=1, device="cpu"))
-    assert set(heard[0].text) <= set("abcd")
+    audio = [audio for audio, _ in rows[4:]]
+    (heard,) = transcribe(recognizer, audio, batch_size=20, device="cpu", vad=False)
+    read = sum(
+        each.text == text for each, (_, text) in zip(heard, rows[4:], strict=True)
+    )
+    assert read > 10
 
 
 def test_a_frozen_encoder_stays_as_it_is(tmp_path):
@@ -297,6 +301,27 @@ def test_a_frozen_encoder_stays_as_it_is(tmp_path):
     assert "decoder" in moved
     assert "encoder" not in moved
     assert all(p.requires_grad for p in recognizer.encoder.parameters() if p.ndim == 1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_it_is_trained_and_heard_in_half_precision(tmp_path, precision):
+    recognizer = opened(whisper(tmp_path))
+    rows = spoken(12)
+    utterances = examine(recognizer, rows, None).utterances
+    options = config(epochs=6, precision=precision, freeze_encoder=False)
+    epochs = [
+        *train(recognizer, rows, utterances[2:], utterances[:2], options, None)
+    ]  # fmt: skip
+    assert epochs[-1].train_loss < epochs[0].train_loss
+    (batch,) = transcribe(
+        recognizer,
+        AUDIO[:3],
+        batch_size=3,
+        device="cpu",
+        precision=precision,
+        vad=False,  # tones are no speech
+    )
+    assert all(each.text for each in batch)
 
 
 def test_rows_that_are_too_long_are_named(english):
@@ -333,7 +358,9 @@ def test_texts_on_a_gpu_are_those_of_a_cpu(tmp_path):
     recognizer = opened(whisper(tmp_path))
 
     def texts(**options):
-        with closing(transcribe(recognizer, AUDIO, batch_size=4, **options)) as batches:
+        with closing(
+            transcribe(recognizer, AUDIO, batch_size=4, vad=False, **options)
+        ) as batches:
             return [each.text for batch in batches for each in batch]
 
     assert texts(device="cuda", precision="fp32") == texts(device="cpu")

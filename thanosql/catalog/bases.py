@@ -61,8 +61,8 @@ class Base:
 MULTILINGUAL = "multilingual"
 "It knows many languages, and finds out which one it hears."
 
-# Whisper is fine-tuned at a fortieth of the highest rate that it was trained at (Radford
-# et al. 2022, table 17), as one of its authors advises.
+# Whisper is fine-tuned at a fortieth of the highest rate that it was trained at
+# (Radford et al. 2022, table 17), as one of its authors advises.
 _WHISPER_RATES = {
     "tiny": 1.5e-3 / 40,
     "base": 1e-3 / 40,

@@ -43,8 +43,18 @@ def predict(context: Context, node: statements.Predict) -> Relation:
     _check_new_columns(source, options.result_col, *(name for name, _ in added))
     transcribed = _transcribed(context, model, source, audio, options)
 
+    warned = False
+
     def scan() -> Iterator[Row]:
+        nonlocal warned
         for number, (row, found) in enumerate(transcribed(), start=1):
+            if found.details.repeats_itself and not warned:
+                warned = True
+                errors.warn(
+                    f"row {number}: its text repeats itself, though it was drawn "
+                    "anew; a larger model may do better. Only the first such row is "
+                    "named; with details=True, repeats_itself tells of each"
+                )
             values = {"details": _details(found), "error": _error(number, found)}
             yield (*row, found.text, *(values[name] for name, _ in added))
 
