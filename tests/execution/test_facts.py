@@ -58,7 +58,8 @@ def test_bases_and_datasets_are_listed_and_described(connection):
     assert told["source"] == "facebook/wav2vec2-base-960h"
     assert told["stored_as"] is None
     names = [row[0] for row in connection.execute("LIST THANOSQL DATASETS")]
-    assert names[:3] == ["sample", "fsdd", "librispeech_data"]
+    assert names[:4] == ["readings", "sample", "fsdd", "librispeech_data"]
+    assert facts(connection, "DATASET readings")["people_table"] == "readings_people"
     told = facts(connection, "DATASET librispeech_clean_100")
     assert told["train_table"] == "librispeech_clean_100_train"
     assert told["megabytes"] == 6_646
@@ -72,7 +73,11 @@ def test_bases_and_datasets_are_listed_and_described(connection):
         ("TABLE cals", thanosql.ProgrammingError, "did you mean 'calls'"),
         ("TABLE x", thanosql.ProgrammingError, "there are calls"),
         ("BASE Wav2Vec2", thanosql.ModelNotFoundError, "did you mean 'Wav2Vec2"),
-        ("BASE x", thanosql.ModelNotFoundError, "known are TinyEn, Wav2Vec2En"),
+        (
+            "BASE x",
+            thanosql.ModelNotFoundError,
+            "known are WhisperTinyEn, TinyEn, Wav2",
+        ),
         ("DATASET fsd", thanosql.ProgrammingError, "did you mean 'fsdd'"),
     ],
 )

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from transformers.initialization import no_init_weights
-from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from thanosql.errors import (
     DataError,
@@ -31,9 +30,7 @@ from thanosql.speech.decoding.spelling import BLANK, UNKNOWN, WORD_DELIMITER, vo
 from thanosql.speech.opening.directory import read_json
 from thanosql.speech.opening.weights import draw_by_fan_in
 from thanosql.speech.recognizers import families
-from thanosql.speech.recognizers.ctc import LAST_LAYERS
 from thanosql.speech.recognizers.recognizer import quiet
-from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,6 +59,8 @@ class Skeleton:
     'On the device "meta", where it takes no memory.'
     tokenizer: PreTrainedTokenizerBase
     feature_extractor: Any
+    generation_config: Any
+    "A GenerationConfig of transformers; None if the directory has none."
 
 
 def assemble(
@@ -76,8 +75,9 @@ def assemble(
     or no last layer.
     """
     where = str(directory)
-    whole = has_vocabulary(directory) and has_last_layer(state)
-    bare = skeleton(directory, where, None if whole else texts)
+    config = _config(directory, where)
+    whole = has_vocabulary(directory) and has_last_layer(config, state)
+    bare = _skeleton(config, directory, where, None if whole else texts)
     return fill(bare, state, where, new_last_layer=not whole)
 
 
@@ -86,21 +86,27 @@ def has_vocabulary(directory: Path) -> bool:
     return any(any(directory.glob(name)) for name in _VOCABULARIES)
 
 
-def has_last_layer(state: Mapping[str, Tensor]) -> bool:
-    """Return whether the weights include the layer that scores the vocabulary."""
-    return any(key.startswith(LAST_LAYERS) for key in state)
+def has_last_layer(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> bool:
+    """Return whether the weights need no new layer that scores the vocabulary."""
+    last = _last_layers(config)
+    return not last or any(key.startswith(last) for key in state)
 
 
-def skeleton(
-    directory: Path, where: str, texts: Callable[[], Iterable[str]] | None = None
-) -> Skeleton:
+def skeleton(directory: Path, where: str) -> Skeleton:
     """Return the model of a directory's files, without weights.
 
-    where: the directory's name for errors. texts: returns transcripts for a new
-    vocabulary; None if the directory has one.
+    where: the directory's name for errors.
     """
-    with damaged(f"'config.json' in {where}"):
-        config = _config(directory, where)
+    return _skeleton(_config(directory, where), directory, where, None)
+
+
+def _skeleton(
+    config: PreTrainedConfig,
+    directory: Path,
+    where: str,
+    texts: Callable[[], Iterable[str]] | None,
+) -> Skeleton:
+    """Return a skeleton. texts: as in `assemble`; None if there is a vocabulary."""
     made = None if texts is None else vocabulary(texts())
     with damaged(f"the tokenizer of {where}"), quiet():
         if made is None:
@@ -115,7 +121,11 @@ def skeleton(
         model = _built(config, "meta")
     with damaged(f"the feature extractor of {where}"), quiet():
         extractor = _feature_extractor(directory, config)
-    return Skeleton(model, tokenizer, extractor)
+    generation = None
+    if (directory / "generation_config.json").is_file():
+        with damaged(f"'generation_config.json' in {where}"), quiet():
+            generation = _hf.GenerationConfig.from_pretrained(directory)
+    return Skeleton(model, tokenizer, extractor, generation)
 
 
 def fill(
@@ -141,24 +151,46 @@ def fill(
             )
         draw_by_fan_in(model, fresh)
         model.train(mode=False)
+        if bare.generation_config is not None:
+            model.generation_config = bare.generation_config
         recognizer = families.recognizer(
             model, bare.tokenizer, bare.feature_extractor, fresh
         )
-        _check(recognizer, where)
+        recognizer.check(where)
     return recognizer
 
 
 def _config(directory: Path, where: str) -> PreTrainedConfig:
+    """Return the config of a model that can be opened."""
+    with damaged(f"'config.json' in {where}"):
+        config = _read_config(directory, where)
+    needed = families.family(families.model_class(config)).needed_files
+    for what, forms in needed.items():
+        if not any(all((directory / n).is_file() for n in form) for form in forms):
+            files = " or ".join(" and ".join(form) for form in forms)
+            message = (
+                f"{where} has no {what} ({files}): put that of the model that it was "
+                "made from beside its config.json"
+            )
+            raise DataError(message)
+    return config
+
+
+def _last_layers(config: PreTrainedConfig) -> tuple[str, ...]:
+    return families.family(families.model_class(config)).last_layers
+
+
+def _read_config(directory: Path, where: str) -> PreTrainedConfig:
     path = directory / "config.json"
     if not path.is_file():
         message = f"{where} is no model directory: it has no config.json"
         raise ModelNotFoundError(message)
     content = read_json(path, f"'config.json' in {where}")
     kind = content.get("model_type")
-    if kind not in MODEL_FOR_CTC_MAPPING_NAMES:
+    if kind not in families.CLASSES:
         message = (
-            f"{where} holds a model of type {kind!r}, which has no CTC head; types "
-            f"that have: {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}"
+            f"{where} holds a model of type {kind!r}, which is no recognizer that is "
+            f"known here; those are {', '.join(sorted(families.CLASSES))}"
         )
         raise NotSupportedError(message)
     if "quantization_config" in content:
@@ -226,8 +258,7 @@ def _built(config: PreTrainedConfig, device: str) -> PreTrainedModel:
         no_init_weights(),
         torch.random.fork_rng(devices=[]),
     ):
-        model: PreTrainedModel = _hf.MODEL_FOR_CTC_MAPPING[type(config)](config)
-    return model
+        return families.model_class(config)(config)
 
 
 def _check_size(skeleton: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
@@ -258,20 +289,24 @@ def _filled(
 ) -> PreTrainedModel | None:
     """Return the skeleton with its weights; None if names, shapes or types differ.
 
+    A tied parameter, which is another one's by config.json, is not among the weights.
     This is enough for stored models. `_model` also handles weights that are missing,
     renamed or of another type, as in published checkpoints, but takes three times as
     long.
     """
     own = skeleton.state_dict()
-    if own.keys() != state.keys() or any(
-        (tensor.shape, tensor.dtype) != (state[name].shape, state[name].dtype)
-        for name, tensor in own.items()
+    untyped: Any = skeleton
+    tied = untyped.all_tied_weights_keys  # names -> of whom they are
+    if own.keys() - tied.keys() != state.keys() or any(
+        (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype)
+        for name, tensor in state.items()
     ):
         return None
     model = skeleton
     if any(name not in own for name, _ in skeleton.named_buffers()):
         model = _built(skeleton.config, "cpu")  # computes buffers that are not saved
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state, strict=not tied, assign=True)
+    model.tie_weights()
     return model
 
 
@@ -279,7 +314,7 @@ def _model(
     config: PreTrainedConfig, state: Mapping[str, Tensor], *, new_last_layer: bool
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """Return the model with the tensors of `state`, and the names of missing ones."""
-    kind = _hf.MODEL_FOR_CTC_MAPPING[type(config)]
+    kind: Any = families.model_class(config)
     if not state:
         model = kind(config)
         return model, frozenset(_parameters(model))
@@ -292,7 +327,7 @@ def _model(
         output_loading_info=True,
     )
     parameters = _parameters(model)
-    last = {name for name in parameters if name.startswith(LAST_LAYERS)}
+    last = {name for name in parameters if name.startswith(_last_layers(config))}
     absent = set(info["missing_keys"])
     for key, held, described in info["mismatched_keys"]:
         if not (new_last_layer and key in last):
@@ -326,36 +361,6 @@ def _feature_extractor(directory: Path, config: PreTrainedConfig) -> Any:
             directory, trust_remote_code=False
         )
     return families.default_feature_extractor(config)
-
-
-def _check(recognizer: Recognizer, where: str) -> None:
-    """Raise if model, tokenizer and feature extractor do not belong together."""
-    model, tokenizer = recognizer.model, recognizer.tokenizer
-    # If config and tokenizer name different blanks, the tokenizer's is taken: published
-    # models are decoded with it.
-    if tokenizer.pad_token_id is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    outputs = model.config.vocab_size
-    known = set(tokenizer.get_vocab().values())
-    spelling: Any = recognizer.spelling
-    spelled = spelling.ids
-    if model.config.pad_token_id not in range(outputs) or not (
-        spelled <= set(range(outputs)) <= known | {model.config.pad_token_id}
-    ):
-        message = (
-            f"{where}: the model has {outputs} outputs, its tokenizer {len(known)} "
-            f"tokens up to id {max(known)}, with blank {model.config.pad_token_id}; "
-            "they do not belong together"
-        )
-        raise DataError(message)
-    extractor = recognizer.feature_extractor
-    gives, takes = extractor.model_input_names[0], model.main_input_name
-    if gives != takes or extractor.sampling_rate != SAMPLE_RATE:
-        message = (
-            f"{where}: the model takes {takes} of {SAMPLE_RATE} Hz audio, its feature "
-            f"extractor gives {gives} of {extractor.sampling_rate} Hz audio"
-        )
-        raise NotSupportedError(message)
 
 
 @contextmanager

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 # How the names end of the files that transformers or we may open.
 _READ = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken")
 # JSON files that describe sizes; the others are lists of tokens.
-_DESCRIBING = ("config.json", "preprocessor_config.json", "processor_config.json")
+_DESCRIBING = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
 
 LARGEST_JSON = 64 * 2**20  # bytes; a tokenizer of 250 000 word pieces has 17 million
 LARGEST_NUMBER = 2**24  # any number in a config
@@ -33,6 +38,7 @@ _LARGEST = {
     "feature_size": 2**10,
     "num_mel_bins": 2**10,
     "chunk_length": 120,  # seconds that are always computed, of Whisper's kind
+    "num_beams": 100,
 }
 
 

@@ -37,7 +37,7 @@ _CONVERTER = "SFconvertbot"  # the hub's bot that offers pickles as safetensors
 WAYS_OUT = (
     "fetch it where there is a network ('hf download {0} --local-dir DIR') and give "
     "the path of that directory; or copy that machine's cache and set HF_HOME to it; "
-    "or set HF_ENDPOINT to a mirror; or use a stored model, or TinyEn, which "
+    "or set HF_ENDPOINT to a mirror; or use a stored model, or WhisperTinyEn, which "
     "comes with the package"
 )
 
@@ -101,7 +101,7 @@ def refuse_pickle(what: str, name: str) -> NotSupportedError:
         f"{what} holds its weights only as {name}, which can run code when opened, and "
         "is never read; where you trust it, convert it once: AutoModelForCTC."
         "from_pretrained(DIR, weights_only=True).save_pretrained(DIR) writes "
-        "model.safetensors"
+        "model.safetensors (of Whisper: AutoModelForSpeechSeq2Seq)"
     )
     return NotSupportedError(message)
 

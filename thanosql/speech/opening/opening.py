@@ -105,7 +105,7 @@ def open_files(
     bare = skeleton(files) if bare is None else bare
     stored = {n: each for n, each in files.items() if n.endswith(".safetensors")}
     state = weights.tensors(stored)
-    if not has_last_layer(state):
+    if not has_last_layer(bare.model.config, state):
         message = f"{_STORED} is damaged: it has no weights for its vocabulary"
         raise DataError(message)
     weights.check(state, _STORED)

@@ -1,4 +1,8 @@
-"""A model's weights: safetensors bytes in, tensors out; and fresh weights drawn."""
+"""A model's weights: safetensors bytes in, tensors out; and fresh weights drawn.
+
+A matrix may be stored in int8. `NAME_scale` is then a column of one float for each row
+of `NAME`, by which the row is multiplied (as compressed-tensors names it, too).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,7 @@ def tensors(files: Mapping[str, Buffer]) -> dict[str, Tensor]:
 def check(state: Mapping[str, Tensor], where: str) -> None:
     """Raise DataError for tensors that cannot be weights: integers, NaN or infinity.
 
-    where: the model's name for errors.
+    int8 may be weights, with a scale beside them. where: the model's name for errors.
     """
     if len(state) > _MOST_TENSORS:
         message = f"{where} has {len(state):,} tensors; no model has {_MOST_TENSORS:,}"
@@ -73,12 +77,33 @@ def check(state: Mapping[str, Tensor], where: str) -> None:
             message = f"{where}: the weights {name} hold NaN or infinite values"
         elif tensor.dim() == 0 and not tensor.is_floating_point():  # such as a counter
             continue
+        elif (
+            tensor.dtype == torch.int8
+            and (scale := state.get(f"{name}_scale")) is not None
+        ):
+            if _is_scale(scale, tensor):
+                continue
+            message = (
+                f"{where}: the weights {name} are int8, and {name}_scale is no column "
+                "of finite floats, one for each row"
+            )
         else:
             kind = str(tensor.dtype).removeprefix("torch.")
             message = (
                 f"{where}: the weights {name} are {kind}, not floats of 16 bits up"
             )
         raise DataError(message)
+
+
+def _is_scale(scale: Tensor, matrix: Tensor) -> bool:
+    """Return whether `scale` can scale `matrix`, without infinity."""
+    one_a_row = len(matrix), *[1] * (matrix.dim() - 1)
+    largest = -torch.iinfo(torch.int8).min
+    return (
+        scale.is_floating_point()
+        and scale.shape == one_a_row
+        and bool(torch.isfinite(largest * scale.float()).all())
+    )
 
 
 def _tensors(content: Buffer) -> dict[str, Tensor]:
@@ -116,8 +141,15 @@ def _tensors(content: Buffer) -> dict[str, Tensor]:
 
 
 def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors, each float converted to float32."""
-    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    """Return the tensors, checked by `check`, each float converted to float32.
+
+    Those in int8 are multiplied by their scales, which are left out.
+    """
+    found = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    for name, tensor in state.items():
+        if tensor.dtype == torch.int8 and tensor.dim():
+            found[name] = tensor.float().mul_(found.pop(f"{name}_scale"))
+    return found
 
 
 def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:

@@ -12,13 +12,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from thanosql.errors import OptionError
+from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.best_path import BestPath
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
@@ -26,6 +26,8 @@ from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.sound.audio import SAMPLE_RATE
+from thanosql.speech.sound.pauses import WithSpeech
+from thanosql.speech.sound.windows import layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # How the names of the layer that scores the vocabulary begin, over all CTC classes of
 # transformers. Granite ties it to a layer half-way and saves it under that one's name.
@@ -59,6 +62,28 @@ class CTCRecognizer(Recognizer):
     A batch changes an utterance by float noise, but rounding to int8 makes more than
     noise of it.
     """
+
+    last_layers = LAST_LAYERS
+
+    def check(self, where: str) -> None:
+        """Raise if model, tokenizer and feature extractor do not belong together."""
+        super().check(where)
+        config, tokenizer = self.model.config, self.tokenizer
+        # If config and tokenizer name different blanks, the tokenizer's is taken:
+        # published models are decoded with it.
+        if tokenizer.pad_token_id is not None:
+            config.pad_token_id = tokenizer.pad_token_id
+        outputs = config.vocab_size
+        known = set(tokenizer.get_vocab().values())
+        if config.pad_token_id not in range(outputs) or not (
+            self.spelling.ids <= set(range(outputs)) <= known | {config.pad_token_id}
+        ):
+            message = (
+                f"{where}: the model has {outputs} outputs, its tokenizer {len(known)} "
+                f"tokens up to id {max(known)}, with blank {config.pad_token_id}; "
+                "they do not belong together"
+            )
+            raise DataError(message)
 
     @property
     def fp32_layers(self) -> tuple[str, ...]:
@@ -88,6 +113,16 @@ class CTCRecognizer(Recognizer):
     def spelling(self) -> Spelling:
         """The conversion of text to target ids and back, for the model's vocabulary."""
         return Spelling(self.tokenizer, self.model.config.vocab_size)
+
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
+        """Return windows that overlap, the same whether speech is looked for or not.
+
+        It is looked for only if `vad` is True.
+        """
+        plan = layout(self.stride, chunk_seconds)
+        return WithSpeech(plan) if vad is True else plan
 
     def decoding(self, request: Request = NO_REQUEST) -> BestPath:
         """Return the best path.

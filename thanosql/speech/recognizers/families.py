@@ -1,7 +1,7 @@
-"""Choose a model's family: a model of transformers in, its recognizer out.
+"""Choose a model's family: a config or model of transformers in, its recognizer out.
 
-This is the only list of families. A class without an entry runs by transformers' own
-forward (`padded.py`).
+This is the only list of families. A CTC class without an entry runs by transformers'
+own forward (`padded.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
@@ -32,12 +33,31 @@ if TYPE_CHECKING:
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
+CLASSES: Mapping[str, str] = {
+    **MODEL_FOR_CTC_MAPPING_NAMES,
+    "whisper": "WhisperForConditionalGeneration",
+}
+"For each `model_type` of a config, the class of transformers that is made of it."
+
 _FAMILIES: Mapping[str, type[Recognizer]] = {
     **dict.fromkeys(Wav2Vec2Recognizer.architectures, Wav2Vec2Recognizer),
     "ParakeetForCTC": ParakeetRecognizer,
     "OmniASRForCTC": OmniASRRecognizer,
     "WhisperForConditionalGeneration": WhisperRecognizer,
 }
+
+
+def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """Return the class of transformers for a config of a type in CLASSES."""
+    found: type[PreTrainedModel] = getattr(_hf, CLASSES[config.model_type])
+    return found
+
+
+def family(kind: type[PreTrainedModel]) -> type[Recognizer]:
+    """Return the recognizer class for models of a class."""
+    # By name, not issubclass: a subclass may compute something else.
+    is_known = kind.__module__.partition(".")[0] == "transformers"
+    return _FAMILIES.get(kind.__name__ if is_known else "", PaddedRecognizer)
 
 
 def recognizer(
@@ -50,10 +70,8 @@ def recognizer(
 
     fresh: names of the parameters that were drawn at random, not loaded.
     """
-    kind = type(model)  # not isinstance: a subclass may compute something else
-    is_known = kind.__module__.partition(".")[0] == "transformers"
-    family = _FAMILIES.get(kind.__name__) if is_known else None
-    return (family or PaddedRecognizer)(model, tokenizer, feature_extractor, fresh)
+    kind = family(type(model))
+    return kind(model, tokenizer, feature_extractor, fresh)
 
 
 def default_feature_extractor(config: PreTrainedConfig) -> Any:
@@ -63,8 +81,8 @@ def default_feature_extractor(config: PreTrainedConfig) -> Any:
         bins = config.feature_projection_input_dim // 2
         return _hf.SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins)
     kind: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
-    encoder = getattr(config, "encoder_config", None)
-    if encoder is None:
+    encoder = getattr(config, "encoder_config", config)
+    if not hasattr(encoder, "num_mel_bins"):
         # A model with a group norm over time cannot use a mask: the norm averages over
         # the padding as well.
         norm = getattr(config, "feat_extract_norm", "layer")

@@ -12,19 +12,18 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 
-from thanosql.errors import AudioError
+from thanosql.errors import AudioError, NotSupportedError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Decoding, Request, decode
 from thanosql.speech.sound.audio import SAMPLE_RATE
-from thanosql.speech.sound.windows import Layout, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.decoding.spelling import Normalized
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
@@ -79,6 +79,33 @@ class Recognizer(ABC):
     "A SequenceFeatureExtractor of transformers, for 16 kHz."
     fresh: frozenset[str]
     "Names of the parameters that were drawn at random, not loaded."
+
+    last_layers: ClassVar[tuple[str, ...]] = ()
+    """How the names of the layers begin that score the vocabulary.
+
+    They are drawn anew where a model gets a vocabulary of the texts it is trained on;
+    empty for a family whose models always keep their own.
+    """
+    needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {}
+    """What a directory must have beside its config and its weights.
+
+    What it is -> the files of each form that it may have.
+    """
+
+    def check(self, where: str) -> None:
+        """Raise if model, tokenizer and feature extractor do not belong together.
+
+        where: the model's name for errors, DataError and NotSupportedError. The config
+        may be mended, where the tokenizer knows better.
+        """
+        extractor = self.feature_extractor
+        gives, takes = extractor.model_input_names[0], self.model.main_input_name
+        if gives != takes or extractor.sampling_rate != SAMPLE_RATE:
+            message = (
+                f"{where}: the model takes {takes} of {SAMPLE_RATE} Hz audio, its "
+                f"feature extractor gives {gives} of {extractor.sampling_rate} Hz audio"
+            )
+            raise NotSupportedError(message)
 
     @property
     def device(self) -> torch.device:
@@ -129,17 +156,15 @@ class Recognizer(ABC):
 
     # Recognition
 
-    @property
     @abstractmethod
-    def stride(self) -> int:
-        """The number of samples from one frame of scores to the next."""
-
-    def windows(self, chunk_seconds: float) -> Layout:
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
         """Return how a recording longer than `chunk_seconds` is cut into windows.
 
+        vad: whether to find speech first, so that windows without any are not heard.
         Raises OptionError if `chunk_seconds` is too short for the model.
         """
-        return layout(self.stride, chunk_seconds)
 
     @abstractmethod
     def decoding(self, request: Request = NO_REQUEST) -> Decoding:

@@ -7,10 +7,11 @@ after a prefix of special tokens (`whisper_settings.py`).
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from thanosql.errors import DataError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
@@ -29,18 +31,22 @@ from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
 from thanosql.speech.sound.audio import SAMPLE_RATE
+from thanosql.speech.sound.pauses import AtPauses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # A text that repeats itself is drawn again at these temperatures, one after the other,
 # until one does not (Radford et al. 2022, section 4.5).
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
 
 
@@ -52,11 +58,25 @@ class WhisperRecognizer(Recognizer):
     """
 
     writes = True
+    needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+        "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+        "generation config": (("generation_config.json",),),
+    }
 
-    @property
-    def stride(self) -> int:
-        """The number of samples from one frame of the encoder to the next."""
-        return SAMPLE_RATE // 50
+    def check(self, where: str) -> None:
+        """Raise if model, tokenizer and feature extractor do not belong together."""
+        super().check(where)
+        self._settings.check(self.tokenizer, where)
+        mels, frames = self._config.num_mel_bins, 2 * self._config.max_source_positions
+        extractor = self.feature_extractor
+        if (extractor.feature_size, extractor.nb_max_frames) != (mels, frames):
+            message = (
+                f"{where}: the model takes {frames} frames of {mels} mel bands, its "
+                f"feature extractor gives {extractor.nb_max_frames} of "
+                f"{extractor.feature_size}; take the preprocessor_config.json of the "
+                "model that it was made from"
+            )
+            raise DataError(message)
 
     @cached_property
     def spelling(self) -> Subwords:
@@ -66,7 +86,7 @@ class WhisperRecognizer(Recognizer):
     @property
     def window_seconds(self) -> float:
         """The seconds that the encoder hears at once."""
-        return float(self._config.max_source_positions * self.stride / SAMPLE_RATE)
+        return float(self._config.max_source_positions / _FRAMES_A_SECOND)
 
     def features(self, waveform: NDArray[np.float32]) -> Tensor:
         """Return the log-mels of one utterance, filled up with silence.
@@ -86,6 +106,16 @@ class WhisperRecognizer(Recognizer):
         return torch.cat([short, short[-1:].expand(length - len(short), -1)])
 
     # Recognition
+
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
+        """Return windows that end in pauses, of at most the seconds the encoder hears.
+
+        They do not overlap. The middle of a long pause is left out, unless `vad` is
+        False.
+        """
+        return AtPauses(min(chunk_seconds, self.window_seconds), vad=vad is not False)
 
     def decoding(self, request: Request = NO_REQUEST) -> Dictation:
         """Return the decoding that a statement asks for.
@@ -191,6 +221,16 @@ class WhisperRecognizer(Recognizer):
                 return self._encoded(batch)
         finally:
             self.encoder.train(is_training)
+
+    # Storage
+
+    def save(self, directory: Path) -> None:
+        """Write a model directory, with what transformers itself leaves out."""
+        super().save(directory)
+        spellings = getattr(self.tokenizer, "english_spelling_normalizer", None)
+        if spellings is not None:
+            content = json.dumps(spellings, ensure_ascii=False)
+            (directory / "normalizer.json").write_text(content, encoding="utf-8")
 
     # The model
 

@@ -15,19 +15,21 @@ import torch
 import transformers
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-from thanosql.errors import OptionError, nearest
+from thanosql.errors import DataError, OptionError, nearest
 from thanosql.speech.decoding.search import Rules
 from thanosql.speech.decoding.windows_text import WindowTexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from thanosql.speech.decoding.decoding import Request
 
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
+
+_WAY_OUT = "take both of the model that it was made from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,44 @@ class WhisperSettings:
         untyped: Any = model
         self._config: Any = untyped.generation_config
         self._positions = int(untyped.config.max_target_positions)
+        self._outputs = int(untyped.config.vocab_size)
         self._encode = encode
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+        """Raise DataError if the config's tokens are not the tokenizer's.
+
+        where: the model's name for errors. A token that older configs lack is added.
+        """
+        config: Any = self._config
+        start, before = "<|startoftranscript|>", "<|startofprev|>"
+        if getattr(config, "prev_sot_token_id", None) is None:
+            config.prev_sot_token_id = tokenizer.convert_tokens_to_ids(before)
+        tokens = {
+            start: config.decoder_start_token_id,
+            before: config.prev_sot_token_id,
+            "<|endoftext|>": config.eos_token_id and self.end,
+            "<|notimestamps|>": getattr(config, "no_timestamps_token_id", None),
+        }
+        if getattr(config, "is_multilingual", True):
+            tokens |= getattr(config, "lang_to_id", None) or {"<|en|>": None}
+            tasks = getattr(config, "task_to_id", None) or {"transcribe": None}
+            tokens |= {f"<|{task}|>": number for task, number in tasks.items()}
+        known = tokenizer.get_vocab()
+        for token, number in tokens.items():
+            if number is None or known.get(token) != number:
+                message = (
+                    f"{where}: {token} is token {number} in generation_config.json and "
+                    f"{known.get(token)} in the tokenizer; {_WAY_OUT}"
+                )
+                raise DataError(message)
+        never, not_first = config.suppress_tokens or (), config.begin_suppress_tokens
+        for number in (*never, *(not_first or ()), max(known.values())):
+            if number not in range(self._outputs):
+                message = (
+                    f"{where}: the model has {self._outputs} outputs, its tokenizer or "
+                    f"generation_config.json a token {number!r:.20}; {_WAY_OUT}"
+                )
+                raise DataError(message)
 
     @cached_property
     def start(self) -> int:
