@@ -4,9 +4,12 @@ import importlib.util
 import os
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import thanosql
 from thanosql.frontends import demo
@@ -72,11 +75,23 @@ def test_every_page_about_a_statement_is_in_the_contents(examples):
     assert set(examples.pages()) == pages
 
 
+def folder_of_recordings(path):
+    """Write two readings of a person, and a recording of silence."""
+    path.mkdir()
+    readings = "SELECT audio FROM readings_people ORDER BY seconds LIMIT 2"
+    with closing(thanosql.connect(":memory:")) as connection:
+        connection.execute("GET DATASET readings")
+        for number, (audio,) in enumerate(connection.execute(readings), start=1):
+            (path / f"novel-{number}.ogg").write_bytes(audio)
+    soundfile.write(path / "room.wav", np.zeros(80_000), 16_000)
+
+
 def test_the_examples_of_the_statements_yield_what_is_shown(
     examples, thanosql_base, thanosql_speak, thanosql_trained, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(thanosql_base, "tiny_base")
+    folder_of_recordings(Path("recordings"))
     connection = thanosql_trained
     connection.execute("DROP MODEL tiny")
     connection.execute(
