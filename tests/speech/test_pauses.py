@@ -194,12 +194,20 @@ def test_a_layouts_windows_stay_as_they_are_and_tell_of_speech(waveform, joints)
         assert window.spans == plain.spans
         assert (window.frames, window.last) == (plain.frames, plain.last)
         ((_, begin, samples),) = window.spans
-        if speech[begin : begin + samples].any():
-            assert not window.silent
-        found = speech[begin : begin + samples].sum() / SAMPLE_RATE
-        assert window.speech_seconds == pytest.approx(
-            found, abs=2 * FRAME / SAMPLE_RATE
-        )
+        assert not (window.silent and speech[begin : begin + samples].any())
+    told = sum(each.speech_seconds for each in windows)
+    # The recording's last frame may be shorter than it counts.
+    assert told == pytest.approx(speech.sum() / SAMPLE_RATE, abs=FRAME / SAMPLE_RATE)
+    assert all(each.silent for each in windows) == (not speech.any())
+
+
+def test_windows_amid_a_long_pause_are_silent():
+    layout = Layout(2 * SAMPLE_RATE, 5_120, 20_480, 320)
+    waveform = np.concatenate([said("turn on"), silence(9), said("turn off")])
+    silent = [each.silent for each in WithSpeech(layout).cut([waveform])]
+    assert not silent[0]
+    assert not silent[-1]
+    assert sum(silent) >= 4
 
 
 def test_what_is_held_does_not_grow_with_the_recording():

@@ -128,7 +128,7 @@ class WhisperRecognizer(Recognizer):
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
         """Return the text of each utterance, which is all that its decoder needs."""
-        return self._written(self._encoded(batch), decoding)
+        return self._written(self.encoded(batch), decoding)
 
     @cached_property
     def int8(self) -> Recognizer:
@@ -148,7 +148,7 @@ class WhisperRecognizer(Recognizer):
     def try_out(self) -> None:
         """Raise ValueError if its scores for a second of noise are NaN or infinite."""
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
-        frames = self._encoded([self.features(noise.astype(np.float32))])
+        frames = self.encoded([self.features(noise.astype(np.float32))])
         tokens = torch.tensor([[self._settings.start]], device=self.device)
         logits = WhisperSteps(self.model, frames).advance(tokens)
         if not bool(torch.isfinite(logits).all()):
@@ -175,7 +175,7 @@ class WhisperRecognizer(Recognizer):
 
         It is the mean over all scored tokens of the batch; the prefix is not scored.
         """
-        mean = self._cross_entropy(self._encoded(batch), targets)
+        mean = self._cross_entropy(self.encoded(batch), targets)
         return Loss(mean, torch.ones((), device=self.device))
 
     def assess(
@@ -185,7 +185,7 @@ class WhisperRecognizer(Recognizer):
         decoding: Dictation,
     ) -> tuple[Tensor, list[Hypothesis]]:
         """Return the mean loss and the hypotheses, both from the same frames."""
-        frames = self._encoded(batch)
+        frames = self.encoded(batch)
         mean = self._cross_entropy(frames, targets)
         return mean, decode(decoding, self._written(frames, decoding))
 
@@ -218,7 +218,7 @@ class WhisperRecognizer(Recognizer):
         self.encoder.eval()  # a frozen encoder drops nothing out
         try:
             with torch.no_grad():
-                return self._encoded(batch)
+                return self.encoded(batch)
         finally:
             self.encoder.train(is_training)
 
@@ -252,7 +252,7 @@ class WhisperRecognizer(Recognizer):
         dictation = self.decoding()
         return self._settings.prefix(dictation, dictation.language)
 
-    def _encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
+    def encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder's output of each utterance: (1500, width).
 
         batch: features, or such outputs, which are returned as they are.

@@ -3,12 +3,12 @@
 A seq2seq model such as Whisper hears at most 30 s at a time, and writes a text of its
 own where nobody speaks. So for such a model a recording is looked at for speech first:
 
-    recording  |..=====.==.........................====.=====..====.|
-    windows          |.=====.==..                  |         |
-                               |..====.=====         (the middle of a long pause is
-                                          |..====.|   left out, and cuts lie in pauses)
+    recording  |........====.===...................===.=====.====.......|
+    kept            |...====.===...|           |...===.=====.====...|
+    windows         |...====.===......===.|=====.====...|
 
-What is left out is never speech, and nothing is changed: a window's samples are the
+The middle of a long pause is left out, and windows end where speech pauses. What is
+left out is never speech, and nothing is changed: a window's samples are the
 recording's.
 
     `AtPauses`     cuts so, or, without looking for speech, where it is quietest
@@ -65,10 +65,11 @@ class AtPauses:
 
         A recording of at most `seconds` without a pause of more than 2 s is one window,
         and that is the recording to the bit. Of a longer pause 0.77 s stay on either
-        side, next to speech; where nobody speaks at all, nothing stays, and the only
-        window is empty. Of a longer recording a window ends where, over half a second,
-        speech is least likely (power is least) in its last third. All but the last
-        window have speech in them. No more than a window and 16 s are in memory.
+        side, next to speech; if all of the recording is one, nothing stays, and the
+        only window is empty. Of a longer recording a window ends where, over half a
+        second, speech is least likely (power is least) in its last third. All but the
+        last window have speech in them, if `seconds` is more than 3. No more than a
+        window and 16 s are in memory.
         """
         held: list[_Frame] = []
         samples = end = 0  # the samples held; where the recording ends
@@ -101,6 +102,7 @@ class AtPauses:
             last,
             tuple(_spans(frames)),
             speech / SAMPLE_RATE if self.vad else None,
+            silent=not speech,
         )
 
 
@@ -119,11 +121,17 @@ class WithSpeech:
                 speech.extend(block.speech.tobytes())
                 yield block.waveform
 
+        counted = 0  # frames
         for window in self.layout.cut(passing()):
             (span,) = window.spans
-            end = -(-(span.source + span.samples) // FRAME)
-            found = sum(speech[span.source // FRAME : end])
-            yield replace(window, speech_seconds=found * FRAME / SAMPLE_RATE)
+            begin = span.source // FRAME
+            silent = not any(speech[begin : -(-(span.source + span.samples) // FRAME)])
+            end = len(speech)
+            if not window.last:
+                end = (span.source + window.frames.stop * self.layout.stride) // FRAME
+            seconds = sum(speech[counted:end]) * FRAME / SAMPLE_RATE
+            counted = end
+            yield replace(window, speech_seconds=seconds, silent=silent)
 
 
 def _searched(pieces: Iterable[NDArray[np.float32]]) -> Iterator[_Frame]:

@@ -67,15 +67,16 @@ class Window:
     spans: tuple[Span, ...]
     "Where the samples come from, in order: all of them, each once."
     speech_seconds: float | None = None
-    "How long somebody speaks in it; None if nobody looked."
+    """How long somebody speaks in it; None if nobody looked.
 
-    @property
-    def silent(self) -> bool:
-        """Whether it is known that nobody speaks in it, so that no model need hear it.
+    Where windows overlap, what two have is counted in one: the sum of all windows is
+    the recording's.
+    """
+    silent: bool = False
+    """Whether it is known that nobody speaks in it, so that no model need hear it.
 
-        Its waveform may be empty.
-        """
-        return self.speech_seconds == 0
+    Its waveform may be empty.
+    """
 
 
 class Windows(Protocol):
