@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from tones import tones
+from tones import spoken, tones
+from toys import whisper
 
 import thanosql
 
@@ -91,3 +92,28 @@ def test_bad_rows_of_a_validation_query_are_told_apart(mixed, base):
 def test_a_training_of_bad_rows_still_refuses_them(mixed, base):
     with pytest.raises(thanosql.Error, match="3 of 15 rows"):
         mixed.execute(f"BUILD MODEL new USING '{base}' AS SELECT * FROM calls")
+
+
+def test_what_is_left_to_the_rows_is_told_before_and_after(connection, tmp_path):
+    directory = whisper(tmp_path / "whisper")
+    connection.execute("CREATE TABLE clips (audio, text)")
+    connection.executemany("INSERT INTO clips VALUES (?, ?)", spoken(9))
+    connection.commit()
+    statement = f"""BUILD MODEL m USING '{directory}'
+                    OPTIONS (overwrite=TRUE, epochs=1, validation=0, {{}})
+                    AS SELECT * FROM clips"""
+    described = """SELECT value FROM (DESCRIBE MODEL m)
+                   WHERE property = 'option freeze_encoder'"""
+    trained = {}
+    for choice in ("'auto'", "TRUE", "FALSE"):
+        frozen = f"freeze_encoder={choice}"
+        found = connection.execute(statement.format(f"{frozen}, check_only=TRUE"))
+        facts = {name: value for name, _, value in found}
+        trained[choice] = facts["parameters to train"]
+        connection.execute(statement.format(frozen))
+        told = connection.execute(described).fetchone()
+        assert told == (0 if choice == "FALSE" else 1,)
+    # The recordings are less than an hour.
+    assert (
+        trained["'auto'"] == trained["TRUE"] < trained["FALSE"] <= facts["parameters"]
+    )

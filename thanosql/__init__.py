@@ -2,7 +2,7 @@
 
     con = thanosql.connect("calls.db")
     cur = con.cursor()
-    cur.execute("BUILD MODEL m USING Wav2Vec2En AS SELECT audio, text FROM calls")
+    cur.execute("BUILD MODEL m USING WhisperTinyEn AS SELECT audio, text FROM calls")
     cur.execute("PREDICT USING m AS SELECT audio FROM new_calls").fetchall()
 
 A PEP 249 driver: `connect` opens a SQLite database through APSW, and its cursors

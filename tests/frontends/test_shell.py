@@ -243,6 +243,7 @@ def test_tab_completes_statements_options_and_names(terminal):
     for typed, completed in (
         ("EVAL\t", "EVALUATE USING "),
         ("PREDICT USING m OPTIONS (ba\t", "batch_size="),
+        ("EVALUATE USING m OPTIONS (normalize='en\t", "normalize='english'"),
         ("SELECT * FROM cal\t", "FROM calls"),
         ("drop m\t", "drop model "),
     ):

@@ -1,8 +1,9 @@
 """Completion: the text before a person's cursor in, words that may come next out.
 
 The words before decide what may come: models and bases after USING, the statement's
-options inside of OPTIONS (...), tables after FROM. Anywhere else it is the words that
-begin a statement, SQL's own words, tables and columns.
+options inside of OPTIONS (...), after such an option's name the values that it may
+have, tables after FROM. Anywhere else it is the words that begin a statement, SQL's own
+words, tables and columns.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def in_context(connection: Connection | None, before: str) -> list[str] | None:
     options = _open_options(tokens)
     if options is not None and tokens[-1].text in ("(", ","):
         return matching(before, (f"{field.name}=" for field in fields(options)))
+    values = [] if options is None else _values(options, tokens)
+    if values:
+        return matching(before, values)
     if word_start(before) < len(before):
         return beginnings(before, at_least=1) or None
     return None
@@ -127,6 +131,25 @@ def _options_of(words: Sequence[str]) -> Iterator[type[statements.Options]]:
         for beginning, options in OPTIONS.items():
             if " ".join(words[i:]).startswith(beginning):
                 yield options
+
+
+def _values(options: type[statements.Options], tokens: Sequence[Token]) -> list[str]:
+    """Return the values with a name of the option that the tokens end with.
+
+    If a quote is open, what follows it.
+    """
+    quote = tokens[-1].text if tokens[-1].kind == "unclosed" else ""
+    said = tokens[:-1] if quote else tokens
+    if said[-1].text != "=":
+        return []
+    name = said[-2].text.lower()
+    return [
+        literal.removeprefix(quote)
+        for field in fields(options)
+        if name in (field.name, *field.metadata["aliases"])
+        for literal in field.metadata["accepts"].literals
+        if literal.startswith(quote)
+    ]
 
 
 def _rows(connection: Connection | None, sql: str) -> list[str]:

@@ -3,7 +3,7 @@
     thanosql calls.db                     a prompt, where input is a terminal
     thanosql calls.db "LIST MODELS"       statements, as arguments
     thanosql calls.db < script.sql        or as input
-    thanosql demo                         train, use and score a small model
+    thanosql demo                         use, train and score a recognizer
 
 It is APSW's shell (dot commands, output modes, history), in which every statement runs
 through this package's cursor. docs/shell.md is its manual.

@@ -8,7 +8,9 @@ from thanosql.speech.fitting import (
     Material,
     checkpointed_epochs,
     checkup,
+    chosen,
     estimated_seconds,
+    parameter_counts,
     prepare,
     train,
 )
@@ -37,7 +39,9 @@ __all__ = [
     # turn rows into a trained model
     "Material",
     "prepare",
+    "chosen",
     "checkup",
+    "parameter_counts",
     "estimated_seconds",
     "train",
     "checkpointed_epochs",

@@ -137,6 +137,28 @@ def prepare(
     )
 
 
+def chosen(material: Material, options: BuildOptions) -> BuildOptions:
+    """Return the options with what `freeze_encoder='auto'` comes to for these rows."""
+    from thanosql.speech.training.train import freezes_encoder
+
+    freezes = freezes_encoder(material.recognizer, material.learned, options)
+    return replace(options, freeze_encoder=freezes)
+
+
+def parameter_counts(material: Material, options: BuildOptions) -> tuple[int, int]:
+    """Return how many parameters the model has, and how many of them are trained."""
+    from thanosql.speech.training import conditions
+    from thanosql.speech.training.train import frozen_parts
+
+    recognizer = material.recognizer
+    parts = frozen_parts(recognizer, material.learned, options)
+    with conditions.frozen(recognizer, *parts):
+        return (
+            recognizer.model.num_parameters(),
+            recognizer.model.num_parameters(only_trainable=True),
+        )
+
+
 def checkup(root: Path | None) -> Checkup:
     """Return an empty `Checkup`, for `prepare` to fill."""
     from thanosql.speech.training.checkup import Checkup

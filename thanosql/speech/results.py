@@ -81,7 +81,7 @@ class EpochResult:
 
     epoch: int  # from 1
     steps: int  # since the training began
-    train_loss: float  # mean over utterances, per target character
+    train_loss: float  # mean over utterances, per target token: of CTC, a character
     validation_loss: float | None
     wer: float | None
     cer: float | None

@@ -20,6 +20,8 @@ class Accepted:
     "The same in words; completes the sentence: the option takes ..."
     read: Callable[[Any], Any]
     "Returns the value as the field's type; raises ValueError if it is not allowed."
+    literals: tuple[str, ...] = ()
+    "Those that have a name, as SQL writes them: 'auto', TRUE."
 
     def __str__(self) -> str:
         return self.text
@@ -80,7 +82,7 @@ def one_of(*words: str) -> Accepted:
             raise ValueError
         return value.lower()
 
-    return Accepted(", ".join(words), read)
+    return Accepted(", ".join(words), read, tuple(f"'{word}'" for word in words))
 
 
 def matching(text: str, pattern: str) -> Accepted:
@@ -102,7 +104,7 @@ def true_or_false() -> Accepted:
             raise ValueError
         return bool(value)
 
-    return Accepted("TRUE or FALSE", read)
+    return Accepted("TRUE or FALSE", read, ("TRUE", "FALSE"))
 
 
 def either(first: Accepted, second: Accepted) -> Accepted:
@@ -114,7 +116,8 @@ def either(first: Accepted, second: Accepted) -> Accepted:
         except ValueError:
             return second.read(value)
 
-    return Accepted(f"{first} or {second}", read)
+    literals = (*first.literals, *second.literals)
+    return Accepted(f"{first} or {second}", read, literals)
 
 
 def or_null(accepted: Accepted) -> Accepted:
@@ -123,4 +126,4 @@ def or_null(accepted: Accepted) -> Accepted:
     def read(value: Any) -> Any:
         return None if value is None else accepted.read(value)
 
-    return Accepted(f"{accepted}, or NULL", read)
+    return Accepted(f"{accepted}, or NULL", read, accepted.literals)

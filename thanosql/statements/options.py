@@ -222,7 +222,9 @@ class _ListeningOptions(_SpeechOptions):
     chunk_seconds: float = _option(
         60.0,
         _POSITIVE,
-        "longer recordings are heard in windows of so much, which overlap",
+        "longer recordings are heard in windows of so much, which overlap; by a model "
+        "that writes text by itself, such as Whisper, in windows of at most 30 s, "
+        "which are cut at pauses and do not overlap",
         unit="seconds",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = _option(

@@ -144,6 +144,8 @@ def _train(
     rows = KeptPairs(pairs)
     validation = None if held_out is None else KeptPairs(held_out)
     material = _prepared(context, wanted, start, rows, validation)
+    options = speech.chosen(material, options)
+    wanted = dataclasses.replace(wanted, options=options)
     identity = _identity(wanted, material, rows, validation)
     home = training_folders.home(file)
     with training_folders.opened(home, identity, resume=options.resume) as training:
@@ -304,6 +306,9 @@ def _findings(
     yield "bad rows", None, len(material.bad) + len(material.bad_held_out)
     yield "hours of audio", None, material.seconds / 3600
     if material.learned:
+        parameters, trained = speech.parameter_counts(material, wanted.options)
+        yield "parameters", None, parameters
+        yield "parameters to train", None, trained
         seconds = speech.estimated_seconds(material, wanted.options, root)
         yield "estimated seconds of training", None, seconds
     for rate, count in checkup.rate_counts().most_common():

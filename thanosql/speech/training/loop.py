@@ -40,7 +40,7 @@ class Score(NamedTuple):
     is_stuck: bool  # whether it writes the same text for every recording
     cer: float  # before WER, which stays near 1 while letters are being learned
     wer: float
-    loss: float  # mean over utterances, per target character
+    loss: float  # mean over utterances, per target token
     text: str  # the text that it writes for all of them; else empty
 
 

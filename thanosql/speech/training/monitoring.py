@@ -25,7 +25,7 @@ PLATEAU_GAIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    values: torch.Tensor  # (steps, 2): loss, share of frames that are not blank
+    values: torch.Tensor  # (steps, 2): loss, share of frames at which it writes
     weights: list[int]  # utterances of each step
     arrived: torch.Event | None  # None on a CPU
 
@@ -34,8 +34,8 @@ class LossLog:
     """The losses of a training's steps, fetched from the device without waiting.
 
     Raises TrainingError at the first loss that is NaN or infinite. Warns once if the
-    loss is flat while the model writes only blanks. On a GPU both come up to twice
-    `SEND_EVERY` steps late.
+    loss is flat while the model writes nothing (of CTC's models, only blanks). On a GPU
+    both come up to twice `SEND_EVERY` steps late.
     """
 
     def __init__(self, device: torch.device, warmup_steps: int) -> None:
@@ -137,7 +137,7 @@ class LossLog:
         self._warned = True
         message = (
             f"the loss has been flat near {now:.2f} for {2 * PLATEAU_STEPS} steps and "
-            "the model still writes only blanks; if that goes on, check that the texts "
+            "the model still writes nothing; if that goes on, check that the texts "
             "belong to their recordings, then raise learning_rate, train longer, or "
             "start from a pretrained base"
         )

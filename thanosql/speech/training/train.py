@@ -90,7 +90,7 @@ def train(
     results: list[EpochResult] = []
     try:
         with (
-            frozen(recognizer, *_frozen_parts(recognizer, utterances, options)),
+            frozen(recognizer, *frozen_parts(recognizer, utterances, options)),
             gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
             spec_augmented(recognizer, options.spec_augment),
         ):
@@ -173,19 +173,25 @@ def train(
         model.eval()
 
 
-def _frozen_parts(
+def frozen_parts(
     recognizer: Recognizer, utterances: Utterances, options: BuildOptions
 ) -> tuple[torch.nn.Module | None, ...]:
     """Return the parts of the model that the options say to keep as they are."""
     feature_encoder = encoder = None
     if options.freeze_feature_encoder is not False:
         feature_encoder = recognizer.feature_encoder
-    choice = options.freeze_encoder
-    if choice == "auto":
-        choice = recognizer.writes and sum(utterances.seconds) < LITTLE
-    if choice:
+    if freezes_encoder(recognizer, utterances, options):
         encoder = recognizer.encoder
     return feature_encoder, encoder
+
+
+def freezes_encoder(
+    recognizer: Recognizer, utterances: Utterances, options: BuildOptions
+) -> bool:
+    """Return whether the encoder stays as it is, which `auto` leaves to the rows."""
+    if options.freeze_encoder == "auto":
+        return recognizer.writes and sum(utterances.seconds) < LITTLE
+    return options.freeze_encoder
 
 
 def _check(
@@ -202,10 +208,11 @@ def _check(
     """
     way_out = f"another learning_rate than {rate:g}"
     if after.is_stuck:
-        what = f"{after.text!r}, whatever it hears" if after.text else "only blanks"
+        what = repr(after.text) if after.text else "nothing"
         message = (
-            f"the model writes {what} ({when}, loss {after.loss:.2f}); train for more "
-            f"epochs, with {way_out}, or from a larger or a pretrained base"
+            f"the model writes {what}, whatever it hears ({when}, loss "
+            f"{after.loss:.2f}); train for more epochs, with {way_out}, or from a "
+            "larger or a pretrained base"
         )
         raise TrainingError(message)
     before_loss = first_loss if before is None else before.loss
