@@ -150,6 +150,16 @@ def test_a_wrong_value_is_named(imported, options, message):
         ).fetchall()
 
 
+@pytest.mark.parametrize("seconds", ["0.01", "1"])
+def test_windows_in_which_nothing_can_be_understood_are_refused(imported, seconds):
+    with pytest.raises(errors.OptionError, match=r"too little for the model.*2 is the"):
+        imported.execute(
+            f"PREDICT USING english OPTIONS (chunk_seconds={seconds}) "
+            "AS SELECT ? AS audio",
+            (tones("a"),),
+        ).fetchall()
+
+
 def test_an_english_model_says_that_it_cannot_translate(imported):
     with pytest.raises(errors.OptionError, match="English only, so it cannot trans"):
         imported.execute(
@@ -185,23 +195,23 @@ def test_build_fit_and_evaluate_work_as_for_any_model(imported, directories):
     imported.commit()
     epochs = imported.execute(
         f"""BUILD MODEL mine USING '{directories["english"]}'
-            OPTIONS (epochs=20, batch_size=4, learning_rate=5e-3, freeze_encoder=False)
+            OPTIONS (epochs=30, batch_size=4, learning_rate=5e-3, validation=0,
+                     freeze_encoder=False)
             AS SELECT * FROM clips"""
     ).fetchall()
-    assert len(epochs) == 20
+    assert len(epochs) == 30
     imported.execute(
-        "FIT MODEL mine USING mine OPTIONS (epochs=1, overwrite=True) "
+        "FIT MODEL mine USING mine OPTIONS (epochs=1, validation=0, overwrite=True) "
         "AS SELECT * FROM clips"
     )
-    imported.execute("CREATE TABLE others(audio, text)")
-    imported.executemany("INSERT INTO others VALUES (?, ?)", spoken(9, seed=7))
-    cursor = imported.execute(
-        "EVALUATE USING mine OPTIONS (vad=False) AS SELECT * FROM others"
-    )
+    with pytest.warns(errors.Warning, match="trained on"):
+        cursor = imported.execute(
+            "EVALUATE USING mine OPTIONS (vad=False) AS SELECT * FROM clips"
+        )
     names = [column[0] for column in cursor.description]
     scores = dict(zip(names, cursor.fetchone(), strict=True))
-    assert scores["rows"] == 9
-    assert scores["cer"] < 0.8
+    assert scores["rows"] == 24
+    assert scores["cer"] < 0.5
 
 
 def test_a_model_of_several_languages_is_trained_in_one(

@@ -329,7 +329,7 @@ def whisper(directory: Path, languages: Sequence[str] = (), **settings: object) 
     generation: dict[str, object] = {
         "max_length": 40,
         "suppress_tokens": [vocabulary[token] for token in special[1:]],
-        "begin_suppress_tokens": [vocabulary["Ġ"], end],
+        "begin_suppress_tokens": [end],
         "no_timestamps_token_id": vocabulary["<|notimestamps|>"],
         "prev_sot_token_id": vocabulary["<|startofprev|>"],
         "is_multilingual": bool(languages),

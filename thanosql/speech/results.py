@@ -34,9 +34,9 @@ class Details:
     "The seconds in which voice activity detection found speech."
     windows: int = 0
     "The stretches that the model heard, one after the other."
-    windows_heard_again: int = 0
+    windows_heard_again: int | None = None
     "Those whose text repeated itself, so that it was sampled again."
-    repeats_itself: bool = False
+    repeats_itself: bool | None = None
     "Whether a text repeats itself still."
     compression_ratio: float | None = None
     "Bytes of the text to those of it compressed; more than 2.4 is a text in a loop."

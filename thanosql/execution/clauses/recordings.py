@@ -80,7 +80,11 @@ def _details(found: Transcription) -> str | None:
     """Return how a recording was heard, as a JSON object; None if it is bad."""
     if found.text is None:
         return None
-    return json.dumps(asdict(found.details), ensure_ascii=False)
+    values = {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(found.details).items()
+    }
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _check_new_columns(source: Source, result_col: str, *others: str) -> None:

@@ -56,7 +56,8 @@ class Rules:
     def scores(self, logits: Tensor, tokens: Tensor, *, first: bool) -> Tensor:
         """Return logits (rows, vocabulary) in which forbidden tokens are -inf.
 
-        tokens: (rows, tokens), all that stands before, the prefix included.
+        tokens: (rows, tokens), all that stands before, the prefix included; only
+        processors look at it.
         """
         logits.index_fill_(1, self.never, -torch.inf)
         if first:
@@ -122,7 +123,8 @@ def write(
             alive = [alive[place] for place in on]
             before, best = before[on], best[on]
         following = best[:, None]
-        before = torch.cat([before, following], 1)
+        if rules.processors:
+            before = torch.cat([before, following], 1)
     return [
         Written(tuple(each), total, count)
         for each, total, count in zip(tokens, sums, scored, strict=True)
@@ -194,11 +196,13 @@ def beam_search(
             break
         steps.select(rows)
         following = torch.tensor(added, device=prefix.device)[:, None]
-        before = torch.cat([before[rows], following], 1)
+        if rules.processors:
+            before = torch.cat([before[rows], following], 1)
     return [_best(beam, rules.length_penalty) for beam in beams]
 
 
 def _best(beam: _Beam, length_penalty: float) -> Written:
+    # Hypotheses without an end count only if there is no other: they are cut off.
     unended = zip(beam.tokens, beam.sums, strict=True)
     found = beam.ended or [Written(text, total, len(text)) for text, total in unended]
     return max(

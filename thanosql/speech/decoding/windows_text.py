@@ -12,7 +12,7 @@ from thanosql.speech.results import Details, Hypothesis
 # A text that compresses better than this repeats itself (Radford et al. 2022).
 LOOPS = 2.4
 # Languages that write no space between words, by Whisper's codes.
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+_UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class WindowText:
 class WindowTexts:
     """Collects the texts of one recording, window by window."""
 
-    def __init__(self) -> None:
+    def __init__(self, written_in: str | None = None) -> None:
+        """Begin. written_in: the texts' language; None if they are in the spoken."""
+        self._written_in = written_in
         self._heard: list[WindowText] = []
 
     def feed(self, scores: WindowText, kept: slice) -> None:
@@ -59,8 +61,8 @@ class WindowTexts:
         heard = self._heard
         if not heard:
             return Hypothesis("")
-        seconds: Counter[str | None] = Counter(each.language for each in heard)
-        language = seconds.most_common(1)[0][0]
+        windows: Counter[str | None] = Counter(each.language for each in heard)
+        language = windows.most_common(1)[0][0]
         found = [
             each.language_probability
             for each in heard
@@ -68,7 +70,7 @@ class WindowTexts:
         ]
         tokens = sum(each.tokens for each in heard)
         mean = sum(each.log_probability for each in heard) / max(1, tokens)
-        space = "" if language in _UNSPACED else " "
+        space = "" if (self._written_in or language) in _UNSPACED else " "
         return Hypothesis(
             space.join(each.text for each in heard if each.text),
             details=Details(

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from thanosql.errors import DataError
+from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
@@ -28,6 +28,7 @@ from thanosql.speech.prefetch import chunks
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
+from thanosql.speech.recognizers.spec_augment import spec_augment
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
 from thanosql.speech.sound.audio import SAMPLE_RATE
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 # A text that repeats itself is drawn again at these temperatures, one after the other,
 # until one does not (Radford et al. 2022, section 4.5).
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
 
@@ -115,6 +117,13 @@ class WhisperRecognizer(Recognizer):
         They do not overlap. The middle of a long pause is left out, unless `vad` is
         False.
         """
+        least = min(_LEAST_SECONDS, self.window_seconds)
+        if chunk_seconds < least:
+            message = (
+                f"chunk_seconds={chunk_seconds:g} is too little for the model, which "
+                f"is made for {self.window_seconds:g} s; {least:g} is the least"
+            )
+            raise OptionError(message)
         return AtPauses(min(chunk_seconds, self.window_seconds), vad=vad is not False)
 
     def decoding(self, request: Request = NO_REQUEST) -> Dictation:
@@ -128,7 +137,7 @@ class WhisperRecognizer(Recognizer):
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
         """Return the text of each utterance, which is all that its decoder needs."""
-        return self._written(self.encoded(batch), decoding)
+        return self._written(self.encoded(batch), decoding, TEMPERATURES)
 
     @cached_property
     def int8(self) -> Recognizer:
@@ -175,6 +184,8 @@ class WhisperRecognizer(Recognizer):
 
         It is the mean over all scored tokens of the batch; the prefix is not scored.
         """
+        if self.model.training and self._config.apply_spec_augment:
+            batch = [self._augmented(each, generator) for each in batch]
         mean = self._cross_entropy(self.encoded(batch), targets)
         return Loss(mean, torch.ones((), device=self.device))
 
@@ -187,7 +198,9 @@ class WhisperRecognizer(Recognizer):
         """Return the mean loss and the hypotheses, both from the same frames."""
         frames = self.encoded(batch)
         mean = self._cross_entropy(frames, targets)
-        return mean, decode(decoding, self._written(frames, decoding))
+        # Without a second hearing: an epoch in which all texts loop would take hours.
+        heard = self._written(frames, decoding, temperatures=())
+        return mean, decode(decoding, heard)
 
     def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
         """Return why the text or the recording is too long; "" if neither is."""
@@ -270,6 +283,13 @@ class WhisperRecognizer(Recognizer):
                 outputs[i] = each
         return outputs
 
+    def _augmented(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return log-mels masked as the config says; frames of the encoder as given."""
+        if len(features) != 2 * self._config.max_source_positions:
+            return features
+        nothing = features.new_zeros(())
+        return spec_augment(features, [len(features)], nothing, self._config, generator)
+
     def _cross_entropy(
         self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]
     ) -> Tensor:
@@ -297,9 +317,16 @@ class WhisperRecognizer(Recognizer):
         )
 
     def _written(
-        self, frames: Sequence[Tensor], dictation: Dictation
+        self,
+        frames: Sequence[Tensor],
+        dictation: Dictation,
+        temperatures: Sequence[float],
     ) -> list[WindowText]:
-        """Return the text of each utterance. frames: the encoder's output of each."""
+        """Return the text of each utterance.
+
+        frames: the encoder's output of each. temperatures: at which a text that repeats
+        itself is drawn again, one after the other.
+        """
         steps = WhisperSteps(self.model, frames)
         languages, probabilities = self._found_languages(steps, dictation, len(frames))
         prefixes = torch.tensor(
@@ -328,7 +355,7 @@ class WhisperRecognizer(Recognizer):
         looping = [i for i, text in enumerate(texts) if text.loops]
         # Seeded by what the window was first heard as, so that no other draw counts.
         seeds = {i: zlib.crc32(repr(found[i].tokens).encode()) for i in looping}
-        for temperature in TEMPERATURES:
+        for temperature in temperatures:
             if not looping:
                 break
             steps.begin(looping)

@@ -2,8 +2,8 @@
 
 The layers are transformers' own; what is done here is the order of the work. The keys
 and values of the frames are computed once an utterance. Those of the tokens are kept in
-buffers that grow by doubling. Utterances that have ended cost nothing more: the others'
-keys and values are views, and are not copied.
+buffers that grow by doubling. When an utterance has ended, the frames' keys and values
+of the others are not copied; views of them are taken.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class WhisperSteps:
     def begin(self, utterances: Sequence[int]) -> None:
         """Begin one new hypothesis for each of these utterances."""
         self._owners = list(utterances)
+        self._runs = _runs(self._owners)
         self._length = 0
         # For each layer keys and values: (hypotheses, heads, room for tokens, head's).
         self._past: list[tuple[Tensor, Tensor] | None] = [None] * len(self._across)
@@ -51,6 +52,7 @@ class WhisperSteps:
     def select(self, hypotheses: Sequence[int]) -> None:
         """Go on with these hypotheses only."""
         self._owners = [self._owners[i] for i in hypotheses]
+        self._runs = _runs(self._owners)
         rows = torch.tensor(list(hypotheses), device=self._across[0][0].device)
         for number, past in enumerate(self._past):
             if past is not None:
@@ -107,7 +109,7 @@ class WhisperSteps:
         queries = self._split(attention.q_proj(inputs) * attention.scaling)
         keys, values = self._across[number]
         parts = []
-        for first, utterances, count in self._runs():
+        for first, utterances, count in self._runs:
             together = queries[first : first + utterances * count]
             # The hypotheses of an utterance side by side, as if they were tokens.
             together = together.view(utterances, count, *together.shape[1:])
@@ -121,23 +123,6 @@ class WhisperSteps:
             parts.append(found.transpose(1, 2).flatten(0, 1))
         joined: Tensor = attention.out_proj(torch.cat(parts).transpose(1, 2).flatten(2))
         return joined
-
-    def _runs(self) -> list[tuple[int, int, int]]:
-        """Return the stretches of hypotheses whose utterances are neighbours.
-
-        Each is (its first hypothesis, utterances, hypotheses of each utterance).
-        """
-        runs: list[tuple[int, int, int]] = []
-        first, following = 0, -1
-        for owner, group in groupby(self._owners):
-            count = len(list(group))
-            if owner == following:
-                start, utterances, _ = runs[-1]
-                runs[-1] = start, utterances + 1, count
-            else:
-                runs.append((first, 1, count))
-            first, following = first + count, owner + 1
-        return runs
 
     def _split(self, projected: Tensor) -> Tensor:
         """Return (rows, tokens, width) as (rows, heads, tokens, head's width)."""
@@ -159,3 +144,22 @@ class WhisperSteps:
             assert stacked is not None
             made.append(stacked)
         return made[0], made[1]
+
+
+def _runs(owners: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return the stretches of hypotheses whose utterances are neighbours.
+
+    owners: the utterance of each hypothesis. A stretch is (its first hypothesis,
+    utterances, hypotheses of each utterance).
+    """
+    runs: list[tuple[int, int, int]] = []
+    first, following = 0, -1
+    for owner, group in groupby(owners):
+        count = len(list(group))
+        if owner == following:
+            start, utterances, _ = runs[-1]
+            runs[-1] = start, utterances + 1, count
+        else:
+            runs.append((first, 1, count))
+        first, following = first + count, owner + 1
+    return runs

@@ -16,6 +16,7 @@ import transformers
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from thanosql.errors import DataError, OptionError, nearest
+from thanosql.speech.decoding.decoding import NO_REQUEST
 from thanosql.speech.decoding.search import Rules
 from thanosql.speech.decoding.windows_text import WindowTexts
 
@@ -43,10 +44,12 @@ class Dictation:
     prompt: tuple[int, ...]
     "Tokens of the text before, <|startofprev|> at the front; may be empty."
     beam_size: int
+    into_english: bool
+    "Whether the text is a translation."
 
     def start(self) -> WindowTexts:
         """Return a decoder for one recording."""
-        return WindowTexts()
+        return WindowTexts("en" if self.into_english else None)
 
 
 class WhisperSettings:
@@ -97,6 +100,11 @@ class WhisperSettings:
                     f"generation_config.json a token {number!r:.20}; {_WAY_OUT}"
                 )
                 raise DataError(message)
+        try:
+            self.dictation(NO_REQUEST)
+        except OptionError as error:
+            message = f"{where}: its generation_config.json is wrong: {error}"
+            raise DataError(message) from error
 
     @cached_property
     def start(self) -> int:
@@ -128,11 +136,13 @@ class WhisperSettings:
         Raises OptionError for a language that the model lacks, a translation by a model
         of English only, or a prompt that is too long.
         """
+        task = self._task(request.task)
         return Dictation(
-            self._language(request.language),
-            self._task(request.task),
-            () if request.prompt is None else self._prompt(request.prompt),
-            request.beam_size or self._config.num_beams or 1,
+            language=self._language(request.language),
+            task=None if task is None else self._tasks[task],
+            prompt=() if request.prompt is None else self._prompt(request.prompt),
+            beam_size=request.beam_size or self._config.num_beams or 1,
+            into_english=task == "translate",
         )
 
     def adopt(self, request: Request) -> None:
@@ -150,9 +160,8 @@ class WhisperSettings:
                 "as language='en'"
             )
             raise OptionError(message)
-        tasks = {token: name for name, token in self._config.task_to_id.items()}
         self._config.language = self.codes[dictation.language]
-        self._config.task = tasks[dictation.task]
+        self._config.task = self._task(request.task)
         self._config.forced_decoder_ids = None  # the older way to say the same
 
     def prefix(self, dictation: Dictation, language: int | None) -> tuple[int, ...]:
@@ -190,6 +199,8 @@ class WhisperSettings:
     def _language(self, wanted: str | None) -> int | None:
         """Return the token of a language that is asked for, or that is the config's."""
         own = getattr(self._config, "language", None) or self._forced(1)
+        if isinstance(own, list):  # one for each row of somebody's batch
+            own = None
         wanted = wanted or own or "auto"
         if not self.languages:
             if wanted.casefold() in ("auto", "en", "english"):
@@ -212,8 +223,15 @@ class WhisperSettings:
             raise OptionError(message)
         return self.languages[code]
 
-    def _task(self, wanted: str | None) -> int | None:
-        """Return the token of a task that is asked for, or that is the config's."""
+    @cached_property
+    def _tasks(self) -> dict[str, int]:
+        """Task -> token; empty for a model of English only."""
+        if not self.languages:
+            return {}
+        return dict(getattr(self._config, "task_to_id", None) or {})
+
+    def _task(self, wanted: str | None) -> str | None:
+        """Return the task that is asked for, or that is the config's."""
         if not self.languages:
             if wanted == "translate":
                 message = (
@@ -223,7 +241,11 @@ class WhisperSettings:
                 raise OptionError(message)
             return None
         own = getattr(self._config, "task", None) or self._forced(2)
-        return int(self._config.task_to_id[wanted or own or "transcribe"])
+        task = wanted or own or "transcribe"
+        if task not in self._tasks:
+            message = f"the model has no task {task!r}; it has {', '.join(self._tasks)}"
+            raise OptionError(message)
+        return task
 
     def _prompt(self, text: str) -> tuple[int, ...]:
         prompt = self._encode(" ".join(text.split()))
@@ -239,6 +261,6 @@ class WhisperSettings:
     def _forced(self, position: int) -> str | None:
         """Return the language or task at a position of an older config's prefix."""
         forced = dict(getattr(self._config, "forced_decoder_ids", None) or ())
-        tasks = getattr(self._config, "task_to_id", None) or {}
-        names = {**self.codes, **{token: name for name, token in tasks.items()}}
+        tasks = {token: name for name, token in self._tasks.items()}
+        names = {**self.codes, **tasks}
         return names.get(forced.get(position, -1))

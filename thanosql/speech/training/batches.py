@@ -209,7 +209,8 @@ def row_features(
             features = recognizer.features(
                 variant if acoustics is None else hear(variant, acoustics)
             )
-            if not recognizer.misfit(targets, len(features), 0.0):
+            heard = len(variant) / SAMPLE_RATE
+            if not recognizer.misfit(targets, len(features), heard):
                 break
         return features
 
