@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _INTRODUCTION = """\
 -- thanosql {version}: a speech recognizer used, trained and scored from SQL.
--- All comes with the package: WhisperTinyEn, which is OpenAI's Whisper tiny.en; readings
--- of old books, by speech synthesizers (readings_train, readings_test) and by people
--- (readings_people). The database is {path}.
+-- All comes with the package: WhisperTinyEn, which is OpenAI's Whisper tiny.en, and
+-- readings of old books, by speech synthesizers (readings_train, readings_test) and by
+-- people (readings_people). The database is {path}.
 """
 _END = """\
 -- {seconds:.0f} seconds. The database is yours to go on with: thanosql {path}

@@ -93,11 +93,17 @@ class WhisperRecognizer(Recognizer):
 
         waveform: (samples,), mono, 16 kHz; what is beyond the window is left out.
         """
-        inputs = self.feature_extractor(
-            waveform, sampling_rate=SAMPLE_RATE, return_tensors="np"
-        )
-        # A copy, since a view would keep the whole padded batch of one alive.
-        return torch.from_numpy(inputs["input_features"][0].T.copy())
+        extractor = self.feature_extractor
+        length = 2 * self._config.max_source_positions
+        # Only so much silence is transformed that the last frame has nothing else in
+        # it. The frames that are missing are like that one.
+        longest = length * extractor.hop_length
+        samples = min(len(waveform) + 2 * extractor.n_fft, longest)
+        padded = np.zeros(samples, np.float32)
+        padded[: len(waveform)] = waveform[:samples]
+        mels = extractor(padded, sampling_rate=SAMPLE_RATE, padding="do_not_pad")
+        short = torch.from_numpy(mels["input_features"][0].T)
+        return torch.cat([short, short[-1:].expand(length - len(short), -1)])
 
     # Recognition
 
