@@ -72,7 +72,11 @@ def test_bases_and_datasets_are_listed_and_described(connection):
         ("TABLE cals", thanosql.ProgrammingError, "did you mean 'calls'"),
         ("TABLE x", thanosql.ProgrammingError, "there are calls"),
         ("BASE Wav2Vec2", thanosql.ModelNotFoundError, "did you mean 'Wav2Vec2"),
-        ("BASE x", thanosql.ModelNotFoundError, "known are TinyEn, Wav2Vec2En"),
+        (
+            "BASE x",
+            thanosql.ModelNotFoundError,
+            "known are WhisperTinyEn, TinyEn, Wav2",
+        ),
         ("DATASET fsd", thanosql.ProgrammingError, "did you mean 'fsdd'"),
     ],
 )

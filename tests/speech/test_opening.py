@@ -397,10 +397,10 @@ def test_code_that_comes_with_a_model_is_never_run(file, auto, name, fine_tuned)
     assert not sprung.exists()
 
 
-def test_a_model_without_a_ctc_head_is_refused(tmp_path):
-    config = {"model_type": "whisper", "auto_map": {"AutoConfig": "code.Config"}}
+def test_a_model_that_is_no_recognizer_is_refused(tmp_path):
+    config = {"model_type": "bert", "auto_map": {"AutoConfig": "code.Config"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(NotSupportedError, match="'whisper', which has no CTC head"):
+    with pytest.raises(NotSupportedError, match="'bert', which is no recognizer"):
         open_base(str(tmp_path), no_texts)
 
 

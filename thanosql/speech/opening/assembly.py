@@ -165,11 +165,12 @@ def _config(directory: Path, where: str) -> PreTrainedConfig:
     with damaged(f"'config.json' in {where}"):
         config = _read_config(directory, where)
     needed = families.family(families.model_class(config)).needed_files
-    for what, names in needed.items():
-        if not any((directory / name).is_file() for name in names):
+    for what, forms in needed.items():
+        if not any(all((directory / n).is_file() for n in form) for form in forms):
+            files = " or ".join(" and ".join(form) for form in forms)
             message = (
-                f"{where} has no {what} ({' or '.join(names)}): put that of the model "
-                "that it was made from beside its config.json"
+                f"{where} has no {what} ({files}): put that of the model that it was "
+                "made from beside its config.json"
             )
             raise DataError(message)
     return config

@@ -86,8 +86,11 @@ class Recognizer(ABC):
     They are drawn anew where a model gets a vocabulary of the texts it is trained on;
     empty for a family whose models always keep their own.
     """
-    needed_files: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    "What a directory must have beside its config: what it is -> files, one of which."
+    needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {}
+    """What a directory must have beside its config and its weights.
+
+    What it is -> the files of each form that it may have.
+    """
 
     def check(self, where: str) -> None:
         """Raise if model, tokenizer and feature extractor do not belong together.

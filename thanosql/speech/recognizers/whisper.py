@@ -7,6 +7,7 @@ after a prefix of special tokens (`whisper_settings.py`).
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from thanosql.speech.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -53,9 +55,9 @@ class WhisperRecognizer(Recognizer):
     """
 
     writes = True
-    needed_files: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "tokenizer": ("tokenizer.json", "vocab.json"),
-        "generation config": ("generation_config.json",),
+    needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+        "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+        "generation config": (("generation_config.json",),),
     }
 
     def check(self, where: str) -> None:
@@ -211,6 +213,16 @@ class WhisperRecognizer(Recognizer):
                 return self._encoded(batch)
         finally:
             self.encoder.train(is_training)
+
+    # Storage
+
+    def save(self, directory: Path) -> None:
+        """Write a model directory, with what transformers itself leaves out."""
+        super().save(directory)
+        spellings = getattr(self.tokenizer, "english_spelling_normalizer", None)
+        if spellings is not None:
+            content = json.dumps(spellings, ensure_ascii=False)
+            (directory / "normalizer.json").write_text(content, encoding="utf-8")
 
     # The model
 

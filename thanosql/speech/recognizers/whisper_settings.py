@@ -78,11 +78,9 @@ class WhisperSettings:
             "<|notimestamps|>": getattr(config, "no_timestamps_token_id", None),
         }
         if getattr(config, "is_multilingual", True):
-            tokens["<|en|>"] = None
-            tokens["<|transcribe|>"] = None
-            tokens.update(getattr(config, "lang_to_id", None) or {})
-            tasks: dict[str, int] = getattr(config, "task_to_id", None) or {}
-            tokens.update({f"<|{task}|>": token for task, token in tasks.items()})
+            tokens |= getattr(config, "lang_to_id", None) or {"<|en|>": None}
+            tasks = getattr(config, "task_to_id", None) or {"transcribe": None}
+            tokens |= {f"<|{task}|>": number for task, number in tasks.items()}
         known = tokenizer.get_vocab()
         for token, number in tokens.items():
             if number is None or known.get(token) != number:
@@ -91,14 +89,14 @@ class WhisperSettings:
                     f"{known.get(token)} in the tokenizer; {_WAY_OUT}"
                 )
                 raise DataError(message)
-        unwritten = (config.suppress_tokens, config.begin_suppress_tokens)
-        largest = max(*known.values(), *(i for each in unwritten for i in each or ()))
-        if largest >= self._outputs:
-            message = (
-                f"{where}: the model has {self._outputs} outputs, and its tokenizer or "
-                f"generation_config.json a token {largest}; {_WAY_OUT}"
-            )
-            raise DataError(message)
+        never, not_first = config.suppress_tokens or (), config.begin_suppress_tokens
+        for number in (*never, *(not_first or ()), *known.values()):
+            if number not in range(self._outputs):
+                message = (
+                    f"{where}: the model has {self._outputs} outputs, its tokenizer or "
+                    f"generation_config.json a token {number!r:.20}; {_WAY_OUT}"
+                )
+                raise DataError(message)
 
     @cached_property
     def start(self) -> int:
