@@ -82,7 +82,7 @@ def datasets_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, dataset in DATASETS.items():
-        tables = f"`{dataset.train_table}`, `{dataset.test_table}`"
+        tables = ", ".join(f"`{table}`" for table in dataset.tables)
         megabytes = sum(archive.megabytes for archive in dataset.archives)
         size = f"{megabytes:,} MB" if megabytes else ""
         lines.append(

@@ -110,22 +110,21 @@ class Recording:
 
 
 def main() -> None:
-    """Write both databases beside this file."""
+    """Write both databases into the package."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--books", type=Path, required=True)
     voices = kokoro_folder(parser.parse_args().books)
     words = (_row(recording, voices, WORD_MARGIN) for recording in plan_words())
-    _write("words.db", {"words": len(plan_words())}, words)
+    write(SAMPLE / "words.db", {"words": len(plan_words())}, words)
     rows = (_row(recording, voices, MARGIN) for recording in plan())
     counts = {name: sum(n for _, n in parts) for name, parts in TABLES.items()}
-    _write("sample.db", counts, rows)
+    write(SAMPLE / "sample.db", counts, rows)
 
 
-def _write(
-    name: str, counts: Mapping[str, int], rows: Iterator[tuple[bytes, str, str, float]]
+def write(
+    path: Path, counts: Mapping[str, int], rows: Iterator[tuple[bytes, str, str, float]]
 ) -> None:
-    """Write a database beside this file: tables, and how many of the rows each has."""
-    path = SAMPLE / name
+    """Write a database: tables, and how many of the rows each has."""
     path.unlink(missing_ok=True)
     with closing(apsw.Connection(str(path))) as connection:
         with connection:
@@ -180,7 +179,7 @@ def _row(
 ) -> tuple[bytes, str, str, float]:
     """Return the row of a recording: audio, text, speaker, seconds."""
     waveform = trimmed(_spoken(recording, voices), margin)
-    audio = _encoded(waveform, recording.number)
+    audio = encoded(waveform, recording.number)
     return audio, recording.text, recording.speaker, len(waveform) / SAMPLE_RATE
 
 
@@ -196,7 +195,9 @@ def _spoken(recording: Recording, voices: Path) -> Spoken:
     return hibari(text, source, speed=speed, pitch=0.62, tract=0.9)
 
 
-def _encoded(waveform: NDArray[np.float32], serial: int) -> bytes:
+def encoded(
+    waveform: NDArray[np.float32], serial: int, compression: float = COMPRESSION
+) -> bytes:
     """Return the waveform as an Ogg Opus file whose stream has this serial number.
 
     libsndfile draws a number from the clock, which would make every run's file another.
@@ -208,7 +209,7 @@ def _encoded(waveform: NDArray[np.float32], serial: int) -> bytes:
         SAMPLE_RATE,
         format="OGG",
         subtype="OPUS",
-        compression_level=COMPRESSION,
+        compression_level=compression,
     )
     # No recording holds these four bytes elsewhere: a test decodes them all.
     pages = [b"OggS" + page for page in file.getvalue().split(b"OggS")[1:]]

@@ -69,8 +69,8 @@ def sentences(books: Path) -> list[str]:
 
 def _books(books: Path) -> Iterator[str]:
     # A novel among the tests' recordings is left out.
-    novels = books / "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
-    yield from (n for n in _novels(novels) if "SENSE AND" not in n[:80].upper())
+    library = books / "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
+    yield from (n for n in novels(library) if "SENSE AND" not in n[:80].upper())
     for path in sorted(books.glob("moby/package/data/*.txt")):
         yield path.read_text(encoding="utf-8")
     for path in sorted(books.glob("sotu/package/data/*.txt")):
@@ -82,7 +82,7 @@ def _books(books: Path) -> Iterator[str]:
     yield re.sub(r"^\S+\d+:\d+ ", "", verses, flags=re.MULTILINE)
 
 
-def _novels(path: Path) -> Iterator[str]:
+def novels(path: Path) -> Iterator[str]:
     """Yield the novels in a file of R's: vectors of lines, each compressed alone."""
     data = path.read_bytes()
     while data:

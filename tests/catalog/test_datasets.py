@@ -247,7 +247,11 @@ def test_a_dataset_may_come_from_a_mirror_or_a_folder(connection, home, tmp_path
             thanosql.ProgrammingError,
             "no dataset named 'librispech_data'; did you mean 'librispeech_data'",
         ),
-        ("GET DATASET x", thanosql.ProgrammingError, "known are sample, fsdd"),
+        (
+            "GET DATASET x",
+            thanosql.ProgrammingError,
+            "known are readings, sample, fsdd",
+        ),
         (
             "GET DATASET fsdd OPTIONS (mirror='http://127.0.0.1:9')",
             thanosql.OperationalError,
@@ -298,6 +302,32 @@ def test_the_sample_comes_with_the_package(connection):
     connection.execute("DROP TABLE commands_test")
     connection.rollback()
     assert tables(connection) == ["commands_test", "commands_train"]
+
+
+def test_the_readings_come_with_the_package_in_three_tables(connection):
+    assert connection.execute("GET DATASET readings").fetchall() == [
+        ("readings", "readings_train", 96, "readings_test", 20)
+    ]
+    assert tables(connection) == ["readings_people", "readings_test", "readings_train"]
+    connection.execute("DROP TABLE readings_train")
+    connection.execute("DROP TABLE readings_test")
+    connection.execute("UPDATE readings_people SET text = 'mine'")
+    connection.commit()
+    with pytest.raises(thanosql.ProgrammingError, match="'readings_people' exists"):
+        connection.execute("GET DATASET readings")
+    assert tables(connection) == ["readings_people"]
+    connection.execute("GET DATASET readings OPTIONS (overwrite=True)")
+    assert connection.execute(
+        "SELECT count(*) FROM readings_people WHERE text <> 'mine'"
+    ).fetchone() == (5,)
+
+
+def test_mini_librispeech_is_found_by_the_plain_name_too(connection, home):
+    assert connection.execute("GET DATASET LibriSpeech").fetchall() == [
+        ("librispeech_data", "librispeech_train", 3, "librispeech_test", 3)
+    ]
+    told = dict(connection.execute("DESCRIBE DATASET librispeech").fetchall())
+    assert told["name"] == "librispeech_data"
 
 
 def test_every_archive_has_a_digest_of_its_algorithms_length():

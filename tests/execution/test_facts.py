@@ -58,7 +58,8 @@ def test_bases_and_datasets_are_listed_and_described(connection):
     assert told["source"] == "facebook/wav2vec2-base-960h"
     assert told["stored_as"] is None
     names = [row[0] for row in connection.execute("LIST THANOSQL DATASETS")]
-    assert names[:3] == ["sample", "fsdd", "librispeech_data"]
+    assert names[:4] == ["readings", "sample", "fsdd", "librispeech_data"]
+    assert facts(connection, "DATASET readings")["people_table"] == "readings_people"
     told = facts(connection, "DATASET librispeech_clean_100")
     assert told["train_table"] == "librispeech_clean_100_train"
     assert told["megabytes"] == 6_646

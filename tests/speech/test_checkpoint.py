@@ -6,9 +6,10 @@ from contextlib import suppress
 import pytest
 import torch
 from tones import spoken
-from toys import config, parakeet, wav2vec2
+from toys import config, parakeet, wav2vec2, whisper
 
 from thanosql.errors import TrainingError
+from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers.recognizer import Loss
 from thanosql.speech.training import checkpoint, train
 from thanosql.speech.training.checkpoint import Checkpoints, State
@@ -55,6 +56,8 @@ MODELS = {
     ),
     # SpecAugment, LayerDrop, weight norm.
     "wav2vec2": wav2vec2,
+    # A frozen encoder, whose frames are kept; dropout.
+    "whisper": lambda folder: open_base(str(whisper(folder, dropout=0.1)), list),
 }
 
 

@@ -20,7 +20,7 @@ from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers.ctc import CTCRecognizer
 from thanosql.speech.sound import windows
 from thanosql.speech.sound.audio import SAMPLE_RATE, load
-from thanosql.speech.sound.windows import Layout, cut
+from thanosql.speech.sound.windows import Layout
 from thanosql.speech.training import train
 from thanosql.speech.training.examination import examine
 from thanosql.speech.transcription import transcribe
@@ -39,7 +39,7 @@ def test_every_frame_comes_from_one_window(samples, piece, context, step, more):
     plan = Layout((2 * context + step) * stride + more, context * 10, step * 10, stride)
     waveform = np.arange(samples, dtype=np.float32)
     pieces = (waveform[i : i + piece] for i in range(0, samples, piece))
-    heard = [*cut(pieces, plan)]
+    heard = [*plan.cut(pieces)]
     # A frame here is the number of the sample it begins with.
     kept = np.concatenate([each.waveform[::stride][each.frames] for each in heard])
     assert np.array_equal(kept, waveform[::stride])
@@ -65,7 +65,7 @@ def test_joined_frames_are_as_many_as_the_whole_has(name, tmp_path):
     waveform = rng.normal(0, 0.1, int(5.3 * SAMPLE_RATE)).astype(np.float32)
     for chunk, samples in [(2.0, len(waveform)), (2.01, 70_003), (3.3, 80_320)]:
         plan = recognizer.windows(chunk)
-        heard = [*cut([waveform[:samples]], plan)]
+        heard = [*plan.cut([waveform[:samples]])]
         assert len(heard) > 1
         _, whole = recognizer.logits([recognizer.features(waveform[:samples])])
         logits, lengths = recognizer.logits(
@@ -186,7 +186,7 @@ def test_a_batch_never_has_more_windows_than_its_size(reader, monkeypatch):
 def test_a_recording_that_fits_is_heard_whole(reader):
     audio = [tones("abcd" * 5)]  # 3.2 s
     assert texts(reader, audio, chunk_seconds=3.2) == texts(reader, audio)
-    exact = [*cut([load(audio[0], None)], reader.windows(3.2))]
+    exact = [*reader.windows(3.2).cut([load(audio[0], None)])]
     assert len(exact) == 1
     assert exact[0].frames == slice(0, None)
 

@@ -47,6 +47,7 @@ def transcribe(
                 options.language, options.task, options.prompt, options.beam_size
             ),
             chunk_seconds=options.chunk_seconds,
+            vad=options.vad,
             on_error=options.on_error,
             root=root,
             first_row=first_row,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,7 +15,6 @@ from thanosql.speech.recognizers.precision import resolve, within_memory
 from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks
 from thanosql.speech.sound.files import naming
-from thanosql.speech.sound.windows import cut
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -30,15 +29,51 @@ class _Piece:
     """A window of a recording, ready for the model, or the recording's error."""
 
     features: torch.Tensor | None
-    "None if the recording is bad."
+    "None if the recording is bad, or if nobody speaks in the window."
     frames: slice
     "The window's frames that are kept; the others are context."
     seconds: float
     "From the recording's beginning to this window's end."
     last: bool
     "Whether the recording ends here."
+    speech_seconds: float | None = None
+    "How long somebody speaks in the window; None if nobody looked."
     error: str | None = None
     "Why the recording is bad."
+
+
+class _Recording:
+    """The windows of one recording so far."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._windows = 0
+        self._speech_seconds: float | None = None
+
+    def hear(self, piece: _Piece, scores: Any) -> None:
+        """Take the next window, and what the recognizer made of it."""
+        if piece.features is None:
+            self._decoder.silence()
+        else:
+            self._decoder.feed(scores, piece.frames)
+            self._windows += 1
+        if piece.speech_seconds is not None:
+            self._speech_seconds = (self._speech_seconds or 0.0) + piece.speech_seconds
+
+    def transcription(self, seconds: float) -> Transcription:
+        """Return the transcription, once its last window is heard."""
+        found = self._decoder.finish()
+        return Transcription(
+            text=found.text,
+            confidence=found.confidence,
+            words=found.words,
+            details=replace(
+                found.details,
+                windows=self._windows,
+                speech_seconds=self._speech_seconds,
+            ),
+            seconds=seconds,
+        )
 
 
 def transcribe(
@@ -50,6 +85,7 @@ def transcribe(
     device: str = "auto",
     request: Request = NO_REQUEST,
     chunk_seconds: float = 60.0,
+    vad: Literal["auto"] | bool = "auto",
     on_error: str = "raise",
     root: Path | None = None,
     first_row: int = 1,
@@ -60,7 +96,8 @@ def transcribe(
     `audio.load` takes, read in the calling thread, at most two batches ahead of the
     texts. While the model works on one batch, threads decode the audio of the next;
     closing the generator ends them. A recording longer than `chunk_seconds` is cut into
-    windows (`Recognizer.windows`), and each window counts as one item of a batch. If no
+    windows (`Recognizer.windows`), and each window counts as one item of a batch. What
+    voice activity detection, `vad`, finds to be without speech is not heard. If no
     recording ends in a batch, an empty list is yielded.
 
     Raises AudioError naming the row (counted from `first_row`) when its batch is
@@ -74,14 +111,22 @@ def transcribe(
     model: torch.nn.Module = recognizer.model
     model.to(compute.device).eval()  # moves nothing if `loading.loaded` opened it
     decoding = recognizer.decoding(request)
-    plan = recognizer.windows(chunk_seconds)
+    plan = recognizer.windows(chunk_seconds, vad)
 
     def pieces(row: int, value: object) -> Generator[_Piece, None, None]:
         try:
             with closing(blocks(value, root)) as waveform:
-                for window in cut(waveform, plan):
-                    features = compute.stage(recognizer.features(window.waveform))
-                    yield _Piece(features, window.frames, window.seconds, window.last)
+                for window in plan.cut(waveform):
+                    features = None
+                    if not window.silent:
+                        features = compute.stage(recognizer.features(window.waveform))
+                    yield _Piece(
+                        features,
+                        window.frames,
+                        window.seconds,
+                        window.last,
+                        window.speech_seconds,
+                    )
         except AudioError as error:
             if on_error == "raise":
                 with naming(row):
@@ -89,7 +134,7 @@ def transcribe(
             yield _Piece(None, slice(0), 0.0, last=True, error=str(error))
 
     recordings = (pieces(row, value) for row, value in enumerate(audio, first_row))
-    decoder: Decoder | None = None  # of the recording that is not at its end yet
+    recording: _Recording | None = None  # the one that is not at its end yet
     with closing(prefetched(recordings, batch_size)) as prepared:
         for batch in chunks(prepared, batch_size):
             with (
@@ -105,22 +150,14 @@ def transcribe(
             done = []
             following = iter(scores)
             for piece in batch:
-                if piece.features is not None:
-                    decoder = decoder or decoding.start()
-                    decoder.feed(next(following), piece.frames)
                 if piece.error is not None:  # the text of earlier windows is dropped
                     done.append(Transcription(text=None, error=piece.error))
-                    decoder = None
-                elif piece.last and decoder is not None:
-                    found = decoder.finish()
-                    done.append(
-                        Transcription(
-                            text=found.text,
-                            confidence=found.confidence,
-                            words=found.words,
-                            details=found.details,
-                            seconds=piece.seconds,
-                        )
-                    )
-                    decoder = None
+                    recording = None
+                    continue
+                recording = recording or _Recording(decoding.start())
+                heard = piece.features is not None
+                recording.hear(piece, next(following) if heard else None)
+                if piece.last:
+                    done.append(recording.transcription(piece.seconds))
+                    recording = None
             yield done

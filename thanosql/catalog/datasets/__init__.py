@@ -43,15 +43,23 @@ class Dataset:
     language: str
     license: str
     hours: float
-    "Of both tables."
+    "Of all tables."
     train_table: str
     test_table: str
     train: Archive | None = None
-    "None for what comes with the package."
+    "None for what comes with the package: the sample's database of the same name."
     test: Archive | None = None
     "The same archive as `train` if that holds both."
     read: Callable[[Path, str], Iterator[Utterance]] = librispeech
     "Yields the utterances of `train` or `test` below a folder."
+    people_table: str | None = None
+    "Read by people, where synthesizers read what is to train on and to test with."
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of all its tables."""
+        people = () if self.people_table is None else (self.people_table,)
+        return (self.train_table, self.test_table, *people)
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -134,6 +142,16 @@ def _librispeech(
 
 
 DATASETS: Mapping[str, Dataset] = {
+    "readings": Dataset(
+        "sentences of novels, read by synthesizers, and some by a person; "
+        "comes with the package",
+        "en",
+        "Apache-2.0, public domain",
+        0.1,
+        "readings_train",
+        "readings_test",
+        people_table="readings_people",
+    ),
     "sample": Dataset(
         "everyday commands, spoken by synthesizers; comes with the package",
         "en",
@@ -174,10 +192,16 @@ DATASETS: Mapping[str, Dataset] = {
 }
 
 
+ALIASES: Mapping[str, str] = {"librispeech": "librispeech_data"}
+"Other names that datasets are found by."
+
+
 def find(name: str) -> tuple[str, Dataset]:
     """Return the name as written here, and the dataset that has it, in any case."""
+    wanted = name.casefold()
+    wanted = ALIASES.get(wanted, wanted)
     for known, dataset in DATASETS.items():
-        if known.casefold() == name.casefold():
+        if known.casefold() == wanted:
             return known, dataset
     hint = errors.nearest(name, DATASETS) or f"; known are {', '.join(DATASETS)}"
     message = f"no dataset named {name!r}{hint}"

@@ -141,7 +141,7 @@ def get(context: Context, node: statements.GetDataset) -> Relation:
 
     def write() -> None:
         pair = {"train": dataset.train_table, "test": dataset.test_table}
-        _check_new(context, (*pair.values(),), overwrite=options.overwrite)
+        _check_new(context, dataset.tables, overwrite=options.overwrite)
         context.warn_if_transaction_is_implicit("the dataset")
         below = str if not dataset.archives else _below(root, cache.folder())
         utterances = {
@@ -150,9 +150,9 @@ def get(context: Context, node: statements.GetDataset) -> Relation:
         }
         with context.writing():
             if not dataset.archives:
-                for table in pair.values():
+                for table in dataset.tables:
                     database.execute(f"DROP TABLE IF EXISTS main.{quoted(table)}")
-                sample.copy_into(database)
+                sample.copy_into(database, name)
             for part, rows in utterances.items():
                 check = context.check_interrupted
                 tables.write(database, pair[part], rows, "replace", check)

@@ -155,6 +155,8 @@ def _describe_dataset(context: Context, name: str) -> list[Fact]:
     known, dataset = datasets.find(name)
     (row,) = (each for each in _datasets(context) if each[0] == known)
     facts = _row_facts(_DATASET_COLUMNS, row)
+    if dataset.people_table is not None:
+        facts.append(("people_table", dataset.people_table))
     for archive in dataset.archives:
         facts += [
             ("url", f"{archive.home}/{archive.file}"),

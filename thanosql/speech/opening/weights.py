@@ -145,12 +145,10 @@ def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Those in int8 are multiplied by their scales, which are left out.
     """
-    scaled = {
-        f"{n}_scale": n for n, t in state.items() if t.dtype == torch.int8 and t.dim()
-    }
     found = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-    for scale, name in scaled.items():
-        found[name] = found[name] * found.pop(scale)
+    for name, tensor in state.items():
+        if tensor.dtype == torch.int8 and tensor.dim():
+            found[name] = tensor.float().mul_(found.pop(f"{name}_scale"))
     return found
 
 

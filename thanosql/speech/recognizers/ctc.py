@@ -12,7 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.sound.audio import SAMPLE_RATE
+from thanosql.speech.sound.pauses import WithSpeech
+from thanosql.speech.sound.windows import layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # How the names of the layer that scores the vocabulary begin, over all CTC classes of
 # transformers. Granite ties it to a layer half-way and saves it under that one's name.
@@ -110,6 +113,16 @@ class CTCRecognizer(Recognizer):
     def spelling(self) -> Spelling:
         """The conversion of text to target ids and back, for the model's vocabulary."""
         return Spelling(self.tokenizer, self.model.config.vocab_size)
+
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
+        """Return windows that overlap, the same whether speech is looked for or not.
+
+        It is looked for only if `vad` is True.
+        """
+        plan = layout(self.stride, chunk_seconds)
+        return WithSpeech(plan) if vad is True else plan
 
     def decoding(self, request: Request = NO_REQUEST) -> BestPath:
         """Return the best path.

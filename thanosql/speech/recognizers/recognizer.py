@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 import transformers
@@ -21,7 +21,6 @@ from transformers.utils import logging as transformers_logging
 from thanosql.errors import AudioError, NotSupportedError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Decoding, Request, decode
 from thanosql.speech.sound.audio import SAMPLE_RATE
-from thanosql.speech.sound.windows import Layout, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.decoding.spelling import Normalized
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
@@ -156,17 +156,15 @@ class Recognizer(ABC):
 
     # Recognition
 
-    @property
     @abstractmethod
-    def stride(self) -> int:
-        """The number of samples from one frame of scores to the next."""
-
-    def windows(self, chunk_seconds: float) -> Layout:
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
         """Return how a recording longer than `chunk_seconds` is cut into windows.
 
+        vad: whether to find speech first, so that windows without any are not heard.
         Raises OptionError if `chunk_seconds` is too short for the model.
         """
-        return layout(self.stride, chunk_seconds)
 
     @abstractmethod
     def decoding(self, request: Request = NO_REQUEST) -> Decoding:

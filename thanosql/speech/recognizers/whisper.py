@@ -11,7 +11,7 @@ import json
 import zlib
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
 from thanosql.speech.sound.audio import SAMPLE_RATE
+from thanosql.speech.sound.pauses import AtPauses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.results import Hypothesis
+    from thanosql.speech.sound.windows import Windows
 
 # A text that repeats itself is drawn again at these temperatures, one after the other,
 # until one does not (Radford et al. 2022, section 4.5).
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
 
 
@@ -75,11 +78,6 @@ class WhisperRecognizer(Recognizer):
             )
             raise DataError(message)
 
-    @property
-    def stride(self) -> int:
-        """The number of samples from one frame of the encoder to the next."""
-        return SAMPLE_RATE // 50
-
     @cached_property
     def spelling(self) -> Subwords:
         """The conversion of text to subword ids and back."""
@@ -88,7 +86,7 @@ class WhisperRecognizer(Recognizer):
     @property
     def window_seconds(self) -> float:
         """The seconds that the encoder hears at once."""
-        return float(self._config.max_source_positions * self.stride / SAMPLE_RATE)
+        return float(self._config.max_source_positions / _FRAMES_A_SECOND)
 
     def features(self, waveform: NDArray[np.float32]) -> Tensor:
         """Return the log-mels of one utterance, filled up with silence.
@@ -109,6 +107,16 @@ class WhisperRecognizer(Recognizer):
 
     # Recognition
 
+    def windows(
+        self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
+    ) -> Windows:
+        """Return windows that end in pauses, of at most the seconds the encoder hears.
+
+        They do not overlap. The middle of a long pause is left out, unless `vad` is
+        False.
+        """
+        return AtPauses(min(chunk_seconds, self.window_seconds), vad=vad is not False)
+
     def decoding(self, request: Request = NO_REQUEST) -> Dictation:
         """Return the decoding that a statement asks for.
 
@@ -120,7 +128,7 @@ class WhisperRecognizer(Recognizer):
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
         """Return the text of each utterance, which is all that its decoder needs."""
-        return self._written(self._encoded(batch), decoding)
+        return self._written(self.encoded(batch), decoding)
 
     @cached_property
     def int8(self) -> Recognizer:
@@ -140,7 +148,7 @@ class WhisperRecognizer(Recognizer):
     def try_out(self) -> None:
         """Raise ValueError if its scores for a second of noise are NaN or infinite."""
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
-        frames = self._encoded([self.features(noise.astype(np.float32))])
+        frames = self.encoded([self.features(noise.astype(np.float32))])
         tokens = torch.tensor([[self._settings.start]], device=self.device)
         logits = WhisperSteps(self.model, frames).advance(tokens)
         if not bool(torch.isfinite(logits).all()):
@@ -167,7 +175,7 @@ class WhisperRecognizer(Recognizer):
 
         It is the mean over all scored tokens of the batch; the prefix is not scored.
         """
-        mean = self._cross_entropy(self._encoded(batch), targets)
+        mean = self._cross_entropy(self.encoded(batch), targets)
         return Loss(mean, torch.ones((), device=self.device))
 
     def assess(
@@ -177,7 +185,7 @@ class WhisperRecognizer(Recognizer):
         decoding: Dictation,
     ) -> tuple[Tensor, list[Hypothesis]]:
         """Return the mean loss and the hypotheses, both from the same frames."""
-        frames = self._encoded(batch)
+        frames = self.encoded(batch)
         mean = self._cross_entropy(frames, targets)
         return mean, decode(decoding, self._written(frames, decoding))
 
@@ -210,7 +218,7 @@ class WhisperRecognizer(Recognizer):
         self.encoder.eval()  # a frozen encoder drops nothing out
         try:
             with torch.no_grad():
-                return self._encoded(batch)
+                return self.encoded(batch)
         finally:
             self.encoder.train(is_training)
 
@@ -244,7 +252,7 @@ class WhisperRecognizer(Recognizer):
         dictation = self.decoding()
         return self._settings.prefix(dictation, dictation.language)
 
-    def _encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
+    def encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder's output of each utterance: (1500, width).
 
         batch: features, or such outputs, which are returned as they are.

@@ -90,7 +90,7 @@ class WhisperSettings:
                 )
                 raise DataError(message)
         never, not_first = config.suppress_tokens or (), config.begin_suppress_tokens
-        for number in (*never, *(not_first or ()), *known.values()):
+        for number in (*never, *(not_first or ()), max(known.values())):
             if number not in range(self._outputs):
                 message = (
                     f"{where}: the model has {self._outputs} outputs, its tokenizer or "

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -41,6 +41,55 @@ _TOGETHER = 4
 _LEAST = 4 * _TOGETHER  # frames of a window: a group for each context, two between
 
 
+class Span(NamedTuple):
+    """Samples of a window that lie as one piece in the recording."""
+
+    begin: int
+    "The first one's place in the window."
+    source: int
+    "The first one's place in the recording."
+    samples: int
+    "Their number."
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a recording, and which of its frames are kept."""
+
+    waveform: NDArray[np.float32]
+    "(samples,), mono, 16 kHz."
+    frames: slice
+    "The frames that are kept; the others are context."
+    seconds: float
+    "From the recording's beginning to this window's end; of the last, to its own end."
+    last: bool
+    "Whether the recording ends here."
+    spans: tuple[Span, ...]
+    "Where the samples come from, in order: all of them, each once."
+    speech_seconds: float | None = None
+    """How long somebody speaks in it; None if nobody looked.
+
+    Where windows overlap, what two have is counted in one: the sum of all windows is
+    the recording's.
+    """
+    silent: bool = False
+    """Whether it is known that nobody speaks in it, so that no model need hear it.
+
+    Its waveform may be empty.
+    """
+
+
+class Windows(Protocol):
+    """A way to cut recordings into windows."""
+
+    def cut(self, pieces: Iterable[NDArray[np.float32]]) -> Iterator[Window]:
+        """Yield the windows of a waveform that comes piece by piece, in order.
+
+        How it was split into pieces makes no difference. The last window is marked, and
+        there is always one.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The sizes by which a long recording is cut, all in samples."""
@@ -54,19 +103,37 @@ class Layout:
     stride: int
     "From one frame of logits to the next; `context` and `step` are multiples of it."
 
+    def cut(self, pieces: Iterable[NDArray[np.float32]]) -> Iterator[Window]:
+        """Yield the windows of a waveform that comes piece by piece.
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of a recording, and which of its frames are kept."""
+        A waveform that is not longer than a window is yielded whole. No more than a
+        window and a piece are in memory at a time.
+        """
+        held: list[NDArray[np.float32]] = []
+        samples = begin = 0  # the number of samples held, and where they begin
+        for piece in pieces:
+            held.append(piece)
+            samples += len(piece)
+            while samples > self.length:
+                waveform = np.concatenate(held)
+                yield self._window(waveform[: self.length], begin, last=False)
+                held = [waveform[self.step :]]
+                samples -= self.step
+                begin += self.step
+        yield self._window(np.concatenate(held), begin, last=True)
 
-    waveform: NDArray[np.float32]
-    "(samples,), mono, 16 kHz."
-    frames: slice
-    "The frames that are kept; the others are context."
-    seconds: float
-    "From the recording's beginning to this window's end."
-    last: bool
-    "Whether the recording ends here."
+    def _window(
+        self, waveform: NDArray[np.float32], begin: int, *, last: bool
+    ) -> Window:
+        first = self.context // self.stride if begin else 0
+        end = None if last else (self.context + self.step) // self.stride
+        return Window(
+            waveform,
+            slice(first, end),
+            (begin + len(waveform)) / SAMPLE_RATE,
+            last,
+            (Span(0, begin, len(waveform)),),
+        )
 
 
 def layout(stride: int, chunk_seconds: float) -> Layout:
@@ -88,33 +155,3 @@ def layout(stride: int, chunk_seconds: float) -> Layout:
     context = max(1, context // group) * group
     step = (length - 2 * context) // group * group
     return Layout(length, context, step, stride)
-
-
-def cut(pieces: Iterable[NDArray[np.float32]], layout: Layout) -> Iterator[Window]:
-    """Yield the windows of a waveform that comes piece by piece.
-
-    A waveform that is not longer than a window is yielded whole. No more than a window
-    and a piece are in memory at a time.
-    """
-    held: list[NDArray[np.float32]] = []
-    samples = begin = 0  # the number of samples held, and where they begin
-    for piece in pieces:
-        held.append(piece)
-        samples += len(piece)
-        while samples > layout.length:
-            waveform = np.concatenate(held)
-            yield _window(waveform[: layout.length], begin, layout, last=False)
-            held = [waveform[layout.step :]]
-            samples -= layout.step
-            begin += layout.step
-    yield _window(np.concatenate(held), begin, layout, last=True)
-
-
-def _window(
-    waveform: NDArray[np.float32], begin: int, layout: Layout, *, last: bool
-) -> Window:
-    first = layout.context // layout.stride if begin else 0
-    end = None if last else (layout.context + layout.step) // layout.stride
-    return Window(
-        waveform, slice(first, end), (begin + len(waveform)) / SAMPLE_RATE, last
-    )

@@ -171,10 +171,7 @@ class Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         with self.compute.autocast():
-            inputs = self._inputs(batch)
-            bins = self.recognizer.mel_bins
-            if bins and self.options.spec_augment is True:
-                inputs = mask_log_mels(inputs, bins, masks)
+            inputs = self._inputs(batch, masks)
             targets = [p.targets for p in batch]
             loss = self.recognizer.loss(inputs, targets, masks)
         torch.autograd.backward(self._scaler.scale(loss.mean))
@@ -241,16 +238,24 @@ class Loop:
             text=text or "",
         )
 
-    def _inputs(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """Return the inputs of the first trained layer, and cache them."""
+    def _inputs(
+        self, batch: Sequence[Prepared], masks: torch.Generator | None = None
+    ) -> list[torch.Tensor]:
+        """Return the inputs of the first trained layer, and cache them.
+
+        masks: draws those of SpecAugment, where the options ask for it. Log-mels that
+        are masked anew in each epoch are cached as they were.
+        """
         features = [self.compute.move(p.features) for p in batch]
-        inputs = self.recognizer.frozen(features)
+        bins = self.recognizer.mel_bins
+        masked = bool(bins) and self.options.spec_augment is True and masks is not None
+        inputs = features if masked else self.recognizer.frozen(features)
         for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
             if prepared.key is not None:
                 # If no layer is frozen, the features on the CPU are the same.
                 keep = prepared.features if frozen is moved else frozen
                 self.batches.cache.add(prepared.key, keep, prepared.targets)
-        return inputs
+        return mask_log_mels(inputs, bins, masks) if masked else inputs
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
