@@ -7,8 +7,7 @@ WhisperTinyEn reads test clips, from the encoded file to the text: by PREDICT th
 cursor, by transformers' pipeline, and by faster-whisper (CTranslate2), greedy all. The
 peers get the same weights: EXPORT MODEL writes them for transformers, and CTranslate2
 converts that directory. Each contestant has a process of its own, for its peak memory,
-and they run in turn. faster-whisper and ctranslate2 are left out where they are not
-installed (their dependencies onnxruntime and av are not needed for this; av is imported).
+and they run in turn. Where faster-whisper is not installed it is left out.
 """
 
 from __future__ import annotations
@@ -85,7 +84,9 @@ def pipeline(models: Path, batch_size: int) -> Callable[[list[Path]], Texts]:
     return transcribe
 
 
-def faster(models: Path, compute: str, batch_size: int) -> Callable[[list[Path]], Texts]:
+def faster(
+    models: Path, compute: str, batch_size: int
+) -> Callable[[list[Path]], Texts]:
     import faster_whisper
     import numpy as np
     import soundfile
@@ -171,8 +172,8 @@ CONTESTANTS: dict[str, Callable[[Path], Callable[[list[Path]], Texts]]] = {
 }
 SETTINGS = {
     "ours": f"PREDICT ... AS SELECT audio FROM clips, batch_size {BATCH}",
-    "pipeline": "fp32, recordings decoded by soundfile, from a generator; the better of "
-    "both batch sizes counts",
+    "pipeline": "fp32, recordings decoded by soundfile, from a generator; alone and in "
+    "batches, the better counts",
     "faster-whisper": "beam 1, one temperature, no timestamps, no VAD, decoded by "
     "soundfile; alone and batched, the better counts",
     "weights": "WhisperTinyEn, those of EXPORT MODEL",
@@ -183,7 +184,7 @@ SETTINGS = {
 
 
 def work(name: str, models: Path, clips: list[Path]) -> None:
-    """Transcribe whenever a line of standard input says so; first two clips, to warm."""
+    """Transcribe whenever a line of standard input says so; first, to warm, two."""
     contestant = CONTESTANTS[name](models)
     common.answers(lambda turn: contestant(clips if turn else clips[:WARM_UP]))
 
