@@ -1,6 +1,6 @@
 """How fast, and how exactly, PREDICT hears with Whisper on a CPU, beside its peers.
 
-    python benchmarks/whisper_transcription.py                16 clips, five minutes
+    python benchmarks/whisper_transcription.py                24 clips, five minutes
     python benchmarks/whisper_transcription.py --full         all test clips
 
 WhisperTinyEn reads test clips, from the encoded file to the text: by PREDICT through a
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PACKAGES = ("torch", "transformers", "faster-whisper", "ctranslate2", "soundfile")
-SMALL_SET = 16  # clips
-BATCH = 8
+SMALL_SET = 24  # clips
+BATCH = 16  # the default of PREDICT
 WARM_UP = 2  # clips
 NORMALIZE = "basic"  # before texts are compared with the references
 PIPELINE = "pipeline, batch 1", f"pipeline, batch {BATCH}"
