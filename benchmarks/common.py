@@ -7,16 +7,20 @@ shared machines are noisy; its median over the rounds counts, and its spread is 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +68,97 @@ def in_turn(
     return seconds
 
 
+class Contestant:
+    """A process of a script that works whenever it is told to, for its peak memory.
+
+    The script answers each line of its standard input by a line of JSON (`answers`).
+    """
+
+    def __init__(self, script: str, *arguments: str | Path) -> None:
+        """Start it, with these arguments behind `--worker`, and have it work once."""
+        self._process = subprocess.Popen(
+            [sys.executable, script, "--worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answer: Any = self.run()  # opened, and warm
+
+    def run(self) -> object:
+        """Have it work once and return its answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            message = f"{self._process.args} has died"
+            raise RuntimeError(message)
+        self.answer = json.loads(line)
+        return self.answer
+
+    def end(self) -> int:
+        """Return the bytes it had in memory at its peak."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        self._process.communicate()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(peak.split()[1])
+
+
+def answers(work: Callable[[int], object]) -> None:
+    """Be a contestant: for each line of standard input do the work of that turn."""
+    for turn, _ in enumerate(sys.stdin):
+        print(json.dumps(work(turn)), flush=True)
+
+
+class Clip(NamedTuple):
+    """A recording, what is said in it, and its seconds."""
+
+    path: Path
+    text: str
+    seconds: float
+
+
+def clips(split: str, count: int | None, directory: Path) -> list[Clip]:
+    """Return clips of the `train` or `test` split, which spread over all lengths.
+
+    Those of LibriSpeech; where they are not at hand, the readings that come with the
+    package, written to files below `directory`. count: None for all. Lengths are mixed.
+    """
+    folder = RECORDINGS / "librispeech"
+    if folder.is_dir():
+        with (folder / "manifest.csv").open(encoding="utf-8") as file:
+            found = [
+                Clip(folder / row["audio"], row["text"], float(row["seconds"]))
+                for row in csv.DictReader(file)
+                if row["split"] == split
+            ]
+    else:
+        found = _readings(split, directory)
+    if count is None or count >= len(found):
+        return found
+    by_length = sorted(found, key=lambda clip: clip.seconds)
+    step = (len(found) - 1) / max(1, count - 1)
+    chosen = {by_length[round(i * step)] for i in range(count)}
+    return [clip for clip in found if clip in chosen]
+
+
+def _readings(split: str, directory: Path) -> list[Clip]:
+    import soundfile
+
+    import thanosql
+
+    with thanosql.connect(":memory:") as connection:
+        connection.execute("GET DATASET readings")
+        rows = connection.execute(f"SELECT audio, text FROM readings_{split}")
+        found = []
+        for number, (audio, text) in enumerate(rows):
+            path = directory / f"{split}-{number}"
+            path.write_bytes(audio)
+            found.append(Clip(path, text, soundfile.info(path).duration))
+    return found
+
+
 def arguments(description: str | None) -> argparse.Namespace:
     """Return what every script takes: `full` and `output`."""
     return parser(description).parse_args()
@@ -90,25 +185,26 @@ def report(
 ) -> None:
     """Print one JSON object: where and with what, what was measured, what it means.
 
+    Its ratios and checks are a table on standard error, too.
+
     settings: those of every contestant, at its best; measurements: figures a
     contestant, with the unit in their name; checks: whether the answers agree.
     """
-    text = json.dumps(
-        {
-            "benchmark": Path(sys.argv[0]).stem,
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "set": "full" if options.full else "small",
-            "machine": _machine(),
-            "versions": {name: _version(name) for name in ("thanosql-local", *packages)}
-            | {"python": platform.python_version()},
-            "settings": dict(settings),
-            "measurements": dict(measurements),
-            "ratios": [asdict(each) for each in ratios],
-            "checks": dict(checks),
-        },
-        indent=2,
-    )
+    found = {
+        "benchmark": Path(sys.argv[0]).stem,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "set": "full" if options.full else "small",
+        "machine": _machine(),
+        "versions": {name: _version(name) for name in ("thanosql-local", *packages)}
+        | {"python": platform.python_version()},
+        "settings": dict(settings),
+        "measurements": dict(measurements),
+        "ratios": [asdict(each) for each in ratios],
+        "checks": dict(checks),
+    }
+    text = json.dumps(found, indent=2)
     print(text)
+    print(compare.table([found]), file=sys.stderr)
     if options.output is not None:
         options.output.write_text(text + "\n", encoding="utf-8")
 

@@ -18,7 +18,11 @@ def main(paths: list[str]) -> None:
     if not paths:
         print(__doc__)
         sys.exit(2)
-    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+    print(table([json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]))
+
+
+def table(reports: list[dict[str, Any]]) -> str:
+    """Return the ratios and checks of reports, in Markdown."""
     rows: dict[tuple[str, str], list[str]] = {}
     goals: dict[tuple[str, str], str] = {}
     for report in reports:
@@ -27,16 +31,16 @@ def main(paths: list[str]) -> None:
             rows.setdefault(key, []).append(_cell(ratio))
             bound = "at least" if ratio["higher_is_better"] else "at most"
             goals[key] = f"{bound} {ratio['goal']:g}"
-    print("| benchmark | ratio | goal | measured (lowest to highest round) |")
-    print("|---|---|---|---|")
+    lines = ["| benchmark | ratio | goal | measured (lowest to highest round) |"]
+    lines.append("|---|---|---|---|")
     for key, cells in rows.items():
-        print(f"| {key[0]} | {key[1]} | {goals[key]} | {'; '.join(cells)} |")
+        lines.append(f"| {key[0]} | {key[1]} | {goals[key]} | {'; '.join(cells)} |")
     for report in reports:
         machine = report["machine"]
         device = machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}"
-        print(f"\n{report['benchmark']} ({report['set']} set), {device}:")
-        for name, outcome in report["checks"].items():
-            print(f"- {name}: {outcome}")
+        lines.append(f"\n{report['benchmark']} ({report['set']} set), {device}:")
+        lines += [f"- {name}: {outcome}" for name, outcome in report["checks"].items()]
+    return "\n".join(lines)
 
 
 def _cell(ratio: dict[str, Any]) -> str:

@@ -66,10 +66,12 @@ def main() -> None:
     )
 
 
-def case(name: str, size: int, directory: str) -> dict[str, Any]:
-    """Return what a statement took in a process of its own."""
+def case(
+    name: str, size: int, directory: str, script: str = __file__
+) -> dict[str, Any]:
+    """Return what a statement took in a process of its own, which runs `script`."""
     done = subprocess.run(
-        [sys.executable, __file__, name, directory, str(size)],
+        [sys.executable, script, name, directory, str(size)],
         check=True,
         capture_output=True,
         text=True,

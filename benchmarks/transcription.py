@@ -30,39 +30,6 @@ WARM_UP = 2  # clips, the shortest and the longest
 Texts = list[str]
 
 
-class Contestant:
-    """A process of this script that transcribes the clips whenever it is told to."""
-
-    def __init__(self, name: str, models: Path, clips: list[Path]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", name, models, *clips],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.answer: Any = self.run()  # opened, and warm
-
-    def run(self) -> object:
-        """Have it work once and return its answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            message = f"{self._process.args} has died"
-            raise RuntimeError(message)
-        self.answer = json.loads(line)
-        return self.answer
-
-    def end(self) -> int:
-        """Return the bytes it had in memory at its peak."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        self._process.communicate()
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(peak.split()[1])
-
-
 def ours(models: Path, precision: str = "fp32"):
     import thanosql
 
@@ -208,12 +175,10 @@ SETTINGS = {
 
 
 def work(name: str, models: Path, clips: list[Path]) -> None:
-    """Answer every line of standard input by a result on standard output."""
+    """Transcribe whenever a line of standard input says so."""
     contestant = CONTESTANTS[name](models)
     warm_up = sorted(clips, key=lambda clip: clip.stat().st_size)[:: len(clips) - 1]
-    for turn, _ in enumerate(sys.stdin):
-        answer = contestant(clips if turn else warm_up[:WARM_UP])
-        print(json.dumps(answer), flush=True)
+    common.answers(lambda turn: contestant(clips if turn else warm_up[:WARM_UP]))
 
 
 def make_model(directory: Path) -> None:
@@ -312,7 +277,7 @@ def compare(options: Any, models: Path) -> None:
     clips, seconds = recordings(options.full)
     contestants = {}
     for name in CONTESTANTS:
-        contestants[name] = Contestant(name, models, clips)
+        contestants[name] = common.Contestant(__file__, name, models, *clips)
     limits: list[float] = []
 
     def measure_limit() -> None:
