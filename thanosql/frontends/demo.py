@@ -56,7 +56,7 @@ AS SELECT * FROM readings_people;
 EVALUATE USING my_speech_recognition_model OPTIONS (audio_col='audio', text_col='text')
 AS SELECT * FROM readings_test;
 """
-_WIDEST = 44  # characters of a cell
+_WIDEST = 52  # characters of a cell
 
 
 def main(arguments: Sequence[str]) -> int:
