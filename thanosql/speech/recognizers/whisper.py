@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # until one does not (Radford et al. 2022, section 4.5).
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
+_MOST_BYTES = 2**29  # of keys and values of utterances that are written together
 _FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
 
@@ -137,7 +138,14 @@ class WhisperRecognizer(Recognizer):
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
         """Return the text of each utterance, which is all that its decoder needs."""
-        return self._written(self.encoded(batch), decoding, TEMPERATURES)
+        # In each layer a frame has a key and a value, in fp32 as wide as itself.
+        config = self._config
+        size = 8 * config.d_model * config.decoder_layers * config.max_source_positions
+        return [
+            text
+            for group in chunks(batch, max(1, _MOST_BYTES // size))
+            for text in self._written(self.encoded(group), decoding, TEMPERATURES)
+        ]
 
     @cached_property
     def int8(self) -> Recognizer:
