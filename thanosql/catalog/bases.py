@@ -64,10 +64,10 @@ MULTILINGUAL = "multilingual"
 # Whisper is fine-tuned at a fortieth of the highest rate that it was trained at
 # (Radford et al. 2022, table 17), as one of its authors advises.
 _WHISPER_RATES = {
-    "tiny": 1.5e-3 / 40,
-    "base": 1e-3 / 40,
-    "small": 5e-4 / 40,
-    "large": 2e-4 / 40,
+    "tiny": 3.75e-5,
+    "base": 2.5e-5,
+    "small": 1.25e-5,
+    "large": 5e-6,
 }
 _680_000_HOURS = "680,000 h of the web with subtitles"
 _5_000_000_HOURS = "5,000,000 h of the web, 1,000,000 with subtitles"
