@@ -31,7 +31,6 @@ from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.spec_augment import spec_augment
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
-from thanosql.speech.recognizers.whisper_teaching import taught
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.pauses import AtPauses
 
@@ -313,11 +312,11 @@ class WhisperRecognizer(Recognizer):
         given = pad_sequence(rows, batch_first=True, padding_value=end)
         labels = pad_sequence(wanted, batch_first=True, padding_value=_IGNORED)
         scored = labels != _IGNORED
-        hidden = taught(
-            self._untyped.model.decoder,
-            sent(given, self.device),
-            torch.stack(list(frames)),
-        )
+        hidden = self._untyped.model.decoder(
+            input_ids=sent(given, self.device),
+            encoder_hidden_states=torch.stack(list(frames)),
+            use_cache=False,
+        ).last_hidden_state
         # Logits are computed only where they are scored: the vocabulary is wide.
         places = sent(scored.flatten().nonzero()[:, 0], self.device)
         logits = self._untyped.proj_out(hidden.flatten(0, 1)[places])
