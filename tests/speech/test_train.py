@@ -200,6 +200,22 @@ def test_a_frozen_feature_encoder_stays_and_its_fresh_weights_move(tmp_path):
     assert all(p.requires_grad for p in recognizer.model.parameters())
 
 
+@pytest.mark.parametrize("model", [parakeet, wav2vec2])
+def test_with_a_frozen_encoder_only_the_last_layer_of_a_ctc_model_moves(
+    tmp_path, model
+):
+    recognizer = model(tmp_path)
+    recognizer.fresh = frozenset()
+    before = weights(recognizer)
+    fit(recognizer, spoken(8), may_be_silent=True, epochs=2, freeze_encoder=True)
+    after = weights(recognizer)
+    # Buffers count too: a batch norm's running means.
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(name.startswith(recognizer.last_layers) for name in moved)
+    assert all(p.requires_grad for p in recognizer.model.parameters())
+
+
 def test_fresh_weights_are_never_frozen(tmp_path):
     recognizer = wav2vec2(tmp_path)
     before = weights(recognizer)

@@ -139,7 +139,7 @@ def prepare(
 
 def chosen(material: Material, options: BuildOptions) -> BuildOptions:
     """Return the options with what `freeze_encoder='auto'` comes to for these rows."""
-    from thanosql.speech.training.train import freezes_encoder
+    from thanosql.speech.training.conditions import freezes_encoder
 
     freezes = freezes_encoder(material.recognizer, material.learned, options)
     return replace(options, freeze_encoder=freezes)
@@ -147,12 +147,14 @@ def chosen(material: Material, options: BuildOptions) -> BuildOptions:
 
 def parameter_counts(material: Material, options: BuildOptions) -> tuple[int, int]:
     """Return how many parameters the model has, and how many of them are trained."""
-    from thanosql.speech.training import conditions
-    from thanosql.speech.training.train import frozen_parts
+    from thanosql.speech.training.conditions import freezes_encoder, frozen
 
     recognizer = material.recognizer
-    parts = frozen_parts(recognizer, material.learned, options)
-    with conditions.frozen(recognizer, *parts):
+    with frozen(
+        recognizer,
+        feature_encoder=options.freeze_feature_encoder is not False,
+        encoder=freezes_encoder(recognizer, material.learned, options),
+    ):
         return (
             recognizer.model.num_parameters(),
             recognizer.model.num_parameters(only_trainable=True),

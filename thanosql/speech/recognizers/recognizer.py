@@ -249,11 +249,12 @@ class Recognizer(ABC):
     writes = False
     "Whether the model writes text by itself, rather than to score every frame."
 
-    @property
-    def encoder(self) -> nn.Module | None:
-        """What hears: the layers up to the frames, which `freeze_encoder` freezes."""
-        base: nn.Module = self.model.base_model
-        return base
+    def encodes(self, name: str) -> bool:
+        """Return whether a parameter or module is of what `freeze_encoder` freezes.
+
+        That is all but the last layers, unless a family says otherwise.
+        """
+        return not f"{name}.".startswith(self.last_layers)
 
     @property
     def feature_encoder(self) -> nn.Module | None:

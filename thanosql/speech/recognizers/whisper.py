@@ -225,9 +225,13 @@ class WhisperRecognizer(Recognizer):
             )
         return ""
 
+    def encodes(self, name: str) -> bool:
+        """Return whether a parameter or module is of the encoder."""
+        return f"{name}.".startswith("model.encoder.")
+
     @property
     def encoder(self) -> torch.nn.Module:
-        """The layers up to the frames, which `freeze_encoder` freezes."""
+        """The layers up to the frames."""
         encoder: torch.nn.Module = self._untyped.model.encoder
         return encoder
 

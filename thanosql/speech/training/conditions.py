@@ -13,11 +13,13 @@ from thanosql.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import nn
     from transformers import PreTrainedModel
 
     from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.training.utterances import Utterances
+    from thanosql.statements import BuildOptions
 
+LITTLE = 3600  # seconds; on less, the encoder of a model that writes stays as it is
 _CPU = torch.device("cpu")
 # The sizes that are usual in transformers' configs.
 _MASKS = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 2}
@@ -48,18 +50,30 @@ def mixed_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
+def freezes_encoder(
+    recognizer: Recognizer, utterances: Utterances, options: BuildOptions
+) -> bool:
+    """Return whether the encoder stays as it is, which `auto` leaves to the rows."""
+    if options.freeze_encoder == "auto":
+        return recognizer.writes and sum(utterances.seconds) < LITTLE
+    return options.freeze_encoder
+
+
 @contextmanager
-def frozen(recognizer: Recognizer, *parts: nn.Module | None) -> Iterator[None]:
+def frozen(
+    recognizer: Recognizer, *, feature_encoder: bool, encoder: bool
+) -> Iterator[None]:
     """Freeze the loaded weights of parts of the model in the block.
 
-    Freshly drawn weights are never frozen: they would stay noise. None is a part that
-    the model does not have.
+    Freshly drawn weights are never frozen: they would stay noise. A model without a
+    feature encoder has none to freeze.
     """
-    inside = {p for part in parts if part is not None for p in part.parameters()}
+    part = recognizer.feature_encoder if feature_encoder else None
+    inside = set() if part is None else set(part.parameters())
     held = [
         parameter
         for name, parameter in recognizer.model.named_parameters()
-        if parameter in inside
+        if (parameter in inside or (encoder and recognizer.encodes(name)))
         and name not in recognizer.fresh
         and parameter.requires_grad
     ]

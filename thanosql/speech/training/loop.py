@@ -20,7 +20,7 @@ from thanosql.speech.recognizers.precision import within_memory
 from thanosql.speech.recognizers.spec_augment import mask_log_mels
 from thanosql.speech.results import VALIDATION_NORMALIZE
 from thanosql.speech.training.checkpoint import State
-from thanosql.speech.training.conditions import mixed_seed
+from thanosql.speech.training.conditions import freezes_encoder, mixed_seed
 from thanosql.speech.training.monitoring import LossLog
 from thanosql.speech.training.optimization import adamw, rate_factor
 
@@ -140,6 +140,11 @@ class Loop:
         """
         self.epoch += 1
         self._model.train()
+        if freezes_encoder(self.recognizer, self.utterances, self.options):
+            # Nor may batch norms of what is frozen take other means.
+            for name, module in self._model.named_modules():
+                if name and self.recognizer.encodes(name):
+                    module.training = False
         # SpecAugment has its own generator, so no other draw can change its masks.
         masks = torch.Generator().manual_seed(mixed_seed(self.options.seed, self.epoch))
         audio_seconds = 0.0

@@ -18,6 +18,7 @@ from thanosql.speech.training.batches import Batches
 from thanosql.speech.training.caching import FeatureCache
 from thanosql.speech.training.checkpoint import State
 from thanosql.speech.training.conditions import (
+    freezes_encoder,
     frozen,
     gradient_checkpointing,
     seeded,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
-LITTLE = 3600  # seconds; on less, the encoder of a model that writes stays as it is
 SAMPLE = 32  # training utterances that are scored if none are held out
 # After a training that raised the loss, the model counts as worse if its CER rose by
 # more than this, or if its loss is more than factor * before + margin.
@@ -90,7 +90,11 @@ def train(
     results: list[EpochResult] = []
     try:
         with (
-            frozen(recognizer, *frozen_parts(recognizer, utterances, options)),
+            frozen(
+                recognizer,
+                feature_encoder=options.freeze_feature_encoder is not False,
+                encoder=freezes_encoder(recognizer, utterances, options),
+            ),
             gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
             spec_augmented(recognizer, options.spec_augment),
         ):
@@ -171,27 +175,6 @@ def train(
             _check(before, loop.first_loss, after, when, loop.highest_rate)
     finally:
         model.eval()
-
-
-def frozen_parts(
-    recognizer: Recognizer, utterances: Utterances, options: BuildOptions
-) -> tuple[torch.nn.Module | None, ...]:
-    """Return the parts of the model that the options say to keep as they are."""
-    feature_encoder = encoder = None
-    if options.freeze_feature_encoder is not False:
-        feature_encoder = recognizer.feature_encoder
-    if freezes_encoder(recognizer, utterances, options):
-        encoder = recognizer.encoder
-    return feature_encoder, encoder
-
-
-def freezes_encoder(
-    recognizer: Recognizer, utterances: Utterances, options: BuildOptions
-) -> bool:
-    """Return whether the encoder stays as it is, which `auto` leaves to the rows."""
-    if options.freeze_encoder == "auto":
-        return recognizer.writes and sum(utterances.seconds) < LITTLE
-    return options.freeze_encoder
 
 
 def _check(
