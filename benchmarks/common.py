@@ -232,3 +232,28 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def predicting(models: Path, options: str) -> Callable[[list[Path]], list[str]]:
+    """Return a function that transcribes clips by PREDICT with the model `m`.
+
+    models: the folder of models.db. options: of PREDICT, as written in the statement.
+    """
+    import thanosql
+
+    connection = thanosql.connect(models / "models.db")
+    connection.execute("CREATE TEMPORARY TABLE clips (audio)")
+    connection.commit()
+
+    def transcribe(clips: list[Path]) -> list[str]:
+        connection.execute("DELETE FROM clips")
+        connection.executemany(
+            "INSERT INTO clips VALUES (?)", [(str(clip),) for clip in clips]
+        )
+        connection.commit()
+        rows = connection.execute(
+            f"PREDICT USING m OPTIONS ({options}) AS SELECT audio FROM clips"
+        )
+        return [text for _, text in rows]
+
+    return transcribe

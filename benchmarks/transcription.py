@@ -30,28 +30,6 @@ WARM_UP = 2  # clips, the shortest and the longest
 Texts = list[str]
 
 
-def ours(models: Path, precision: str = "fp32"):
-    import thanosql
-
-    connection = thanosql.connect(models / "models.db")
-    connection.execute("CREATE TEMPORARY TABLE clips (audio)")
-    connection.commit()
-
-    def transcribe(clips: list[Path]) -> Texts:
-        connection.execute("DELETE FROM clips")
-        connection.executemany(
-            "INSERT INTO clips VALUES (?)", [(str(clip),) for clip in clips]
-        )
-        connection.commit()
-        rows = connection.execute(
-            "PREDICT USING m OPTIONS (precision=?) AS SELECT audio FROM clips",
-            (precision,),
-        )
-        return [text for _, text in rows]
-
-    return transcribe
-
-
 def pipeline(models: Path, batch_size: int):
     import soundfile
     import transformers
@@ -155,8 +133,8 @@ def imports(models: Path):
 
 
 CONTESTANTS = {
-    "ours": ours,
-    "ours, int8": lambda models: ours(models, "int8"),
+    "ours": lambda models: common.predicting(models, "precision='fp32'"),
+    "ours, int8": lambda models: common.predicting(models, "precision='int8'"),
     "pipeline, batch 8": lambda models: pipeline(models, 8),
     "pipeline, batch 1": lambda models: pipeline(models, 1),
     "transformers, loop": loop,

@@ -43,28 +43,6 @@ FASTER = {
 Texts = list[str]
 
 
-def ours(models: Path, options: str) -> Callable[[list[Path]], Texts]:
-    import thanosql
-
-    connection = thanosql.connect(models / "models.db")
-    connection.execute("CREATE TEMPORARY TABLE clips (audio)")
-    connection.commit()
-
-    def transcribe(clips: list[Path]) -> Texts:
-        connection.execute("DELETE FROM clips")
-        connection.executemany(
-            "INSERT INTO clips VALUES (?)", [(str(clip),) for clip in clips]
-        )
-        connection.commit()
-        rows = connection.execute(
-            f"PREDICT USING m OPTIONS (batch_size={BATCH}, {options}) "
-            "AS SELECT audio FROM clips"
-        )
-        return [text for _, text in rows]
-
-    return transcribe
-
-
 def pipeline(
     models: Path, batch_size: int, **generate: int
 ) -> Callable[[list[Path]], Texts]:
@@ -167,9 +145,15 @@ def imports(models: Path) -> Callable[[list[Path]], Texts]:
 
 
 CONTESTANTS: dict[str, Callable[[Path], Callable[[list[Path]], Texts]]] = {
-    "ours": lambda models: ours(models, "precision='fp32'"),
-    "ours, int8": lambda models: ours(models, "precision='int8'"),
-    "ours, vad=False": lambda models: ours(models, "precision='fp32', vad=False"),
+    "ours": lambda models: common.predicting(
+        models, f"batch_size={BATCH}, precision='fp32'"
+    ),
+    "ours, int8": lambda models: common.predicting(
+        models, f"batch_size={BATCH}, precision='int8'"
+    ),
+    "ours, vad=False": lambda models: common.predicting(
+        models, f"batch_size={BATCH}, precision='fp32', vad=False"
+    ),
     PIPELINE[0]: lambda models: pipeline(models, 1, num_beams=1),
     PIPELINE[1]: lambda models: pipeline(models, BATCH, num_beams=1),
     AS_IT_COMES: lambda models: pipeline(models, 1),
