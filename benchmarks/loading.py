@@ -106,6 +106,7 @@ def load(directory: str) -> dict[str, Any]:
     from thanosql import speech
     from thanosql.speech import transcription
     from thanosql.speech.opening import opening  # noqa: F401 - not measured
+    from thanosql.speech.recording import Recording
     from thanosql.store import models as store
 
     def work() -> Any:
@@ -121,7 +122,7 @@ def load(directory: str) -> dict[str, Any]:
         )
 
     def first_text(recognizer: Any) -> str:
-        clips = [str(Path(directory, "noise.wav"))]
+        clips = [Recording(str(Path(directory, "noise.wav")))]
         ((found,),) = transcription.transcribe(recognizer, clips, batch_size=1)
         return found.text or ""
 

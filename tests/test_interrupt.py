@@ -268,7 +268,8 @@ def test_a_long_recording_can_be_stopped_before_its_end(base):
         if len(told) == 3:
             raise thanosql.OperationalError
 
-    found = speech.transcribe(recognizer, [tones("head bed " * 8)], options, None, stop)
+    recordings = [speech.Recording(tones("head bed " * 8))]
+    found = speech.transcribe(recognizer, recordings, options, None, stop)
     assert next(found) == []
     with pytest.raises(thanosql.OperationalError):
         list(found)

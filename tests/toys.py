@@ -31,11 +31,15 @@ from transformers import (
 
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers import families
+from thanosql.speech.recording import Recording
+from thanosql.speech.transcription import transcribe
 from thanosql.statements import BuildOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
+
+    from thanosql.speech.results import Transcription
 
 # Every type of bare config that a base may be, by transformers' name of it.
 CONVOLUTIONS = {
@@ -376,3 +380,10 @@ def inputs(recognizer, seed=0):
     if recognizer.model.main_input_name == "input_values":
         return [torch.randn(n) for n in (5_000, 9_999, 3_217, 9_800)]
     return [torch.randn(n, MELS) for n in (40, 81, 33, 76)]
+
+
+def transcriptions(
+    recognizer, audio: Iterable[object], **options
+) -> Generator[list[Transcription], None, None]:
+    """Yield what `transcribe` makes of recordings, by the values of a column."""
+    return transcribe(recognizer, map(Recording, audio), **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tones import spoken
 from torch._subclasses import FakeTensorMode
-from toys import CONFIGS, build, config, inputs, parakeet
+from toys import CONFIGS, build, config, inputs, parakeet, transcriptions
 
 from thanosql.errors import OptionError
 from thanosql.speech.progress import silent
@@ -19,7 +19,6 @@ from thanosql.speech.recognizers.quantization import Int8Linear
 from thanosql.speech.recognizers.wav2vec2_positions import transform
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
-from thanosql.speech.transcription import transcribe
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +76,7 @@ def trained(tmp_path_factory):
 def texts(recognizer, audio, batch_size, precision="int8"):
     return [
         each.text
-        for batch in transcribe(
+        for batch in transcriptions(
             recognizer, audio, batch_size=batch_size, precision=precision, device="cpu"
         )
         for each in batch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tones import spoken, tones
-from toys import config, parakeet, wav2vec2
+from toys import config, parakeet, transcriptions, wav2vec2
 
 from thanosql import errors
 from thanosql.errors import AudioError, OptionError, TrainingError
@@ -18,7 +18,6 @@ from thanosql.speech.training.examination import examine
 from thanosql.speech.training.monitoring import PLATEAU_STEPS, LossLog
 from thanosql.speech.training.optimization import adamw, rate_factor
 from thanosql.speech.training.utterances import Utterances
-from thanosql.speech.transcription import transcribe
 
 
 def fit(recognizer, rows, validation=(), *, may_be_silent=False, **changes):
@@ -49,7 +48,7 @@ def test_one_batch_can_be_overfitted(tmp_path):
     rows = spoken(8)
     results = fit(recognizer, rows, epochs=40, batch_size=8, learning_rate=1e-2)
     assert results[-1].train_loss < 0.1 < 1 < results[0].train_loss
-    (batch,) = transcribe(recognizer, [audio for audio, _ in rows], batch_size=8)
+    (batch,) = transcriptions(recognizer, [audio for audio, _ in rows], batch_size=8)
     assert [each.text for each in batch] == [text for _, text in rows]
     assert not recognizer.model.training
 
@@ -404,8 +403,8 @@ def test_a_gpu_learns_what_a_cpu_learns(tmp_path):
     results = fit(recognizer, rows, epochs=60, batch_size=8, device="cuda")
     assert results[-1].train_loss < 0.2
     audio = [audio for audio, _ in rows]
-    on_gpu = [*transcribe(recognizer, audio, batch_size=8, device="cuda")]
-    on_cpu = [*transcribe(recognizer, audio, batch_size=8, device="cpu")]
+    on_gpu = [*transcriptions(recognizer, audio, batch_size=8, device="cuda")]
+    on_cpu = [*transcriptions(recognizer, audio, batch_size=8, device="cpu")]
     assert on_gpu == on_cpu
     assert [each.text for each in on_gpu[0]] == [text for _, text in rows]
 

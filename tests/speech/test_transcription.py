@@ -9,16 +9,15 @@ import pytest
 import soundfile
 import torch
 from tones import spoken
-from toys import wav2vec2
+from toys import transcriptions, wav2vec2
 
 from thanosql.errors import AudioError, OptionError
-from thanosql.speech import transcription
 from thanosql.speech.sound.audio import load
 
 
 def transcribe(recognizer, audio, **options):
     """Yield the texts alone."""
-    batches = transcription.transcribe(recognizer, audio, **options)
+    batches = transcriptions(recognizer, audio, **options)
     with closing(batches):
         for batch in batches:
             yield from (each.text for each in batch)
@@ -98,7 +97,7 @@ def test_a_recording_too_short_for_a_frame_is_empty_text(recognizer):
 
 
 def test_a_transcription_tells_how_long_its_recording_is(recognizer):
-    ((one, two),) = transcription.transcribe(recognizer, AUDIO[:2], batch_size=2)
+    ((one, two),) = transcriptions(recognizer, AUDIO[:2], batch_size=2)
     assert one.seconds == len(load(AUDIO[0], None)) / 16_000
     assert two.seconds == len(load(AUDIO[1], None)) / 16_000
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tones import spoken, tones
-from toys import config, whisper
+from toys import config, transcriptions, whisper
 from transformers import (
     AutoFeatureExtractor,
     AutoTokenizer,
@@ -26,7 +26,6 @@ from thanosql.speech.sound.audio import load
 from thanosql.speech.training.batches import row_features
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
-from thanosql.speech.transcription import transcribe
 
 LANGUAGES = ("en", "ko", "de")
 AUDIO = [audio for audio, _ in spoken(9)]
@@ -211,17 +210,17 @@ def test_windows_of_a_translation_are_joined_by_a_space(polyglot):
     def joined(language, task):
         decoder = polyglot.decoding(Request(language, task)).start()
         for text in ("one", "", "two"):
-            decoder.feed(WindowText(text, -1.0, 2, language), WHOLE)
+            decoder.feed(WindowText(text, -1.0, 2, language), WHOLE, ())
         return decoder.finish().text
 
     assert joined("ko", "transcribe") == "one two"
     decoder = WindowTexts()
     for text in ("하나", "둘"):
-        decoder.feed(WindowText(text, -1.0, 2, "ja"), WHOLE)
+        decoder.feed(WindowText(text, -1.0, 2, "ja"), WHOLE, ())
     assert decoder.finish().text == "하나둘"
     decoder = WindowTexts("en")
     for text in ("one", "two"):
-        decoder.feed(WindowText(text, -1.0, 2, "ja"), WHOLE)
+        decoder.feed(WindowText(text, -1.0, 2, "ja"), WHOLE, ())
     assert decoder.finish().text == "one two"
     assert joined("ko", "translate") == "one two"
 
@@ -304,7 +303,7 @@ def test_it_learns_to_read_by_the_same_loop(tmp_path):
     epochs = [*train(recognizer, rows, utterances, utterances[:0], options, None)]
     assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
     audio = [audio for audio, _ in rows]
-    (heard,) = transcribe(recognizer, audio, batch_size=24, device="cpu", vad=False)
+    (heard,) = transcriptions(recognizer, audio, batch_size=24, device="cpu", vad=False)
     pairs = zip(heard, rows, strict=True)
     assert sum(each.text == text for each, (_, text) in pairs) > 16
 
@@ -368,7 +367,7 @@ def test_it_is_trained_and_heard_in_half_precision(tmp_path, precision):
         *train(recognizer, rows, utterances[2:], utterances[:2], options, None)
     ]  # fmt: skip
     assert epochs[-1].train_loss < epochs[0].train_loss
-    (batch,) = transcribe(
+    (batch,) = transcriptions(
         recognizer,
         AUDIO[:3],
         batch_size=3,
@@ -414,7 +413,7 @@ def test_texts_on_a_gpu_are_those_of_a_cpu(tmp_path):
 
     def texts(**options):
         with closing(
-            transcribe(recognizer, AUDIO, batch_size=4, vad=False, **options)
+            transcriptions(recognizer, AUDIO, batch_size=4, vad=False, **options)
         ) as batches:
             return [each.text for batch in batches for each in batch]
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tones import spoken, tones
-from toys import CONFIGS, config, parakeet
+from toys import CONFIGS, config, parakeet, transcriptions
 
 from thanosql.errors import AudioError, OptionError
 from thanosql.speech.metrics import character_errors
@@ -23,7 +23,6 @@ from thanosql.speech.sound.audio import SAMPLE_RATE, load
 from thanosql.speech.sound.windows import Layout
 from thanosql.speech.training import train
 from thanosql.speech.training.examination import examine
-from thanosql.speech.transcription import transcribe
 
 
 @given(
@@ -128,7 +127,7 @@ def reader(tmp_path_factory):
 def texts(recognizer, audio, **options):
     return [
         each.text
-        for batch in transcribe(recognizer, audio, **{"batch_size": 4} | options)
+        for batch in transcriptions(recognizer, audio, **{"batch_size": 4} | options)
         for each in batch
     ]
 
@@ -162,7 +161,7 @@ def test_windows_share_batches_with_other_recordings_and_keep_the_order(reader):
         assert texts(reader, audio, **options) == alone
     told = [
         each.seconds
-        for batch in transcribe(reader, audio, batch_size=4, chunk_seconds=4)
+        for batch in transcriptions(reader, audio, batch_size=4, chunk_seconds=4)
         for each in batch
     ]
     assert told == [len(load(each, None)) / SAMPLE_RATE for each in audio]
@@ -208,7 +207,7 @@ def test_what_breaks_off_in_a_later_window_names_its_row(reader):
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
     audio = [tones("ab"), file.getvalue()]
-    heard = transcribe(reader, audio, batch_size=1, chunk_seconds=2)
+    heard = transcriptions(reader, audio, batch_size=1, chunk_seconds=2)
     assert [each.text for each in next(heard)] == texts(reader, audio[:1])
     with pytest.raises(AudioError, match=r"^row 2: .*no numbers"):
         list(heard)
@@ -217,6 +216,6 @@ def test_what_breaks_off_in_a_later_window_names_its_row(reader):
 def test_a_file_is_closed_when_nobody_reads_on(reader, tmp_path):
     path = tmp_path / "long.wav"
     path.write_bytes(long_words(1)[0][0])
-    heard = transcribe(reader, [path, path], batch_size=1, chunk_seconds=2)
+    heard = transcriptions(reader, [path, path], batch_size=1, chunk_seconds=2)
     heard.send(None)
     heard.close()  # a ResourceWarning would fail the test

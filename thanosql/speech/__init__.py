@@ -22,6 +22,7 @@ from thanosql.speech.loading import (
     open_base,
     open_stored,
 )
+from thanosql.speech.recording import Recording
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
@@ -33,6 +34,7 @@ __all__ = [
     "open_base",
     "import_base",
     # turn recordings into transcripts, and transcripts into scores
+    "Recording",
     "transcribe",
     "Scorer",
     "warn_of_dropped",

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.recording import Recording
     from thanosql.statements import EvaluateOptions, PredictOptions
 
 
 def transcribe(
     recognizer: Recognizer,
-    audio: Iterable[Any],
+    recordings: Iterable[Recording],
     options: PredictOptions | EvaluateOptions,
     root: Path | None,
     progress: Progress,
@@ -39,7 +40,7 @@ def transcribe(
     with closing(
         transcription.transcribe(
             recognizer,
-            audio,
+            recordings,
             batch_size=options.batch_size,
             precision=options.precision,
             device=options.device,

@@ -45,6 +45,14 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of the best texts that a search has found."""
+
+    text: str
+    confidence: float  # 0 to 1; of all texts found, the likeliest have the most
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """The result of decoding one recording."""
 
@@ -53,6 +61,8 @@ class Hypothesis:
     "From 0 to 1, for the whole text; None if the decoding does not compute it."
     words: tuple[Word, ...] = ()
     "Empty if the decoding does not compute them."
+    alternatives: tuple[Alternative, ...] = ()
+    "The best texts, this one first; empty unless they are asked for."
     details: Details = Details()
 
 
@@ -64,6 +74,7 @@ class Transcription:
     "None if the recording is bad."
     confidence: float | None = None
     words: tuple[Word, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
     details: Details = Details()
     seconds: float = 0.0
     "The recording's duration; 0 if it is bad."

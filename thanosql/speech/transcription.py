@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.decoding.decoding import Decoder
     from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.speech.recording import Recording, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,21 @@ class _Piece:
     "None if the recording is bad, or if nobody speaks in the window."
     frames: slice
     "The window's frames that are kept; the others are context."
+    spans: tuple[Span, ...]
+    "Where in the recording the window's samples are from."
     seconds: float
     "From the recording's beginning to this window's end."
     last: bool
     "Whether the recording ends here."
     speech_seconds: float | None = None
     "How long somebody speaks in the window; None if nobody looked."
+    hotwords: tuple[str, ...] = ()
+    "Those of the recording."
     error: str | None = None
     "Why the recording is bad."
 
 
-class _Recording:
+class _Heard:
     """The windows of one recording so far."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -55,7 +60,7 @@ class _Recording:
         if piece.features is None:
             self._decoder.silence()
         else:
-            self._decoder.feed(scores, piece.frames)
+            self._decoder.feed(scores, piece.frames, piece.spans)
             self._windows += 1
         if piece.speech_seconds is not None:
             self._speech_seconds = (self._speech_seconds or 0.0) + piece.speech_seconds
@@ -67,6 +72,7 @@ class _Recording:
             text=found.text,
             confidence=found.confidence,
             words=found.words,
+            alternatives=found.alternatives,
             details=replace(
                 found.details,
                 windows=self._windows,
@@ -78,7 +84,7 @@ class _Recording:
 
 def transcribe(
     recognizer: Recognizer,
-    audio: Iterable[object],
+    recordings: Iterable[Recording],
     *,
     batch_size: int,
     precision: str = "auto",
@@ -92,13 +98,13 @@ def transcribe(
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of a batch of recordings at a time, in order.
 
-    A text depends only on its recording, not on the batch. audio: values that
-    `audio.load` takes, read in the calling thread, at most two batches ahead of the
-    texts. While the model works on one batch, threads decode the audio of the next;
-    closing the generator ends them. A recording longer than `chunk_seconds` is cut into
-    windows (`Recognizer.windows`), and each window counts as one item of a batch. What
-    voice activity detection, `vad`, finds to be without speech is not heard. If no
-    recording ends in a batch, an empty list is yielded.
+    A text depends only on its recording, not on the batch. recordings: read in the
+    calling thread, at most two batches ahead of the texts. While the model works on one
+    batch, threads decode the audio of the next; closing the generator ends them. A
+    recording longer than `chunk_seconds` is cut into windows (`Recognizer.windows`),
+    and each window counts as one item of a batch. What voice activity detection, `vad`,
+    finds to be without speech is not heard. If no recording ends in a batch, an empty
+    list is yielded.
 
     Raises AudioError naming the row (counted from `first_row`) when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
@@ -113,9 +119,9 @@ def transcribe(
     decoding = recognizer.decoding(request)
     plan = recognizer.windows(chunk_seconds, vad)
 
-    def pieces(row: int, value: object) -> Generator[_Piece, None, None]:
+    def pieces(row: int, wanted: Recording) -> Generator[_Piece, None, None]:
         try:
-            with closing(blocks(value, root)) as waveform:
+            with closing(blocks(wanted.audio, root)) as waveform:
                 for window in plan.cut(waveform):
                     features = None
                     if not window.silent:
@@ -123,19 +129,21 @@ def transcribe(
                     yield _Piece(
                         features,
                         window.frames,
+                        window.spans,
                         window.seconds,
                         window.last,
                         window.speech_seconds,
+                        wanted.hotwords,
                     )
         except AudioError as error:
             if on_error == "raise":
                 with naming(row):
                     raise
-            yield _Piece(None, slice(0), 0.0, last=True, error=str(error))
+            yield _Piece(None, slice(0), (), 0.0, last=True, error=str(error))
 
-    recordings = (pieces(row, value) for row, value in enumerate(audio, first_row))
-    recording: _Recording | None = None  # the one that is not at its end yet
-    with closing(prefetched(recordings, batch_size)) as prepared:
+    cut = (pieces(row, wanted) for row, wanted in enumerate(recordings, first_row))
+    recording: _Heard | None = None  # the one that is not at its end yet
+    with closing(prefetched(cut, batch_size)) as prepared:
         for batch in chunks(prepared, batch_size):
             with (
                 within_memory(len(batch)),
@@ -154,7 +162,7 @@ def transcribe(
                     done.append(Transcription(text=None, error=piece.error))
                     recording = None
                     continue
-                recording = recording or _Recording(decoding.start())
+                recording = recording or _Heard(decoding.start(piece.hotwords))
                 heard = piece.features is not None
                 recording.hear(piece, next(following) if heard else None)
                 if piece.last:

@@ -129,7 +129,7 @@ def _transcribed(
     def run_model(first_row: int, rows: Iterable[Row]) -> Transcribed:
         # Up to two batches of recordings are read before their texts come out.
         ahead, rows = tee(rows)
-        recordings = (row[audio] for row in ahead)
+        recordings = (speech.Recording(row[audio]) for row in ahead)
         with context.progress() as progress:
             recognizer = speech.loaded(context.stored_files(model), options.device)
             with closing(

@@ -14,9 +14,12 @@ import torch
 from thanosql.speech.results import Hypothesis
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from thanosql.speech.decoding.spelling import Spelling
+    from thanosql.speech.recording import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class BestPath:
         best = logits.argmax(dim=-1).cpu()  # the one time this waits for a GPU
         return [path[:n] for path, n in zip(best, lengths.tolist(), strict=True)]
 
-    def start(self) -> BestPathDecoder:
-        """Return a decoder for one recording."""
+    def start(self, hotwords: tuple[str, ...] = ()) -> BestPathDecoder:
+        """Return a decoder for one recording. hotwords: are left to a beam search."""
         return BestPathDecoder(self)
 
 
@@ -47,7 +50,7 @@ class BestPathDecoder:
         self._decoding = decoding
         self._paths: list[Tensor] = []
 
-    def feed(self, scores: Tensor, kept: slice) -> None:
+    def feed(self, scores: Tensor, kept: slice, spans: Sequence[Span]) -> None:
         """Take the path of the next window: (frames,), as in `BestPath.scores`."""
         self._paths.append(scores[kept])
 

@@ -2,7 +2,8 @@
 
 `Decoding.start` makes a decoder for one recording. The decoder is fed the recording's
 windows in order: with CTC the scores of their frames, with a model that writes by
-itself what it wrote. `finish` returns the hypothesis.
+itself what it wrote, and where in the recording their samples are from. `finish`
+returns the hypothesis.
 """
 
 from __future__ import annotations
@@ -11,11 +12,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable, Sequence
 
+    from thanosql.speech.recording import Span
     from thanosql.speech.results import Hypothesis
 
 WHOLE = slice(None)
+
+
+class LanguageModel(Protocol):
+    """How likely a word is after others, as a search asks it. Natural logarithms."""
+
+    def start(self) -> Hashable:
+        """Return the state before the first word of a text."""
+
+    def score(self, state: Hashable, word: str) -> tuple[float, Hashable]:
+        """Return the log-probability of a word after a state, and the state after it.
+
+        A word that the model does not know has the probability of an unknown one.
+        """
+
+    def end(self, state: Hashable) -> float:
+        """Return the log-probability that the text ends after a state."""
+
+    @property
+    def words(self) -> Iterable[str]:
+        """The words that it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +51,16 @@ class Request:
     prompt: str | None = None
     "A text that may come before the recording's."
     beam_size: int | None = None
+    words: bool = False
+    "Whether each word's time and confidence are wanted, and the text's confidence."
+    alternatives: int | None = None
+    "How many of the best texts are wanted."
+    language_model: LanguageModel | None = None
+    lm_weight: float | None = None
+    word_bonus: float | None = None
+    hotwords: tuple[str, ...] = ()
+    "Words and names to be expected in every recording."
+    hotword_weight: float | None = None
 
 
 NO_REQUEST = Request()
@@ -37,11 +69,11 @@ NO_REQUEST = Request()
 class Decoder(Protocol):
     """Decodes one recording."""
 
-    def feed(self, scores: Any, kept: slice) -> None:
+    def feed(self, scores: Any, kept: slice, spans: Sequence[Span]) -> None:
         """Take the scores of the next window, as `Recognizer.scores` returns them.
 
         kept: the frames that count; the others are context. All of them for a model
-        whose windows do not overlap.
+        whose windows do not overlap. spans: where the window's samples are from.
         """
 
     def silence(self) -> None:
@@ -54,18 +86,21 @@ class Decoder(Protocol):
 class Decoding(Protocol):
     """A way to turn scores into text."""
 
-    def start(self) -> Decoder:
-        """Return a decoder for one recording."""
+    def start(self, hotwords: tuple[str, ...] = ()) -> Decoder:
+        """Return a decoder for one recording.
+
+        hotwords: those to be expected in this recording, beside the request's.
+        """
 
 
 def decode(decoding: Decoding, utterances: Iterable[Any]) -> list[Hypothesis]:
-    """Return a hypothesis for each utterance.
+    """Return a hypothesis for each utterance, without times.
 
     utterances: the scores of each, whole.
     """
     hypotheses = []
     for scores in utterances:
         decoder = decoding.start()
-        decoder.feed(scores, WHOLE)
+        decoder.feed(scores, WHOLE, ())
         hypotheses.append(decoder.finish())
     return hypotheses

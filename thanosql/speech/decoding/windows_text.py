@@ -6,8 +6,14 @@ import math
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from thanosql.speech.results import Details, Hypothesis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thanosql.speech.recording import Span
 
 # A text that compresses better than this repeats itself (Radford et al. 2022).
 LOOPS = 2.4
@@ -49,7 +55,7 @@ class WindowTexts:
         self._written_in = written_in
         self._heard: list[WindowText] = []
 
-    def feed(self, scores: WindowText, kept: slice) -> None:
+    def feed(self, scores: WindowText, kept: slice, spans: Sequence[Span]) -> None:
         """Take the text of the next window. kept: all of it; windows do not overlap."""
         self._heard.append(scores)
 

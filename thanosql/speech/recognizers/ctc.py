@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,11 +129,11 @@ class CTCRecognizer(Recognizer):
 
         Raises OptionError for what only a model that writes by itself can do.
         """
-        for field in fields(request):
-            if getattr(request, field.name) is not None:
+        for option, reason in _REASONS.items():
+            if getattr(request, option) is not None:
                 message = (
-                    f"option {field.name} is for models that write text by themselves, "
-                    f"such as WhisperTinyEn; {_REASONS[field.name]}"
+                    f"option {option} is for models that write text by themselves, "
+                    f"such as WhisperTinyEn; {reason}"
                 )
                 raise OptionError(message)
         return BestPath(self.spelling, self.blank)

@@ -47,7 +47,7 @@ class Dictation:
     into_english: bool
     "Whether the text is a translation."
 
-    def start(self) -> WindowTexts:
+    def start(self, hotwords: tuple[str, ...] = ()) -> WindowTexts:
         """Return a decoder for one recording."""
         return WindowTexts("en" if self.into_english else None)
 

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from thanosql.speech.recording import Span
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.voice import FRAME, blocks, listen
-from thanosql.speech.sound.windows import Layout, Span, Window
+from thanosql.speech.sound.windows import Layout, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

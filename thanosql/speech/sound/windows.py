@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from thanosql.errors import OptionError
+from thanosql.speech.recording import Span
 from thanosql.speech.sound.audio import LONGEST, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -39,17 +40,6 @@ _CONTEXT_SHARE = 0.25  # largest share of a window; limits the context of small 
 # fours (SEW squeezes two into one).
 _TOGETHER = 4
 _LEAST = 4 * _TOGETHER  # frames of a window: a group for each context, two between
-
-
-class Span(NamedTuple):
-    """Samples of a window that lie as one piece in the recording."""
-
-    begin: int
-    "The first one's place in the window."
-    source: int
-    "The first one's place in the recording."
-    samples: int
-    "Their number."
 
 
 @dataclass(frozen=True, slots=True)

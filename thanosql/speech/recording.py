@@ -1,0 +1,32 @@
+"""A recording that is to be heard, and a stretch of one, as plain values.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What is heard, and what is known of it beforehand."""
+
+    audio: Any
+    "A path, a URL or the bytes of an encoded file, as `sound.audio.load` takes them."
+    channel: int | None = None
+    "The one that is heard, from 1; None for the mean of all."
+    hotwords: tuple[str, ...] = ()
+    "Words and names to be expected in it."
+
+
+class Span(NamedTuple):
+    """Samples of a window that lie as one piece in the recording, at 16 kHz."""
+
+    begin: int
+    "The first one's place in the window."
+    source: int
+    "The first one's place in the recording."
+    samples: int
+    "Their number."
