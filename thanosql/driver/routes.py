@@ -24,6 +24,7 @@ _SECOND_WORDS: dict[str, tuple[str, ...]] = {
     "FIT": ("MODEL",),
     "PREDICT": ("USING",),
     "EVALUATE": ("USING",),
+    "ALIGN": ("USING",),
     "PRINT": ("AUDIO",),
     "LIST": ("MODEL", "TABLE", "BASE", "DATASET"),
     "DESCRIBE": ("MODEL", "TABLE", "BASE", "DATASET"),

@@ -14,7 +14,7 @@ import apsw
 
 from thanosql import errors, statements
 from thanosql.execution.relation import Column, folded, unambiguous
-from thanosql.speech.results import Transcription, Word
+from thanosql.speech.results import AlignedWord, Alignment, Transcription, Word
 from thanosql.store.runs import digest
 from thanosql.store.training_folders import DIGEST_BYTES
 
@@ -145,7 +145,9 @@ class Pairs:
     def __init__(
         self,
         source: Source,
-        options: statements.BuildOptions | statements.EvaluateOptions,
+        options: statements.BuildOptions
+        | statements.EvaluateOptions
+        | statements.AlignOptions,
     ) -> None:
         self._source = source
         self.audio = source.audio_position(options.audio_col)
@@ -265,6 +267,39 @@ class TranscriptCache:
                 found.seconds,
                 found.error,
             ),
+        )
+
+
+class AlignmentCache:
+    """Alignments, found by the values of audio and text, in a temporary file."""
+
+    def __init__(self) -> None:
+        self._connection = _temporary(
+            "CREATE TABLE kept (pair BLOB PRIMARY KEY, alignment) WITHOUT ROWID"
+        )
+
+    def get(self, audio: Any, text: Any) -> Alignment | None:
+        """Return the alignment of a recording and a text, or None if none is kept."""
+        kept = self._connection.execute(
+            "SELECT alignment FROM kept WHERE pair = ?", (digest(audio) + digest(text),)
+        ).get
+        if kept is None:
+            return None
+        words, confidence, matches, error = json.loads(kept)
+        return Alignment(
+            words=tuple(AlignedWord(*each) for each in words),
+            confidence=confidence,
+            matches=matches,
+            error=error,
+        )
+
+    def put(self, audio: Any, text: Any, found: Alignment) -> None:
+        """Keep the alignment of a recording and a text."""
+        words = [astuple(word) for word in found.words]
+        values = words, found.confidence, found.matches, found.error
+        self._connection.execute(
+            "INSERT OR REPLACE INTO kept VALUES (?, ?)",
+            (digest(audio) + digest(text), json.dumps(values)),
         )
 
 

@@ -3,6 +3,7 @@
 This list is all that other packages may import from `speech`. Nothing in it knows SQL.
 """
 
+from thanosql.speech.aligning import align
 from thanosql.speech.dropped import warn_of_dropped
 from thanosql.speech.fitting import (
     Material,
@@ -38,6 +39,8 @@ __all__ = [
     "transcribe",
     "Scorer",
     "warn_of_dropped",
+    # find when the words of a known text were said
+    "align",
     # turn rows into a trained model
     "Material",
     "prepare",

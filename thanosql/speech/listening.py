@@ -145,14 +145,22 @@ class Scorer:
     def _spelled(self, row: int, text: Any) -> Normalized:
         """Return a reference as the model would spell it; an error names the row."""
         if not isinstance(text, str):
-            column = self._options.text_col
-            kind = "NULL" if text is None else type(text).__name__
-            way_out = "leave such rows out in the query's WHERE"
-            if isinstance(text, int | float):
-                kind = "a number"
-                way_out = f"write CAST({column} AS TEXT) AS {column} in the query"
-            message = f"row {row}: the reference text is {kind}; {way_out}"
+            message = f"row {row}: {not_text(text, self._options.text_col)}"
             raise errors.DataError(message)
         if self._options.normalize == "english":
             return Normalized(text)
         return self._spelling.normalize(text)
+
+
+LEAVE_OUT = "leave such rows out in the query's WHERE"
+
+
+def not_text(value: object, column: str) -> str:
+    """Return what is wrong with a value of a text column that is no text."""
+    if isinstance(value, int | float):
+        return (
+            "the reference text is a number; "
+            f"write CAST({column} AS TEXT) AS {column} in the query"
+        )
+    kind = "NULL" if value is None else type(value).__name__
+    return f"the reference text is {kind}; {LEAVE_OUT}"

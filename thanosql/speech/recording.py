@@ -18,7 +18,10 @@ class Recording:
     channel: int | None = None
     "The one that is heard, from 1; None for the mean of all."
     hotwords: tuple[str, ...] = ()
-    "Words and names to be expected in it."
+    """Words and names to be expected in it.
+
+    Of a text that is to be aligned with it: its words, all and in order.
+    """
 
 
 class Span(NamedTuple):

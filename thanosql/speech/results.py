@@ -53,6 +53,33 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignedWord:
+    """A word of a given text, as it is written there, and when it was spoken."""
+
+    text: str
+    start: float | None = None  # seconds from the recording's beginning
+    end: float | None = None
+    confidence: float | None = None
+    """0 to 1; 0 if the word was not said.
+
+    None if the model cannot spell it: then its times are those between its neighbours.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """When the words of a given text were spoken, or why that cannot be found."""
+
+    words: tuple[AlignedWord, ...] = ()
+    confidence: float | None = None
+    "The mean of the words'."
+    matches: bool | None = None
+    "Whether the text is likely the recording's."
+    error: str | None = None
+    "Names no row."
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """The result of decoding one recording."""
 
@@ -64,6 +91,8 @@ class Hypothesis:
     alternatives: tuple[Alternative, ...] = ()
     "The best texts, this one first; empty unless they are asked for."
     details: Details = Details()
+    alignment: Alignment | None = None
+    "Of a text that was given; then the hypothesis's text is that one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +105,7 @@ class Transcription:
     words: tuple[Word, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     details: Details = Details()
+    alignment: Alignment | None = None
     seconds: float = 0.0
     "The recording's duration; 0 if it is bad."
     error: str | None = None

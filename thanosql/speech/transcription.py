@@ -78,6 +78,7 @@ class _Heard:
                 windows=self._windows,
                 speech_seconds=self._speech_seconds,
             ),
+            alignment=found.alignment,
             seconds=seconds,
         )
 

@@ -103,6 +103,20 @@ def _evaluate(parser: Parser) -> Evaluate:
 
 
 @dataclass(frozen=True)
+class Align(Node):
+    """ALIGN USING model [OPTIONS] AS query."""
+
+    model_name: str
+    options: tuple[RawOption, ...]
+    query: Query
+
+
+def _align(parser: Parser) -> Align:
+    name = parser.name("a model's name after ALIGN USING")
+    return Align(name, parser.options(), parser.as_query())
+
+
+@dataclass(frozen=True)
 class PrintAudio(Node):
     """PRINT AUDIO [OPTIONS] AS query."""
 
@@ -249,6 +263,7 @@ STATEMENTS: Mapping[tuple[str, ...], Callable[[Parser], Node]] = {
     ("FIT", "MODEL"): _fit_model,
     ("PREDICT", "USING"): _predict,
     ("EVALUATE", "USING"): _evaluate,
+    ("ALIGN", "USING"): _align,
     ("PRINT", "AUDIO"): _print_audio,
     **{
         ("LIST", *middle, word): _list(kind)

@@ -68,6 +68,24 @@ def _task(doc: str) -> Any:
     return _option(None, or_null(one_of("transcribe", "translate")), doc)
 
 
+def _precision_for_inference() -> Any:
+    return _option(
+        "auto",
+        one_of("auto", "fp32", "bf16", "fp16", "int8"),
+        "number format of the model's arithmetic; `auto` is what the device is fast "
+        "in; `int8`, on a CPU only, is faster and a little less exact",
+    )
+
+
+def _on_error() -> Any:
+    return _option(
+        "raise",
+        one_of("raise", "null"),
+        "what a bad row does: end the statement, or become NULL, with the reason in "
+        "one more column, `error`",
+    )
+
+
 def _audio_column() -> Any:
     return _option(
         None,
@@ -227,11 +245,8 @@ class _ListeningOptions(_SpeechOptions):
         "which are cut at pauses and do not overlap",
         unit="seconds",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = _option(
-        "auto",
-        one_of("auto", "fp32", "bf16", "fp16", "int8"),
-        "number format of the model's arithmetic; `auto` is what the device is fast "
-        "in; `int8`, on a CPU only, is faster and a little less exact",
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = (
+        _precision_for_inference()
     )
     language: str | None = _language(
         "of the recordings, for a model of several languages; `auto` lets the model "
@@ -259,12 +274,7 @@ class _ListeningOptions(_SpeechOptions):
         "find speech first, and hear nothing else (voice activity detection); `auto`: "
         "for a model that writes text by itself, such as Whisper",
     )
-    on_error: Literal["raise", "null"] = _option(
-        "raise",
-        one_of("raise", "null"),
-        "what a bad row does: end the statement, or become NULL, with the reason in "
-        "one more column, `error`",
-    )
+    on_error: Literal["raise", "null"] = _on_error()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +310,26 @@ class EvaluateOptions(_ListeningOptions):
         "what does not count: `basic`: case and punctuation; `english`: how numbers, "
         "titles and contractions are written, too; `none`: everything counts",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignOptions(_SpeechOptions):
+    """Options of ALIGN."""
+
+    statement: ClassVar[str] = "ALIGN"
+
+    text_col: str = _option("text", _COLUMN, "column with the texts")
+    per_row: bool = _option(False, _FLAG, "a row a recording, in place of a row a word")
+    chunk_seconds: float = _option(
+        60.0,
+        _POSITIVE,
+        "longer recordings are heard in windows of so much, which overlap",
+        unit="seconds",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = (
+        _precision_for_inference()
+    )
+    on_error: Literal["raise", "null"] = _on_error()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +411,7 @@ Options = (
     BuildOptions
     | PredictOptions
     | EvaluateOptions
+    | AlignOptions
     | PrintAudioOptions
     | ImportOptions
     | ExportOptions

@@ -9,6 +9,7 @@ effect, which the context keeps for later. `thanosql.speech` does the long work.
     training.py    BUILD, FIT MODEL
     models.py      GET, DROP, IMPORT, EXPORT MODEL
     recordings.py  PREDICT, EVALUATE, PRINT AUDIO
+    alignment.py   ALIGN
     data.py        COPY, GET DATASET
     facts.py       LIST, DESCRIBE
 """
@@ -17,7 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thanosql.execution.clauses import data, facts, models, recordings, training
+from thanosql.execution.clauses import (
+    alignment,
+    data,
+    facts,
+    models,
+    recordings,
+    training,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +45,7 @@ _RELATIONS: Mapping[type, Any] = {
     **training.RELATIONS,
     **models.RELATIONS,
     **recordings.RELATIONS,
+    **alignment.RELATIONS,
     **data.RELATIONS,
     **facts.RELATIONS,
 }

@@ -61,6 +61,8 @@ class Request:
     hotwords: tuple[str, ...] = ()
     "Words and names to be expected in every recording."
     hotword_weight: float | None = None
+    align: bool = False
+    "Whether the words of a text are known, and when each was said is wanted."
 
 
 NO_REQUEST = Request()
@@ -89,7 +91,8 @@ class Decoding(Protocol):
     def start(self, hotwords: tuple[str, ...] = ()) -> Decoder:
         """Return a decoder for one recording.
 
-        hotwords: those to be expected in this recording, beside the request's.
+        hotwords: those to be expected in this recording, beside the request's. Of a
+        text that is to be aligned: its words, all and in order.
         """
 
 

@@ -114,6 +114,8 @@ class Spelling:
             # beyond the model's outputs.
             if tokenizer.get_vocab().get(delimiter, outputs) < outputs:
                 self._ids[" "] = tokenizer.get_vocab()[delimiter]
+        self.delimiter = None if self._ids is None else self._ids.get(" ")
+        "The id of the token that is written between words, if there is one."
         self._spelled: dict[str, str | None] = {}
         cases = {
             case

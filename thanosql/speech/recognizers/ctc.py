@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from thanosql.errors import DataError, OptionError
+from thanosql.speech.decoding.alignment import Aligning
 from thanosql.speech.decoding.best_path import BestPath
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
@@ -124,8 +125,8 @@ class CTCRecognizer(Recognizer):
         plan = layout(self.stride, chunk_seconds)
         return WithSpeech(plan) if vad is True else plan
 
-    def decoding(self, request: Request = NO_REQUEST) -> BestPath:
-        """Return the best path.
+    def decoding(self, request: Request = NO_REQUEST) -> BestPath | Aligning:
+        """Return the best path, or what aligns a known text.
 
         Raises OptionError for what only a model that writes by itself can do.
         """
@@ -136,12 +137,15 @@ class CTCRecognizer(Recognizer):
                     f"such as WhisperTinyEn; {reason}"
                 )
                 raise OptionError(message)
+        if request.align:
+            return Aligning(self.spelling, self.blank, self.stride / SAMPLE_RATE)
         return BestPath(self.spelling, self.blank)
 
-    def scores(self, batch: Sequence[Tensor], decoding: BestPath) -> list[Tensor]:
+    def scores(self, batch: Sequence[Tensor], decoding: Any) -> list[Any]:
         """Return what the decoding needs of each utterance's logits."""
         if not self.alone:
-            return decoding.scores(*self.logits(batch))
+            scores: list[Any] = decoding.scores(*self.logits(batch))
+            return scores
         return [row for each in batch for row in decoding.scores(*self.logits([each]))]
 
     def loss(

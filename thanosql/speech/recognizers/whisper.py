@@ -132,8 +132,15 @@ class WhisperRecognizer(Recognizer):
 
         What it leaves open is as the model's generation config says. Raises OptionError
         for a language that the model lacks, a translation by a model of English only,
-        or a prompt that is too long.
+        or a prompt that is too long, or an alignment.
         """
+        if request.align:
+            message = (
+                "a model that writes text by itself does not score every frame, so it "
+                "cannot align a text; ALIGN USING a CTC model, such as TinyEn, which "
+                "also times what this model has transcribed"
+            )
+            raise OptionError(message)
         return self._settings.dictation(request)
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:

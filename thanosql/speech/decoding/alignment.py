@@ -1,0 +1,305 @@
+"""The words of a text and scores of frames in, when each word was said out.
+
+A recording whose trellis (`trellis.py`) is small is aligned as a whole, so exactly. A
+longer one is cut where its text is recognized (`anchors.py`), in as few places as
+needed, and each part is aligned by itself. So time is linear in the recording's length.
+Its scores are in a temporary file until its last window is fed, and memory holds those
+of a part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from thanosql.speech.decoding.anchors import Cut, cuts
+from thanosql.speech.decoding.trellis import Costs, Tokens, best_path
+from thanosql.speech.results import AlignedWord, Alignment, Hypothesis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from thanosql.speech.decoding.spelling import Spelling
+    from thanosql.speech.recording import Span
+
+# Found on TinyEn's training recordings, with words planted in their texts and words
+# taken out: on those of others, 2 % of the words that are said count as left out, and
+# 6 % of those planted as said (docs/experiments.md).
+COSTS = Costs(speech=1.0, leave_out=4.0, token=3.0)
+# Of the score between that of a text that is said just so, 1, and one of which no word
+# is, 0. TinyEn: right texts 0.40 to 1, other recordings' texts of the same length at
+# most 0.17.
+_MATCHES = 0.25
+_CELLS = 2**24  # frames times tokens of a part, where it can be cut: 6 MB of choices
+_MOST_CELLS = 2**27  # of one in which nothing is recognized: 50 MB
+_IN_MEMORY = 2**25  # bytes of scores; more go to a temporary file
+_LEAST = -60.0  # of the log-ratios, which are kept as float16
+
+
+class _Said(NamedTuple):
+    """A word that is said."""
+
+    begin: int  # its first frame
+    end: int  # after its last one
+    confidence: float
+
+
+class Scores(NamedTuple):
+    """What an alignment needs of a window's logits, on the CPU."""
+
+    ratios: NDArray[np.float16]
+    "(frames, vocab): the log of a token's probability to the frame's highest."
+    highest: NDArray[np.float32]
+    "(frames,): the log of that."
+    path: NDArray[np.int64]
+    "(frames,): the likeliest token."
+
+
+@dataclass(frozen=True, slots=True)
+class Aligning:
+    """The way to find when the words of a text were said."""
+
+    spelling: Spelling
+    blank: int
+    frame_seconds: float
+    "From one frame to the next."
+
+    def scores(self, logits: Tensor, lengths: Tensor) -> list[Scores]:
+        """Return the scores of each row.
+
+        logits: (batch, frames, vocab); lengths: (batch,), the frames that are not
+        padding.
+        """
+        log_probs = logits.log_softmax(-1, dtype=torch.float32)
+        highest, path = log_probs.max(-1)
+        ratios = (log_probs - highest[..., None]).clamp_(min=_LEAST).half()
+        arrays = (each.cpu().numpy() for each in (ratios, highest, path))
+        return [
+            Scores(*(array[:n] for array in row))
+            for *row, n in zip(*arrays, lengths.tolist(), strict=True)
+        ]
+
+    def start(self, hotwords: tuple[str, ...] = ()) -> Aligner:
+        """Return a decoder for one recording.
+
+        hotwords: all the words of its text, in order.
+        """
+        return Aligner(self, hotwords)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    """The words of a text that the model can spell."""
+
+    words: list[tuple[int, ...]]
+    "The token ids of each."
+    numbers: list[int]
+    "Their places among all words."
+    wild: frozenset[int]
+    "Before which of them, or after all, there are words that it cannot spell."
+    letters: int
+    "Of all."
+
+
+def spelled(spelling: Spelling, words: Sequence[str]) -> _Spelled:
+    """Return the token ids of the words that can be spelled."""
+    found: list[tuple[int, ...]] = []
+    numbers, wild, letters = [], set(), 0
+    for number, word in enumerate(words):
+        text = spelling.normalize(word).text
+        ids = spelling.encode(text)
+        if ids:
+            found.append(ids)
+            numbers.append(number)
+            letters += len(text)
+        elif any(map(str.isalnum, word)):
+            wild.add(len(found))
+    return _Spelled(found, numbers, frozenset(wild), letters)
+
+
+class Aligner:
+    """Collects the scores of one recording, window by window."""
+
+    def __init__(self, aligning: Aligning, words: tuple[str, ...]) -> None:
+        self._aligning = aligning
+        self._words = words
+        self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see `finish`
+        self._highest: list[NDArray[np.float32]] = []
+        self._paths: list[NDArray[np.int64]] = []
+        self._spelled = spelled(aligning.spelling, words)
+        silence = [aligning.blank]
+        if aligning.spelling.delimiter is not None:
+            silence.append(aligning.spelling.delimiter)
+        ids = {token for word in self._spelled.words for token in word}
+        # Only what the text is made of is kept.
+        self._columns = [*silence, *sorted(ids.difference(silence))]
+        self._silence = silence
+
+    def feed(self, scores: Scores, kept: slice, spans: Sequence[Span]) -> None:
+        """Take the scores of the next window."""
+        self._file.write(scores.ratios[kept][:, self._columns].tobytes())
+        self._highest.append(scores.highest[kept])
+        self._paths.append(scores.path[kept])
+
+    def silence(self) -> None:
+        """Take note of a window without speech: a blank."""
+        ratios = np.full((1, len(self._columns)), _LEAST, np.float16)
+        ratios[0, 0] = 0.0
+        self._file.write(ratios.tobytes())
+        self._highest.append(np.zeros(1, np.float32))
+        self._paths.append(np.array([self._aligning.blank]))
+
+    def finish(self) -> Hypothesis:
+        """Return the alignment of the text."""
+        with self._file:
+            return Hypothesis(" ".join(self._words), alignment=self._alignment())
+
+    def _alignment(self) -> Alignment:
+        path, highest = np.concatenate(self._paths), np.concatenate(self._highest)
+        tokens = sum(map(len, self._spelled.words))
+        if tokens > len(path):
+            seconds = len(path) * self._aligning.frame_seconds
+            return Alignment(
+                error=f"the text is too long for its audio: {tokens} tokens, and "
+                f"{len(path)} frames in {seconds:.1f} s; give the text of this "
+                "recording alone"
+            )
+        said: list[_Said | None] = []
+        score = 0.0
+        for begin, end in self._parts(path):
+            found, part = self._aligned(begin, end, highest)
+            said += found
+            score += part
+        speaking = int((~np.isin(path, self._silence)).sum())
+        nothing = COSTS.leave_out + COSTS.token * tokens + COSTS.speech * speaking
+        words = self._placed(said, len(path))
+        confidences = [w.confidence for w in words if w.confidence is not None]
+        return Alignment(
+            words=words,
+            confidence=fmean(confidences),
+            matches=1 + score / nothing >= _MATCHES,
+        )
+
+    def _parts(self, path: NDArray[np.int64]) -> Iterator[tuple[Cut, Cut]]:
+        """Yield the parts that are aligned by themselves: where each begins and ends.
+
+        path: (frames,), the likeliest token of each.
+        """
+        words = self._spelled.words
+        before = np.cumsum([0, *map(len, words)])  # the tokens before each word
+        whole = Cut(0, 0), Cut(len(path), len(words))
+        anchors: list[Cut] | None = None
+        waiting = [whole]
+        while waiting:
+            begin, end = waiting.pop()
+            frames = end.frame - begin.frame
+            cells = frames * int(before[end.word] - before[begin.word])
+            cut = None
+            if cells > _CELLS:
+                if anchors is None:
+                    anchors = cuts(words, self._spelled.letters, path, {*self._silence})
+                middle = (begin.frame + end.frame) / 2
+                inside = [
+                    each
+                    for each in anchors
+                    if begin.frame < each.frame < end.frame
+                    and begin.word < each.word < end.word
+                ]
+                cut = min(inside, key=lambda c: abs(c.frame - middle), default=None)
+            if cut is None and cells > _MOST_CELLS and end.word - begin.word > 1:
+                # Nothing of it is recognized, so that all that can be done is to keep
+                # the memory in bounds.
+                word = int(
+                    np.searchsorted(before, (before[begin.word] + before[end.word]) / 2)
+                )
+                word = min(max(word, begin.word + 1), end.word - 1)
+                cut = Cut((begin.frame + end.frame) // 2, word)
+            if cut is None:
+                yield begin, end
+            else:
+                waiting += [(cut, end), (begin, cut)]
+
+    def _aligned(
+        self, begin: Cut, end: Cut, highest: NDArray[np.float32]
+    ) -> tuple[list[_Said | None], float]:
+        """Return when the words of a part are said, and the score of its path."""
+        width = 2 * len(self._columns)
+        self._file.seek(begin.frame * width)
+        data = self._file.read((end.frame - begin.frame) * width)
+        kept = np.frombuffer(data, np.float16).reshape(-1, len(self._columns))
+        ratios = kept.astype(np.float32)
+        column = {token: i for i, token in enumerate(self._columns)}
+        words = [
+            [column[token] for token in word]
+            for word in self._spelled.words[begin.word : end.word]
+        ]
+        wild = frozenset(gap - begin.word for gap in self._spelled.wild)
+        silence = tuple(range(len(self._silence)))
+        tokens = Tokens(words, silence, wild.intersection(range(len(words) + 1)))
+        spans, score = best_path(ratios, tokens, COSTS)
+        said: list[_Said | None] = []
+        for word, frames in zip(words, spans, strict=True):
+            if frames is None:
+                said.append(None)
+                continue
+            log_probs = [
+                ratios[a:b, token] + highest[begin.frame + a : begin.frame + b]
+                for token, (a, b) in zip(word, frames, strict=True)
+            ]
+            said.append(
+                _Said(
+                    begin.frame + frames[0].begin,
+                    begin.frame + frames[-1].end,
+                    fmean(float(np.exp(each).mean()) for each in log_probs),
+                )
+            )
+        return said, score
+
+    def _placed(
+        self, said: Sequence[_Said | None], frames: int
+    ) -> tuple[AlignedWord, ...]:
+        """Return all words of the text with their times.
+
+        Words in a row that cannot be spelled share the time between their neighbours,
+        if both of these are said.
+        """
+        words: list[AlignedWord] = []
+        after = 0  # the place of the word after those in the row
+        end: float | None = 0.0  # of the word before them
+        ends = [*self._spelled.numbers, len(self._words)]
+        for number, each in zip(ends, [*said, _Said(frames, frames, 1.0)], strict=True):
+            row = self._words[after:number]
+            start = None if each is None else self._seconds(each.begin)
+            if end is None or start is None:
+                words += [AlignedWord(word) for word in row]
+            else:
+                share = (start - end) / max(1, len(row))
+                words += [
+                    AlignedWord(word, end + i * share, end + (i + 1) * share)
+                    for i, word in enumerate(row)
+                ]
+            if number == len(self._words):
+                break
+            after = number + 1
+            end = None if each is None else self._seconds(each.end)
+            words.append(
+                AlignedWord(
+                    self._words[number],
+                    start,
+                    end,
+                    0.0 if each is None else each.confidence,
+                )
+            )
+        return tuple(words)
+
+    def _seconds(self, frame: int) -> float:
+        """Return when a frame begins."""
+        return frame * self._aligning.frame_seconds
