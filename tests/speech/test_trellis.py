@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,7 +91,7 @@ def test_no_path_is_better_and_the_words_are_those_of_the_path(
     flat = [span for found in spans if found for span in found]
     assert [len(found) for found in spans if found] == [len(word) for word in said]
     assert all(span.begin < span.end for span in flat)
-    assert all(a.end <= b.begin for a, b in zip(flat, flat[1:], strict=False))
+    assert all(a.end <= b.begin for a, b in pairwise(flat))
     assert not flat or (flat[0].begin >= 0 and flat[-1].end <= frames)
 
 

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 _LONGEST = 1_000  # letters of a word; the longest that are in use have 50
 
 
-def split_words(text: str) -> list[str]:
-    import re
-
-    return [w for w in re.split(r"[\s\u200b\ufeff\u3164\uffa0]+", text) if w]
-
-
 def align(
     recognizer: Recognizer,
     pairs: Iterable[tuple[Any, Any]],
@@ -44,6 +38,7 @@ def align(
     """
     from thanosql.speech import transcription
     from thanosql.speech.decoding.decoding import Request
+    from thanosql.speech.decoding.words import split_words
 
     # For each row that is read and not yet yielded: why its text is bad, or None.
     faults: deque[str | None] = deque()

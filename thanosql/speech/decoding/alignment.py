@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from thanosql.speech.decoding.anchors import Cut, cuts
+from thanosql.speech.decoding.quiet import pauses
 from thanosql.speech.decoding.trellis import Costs, Tokens, best_path
+from thanosql.speech.decoding.words import Heard, Timeline, times
 from thanosql.speech.results import AlignedWord, Alignment, Hypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from thanosql.speech.decoding.spelling import Spelling
+    from thanosql.speech.decoding.words import Grid
     from thanosql.speech.recording import Span
 
 # Found on TinyEn's training recordings, with words planted in their texts and words
@@ -44,14 +47,6 @@ _IN_MEMORY = 2**25  # bytes of scores; more go to a temporary file
 _LEAST = -60.0  # of the log-ratios, which are kept as float16
 
 
-class _Said(NamedTuple):
-    """A word that is said."""
-
-    begin: int  # its first frame
-    end: int  # after its last one
-    confidence: float
-
-
 class Scores(NamedTuple):
     """What an alignment needs of a window's logits, on the CPU."""
 
@@ -61,6 +56,8 @@ class Scores(NamedTuple):
     "(frames,): the log of that."
     path: NDArray[np.int64]
     "(frames,): the likeliest token."
+    pauses: list[tuple[int, int]]
+    "Begin and end of each, in samples of the window."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +66,29 @@ class Aligning:
 
     spelling: Spelling
     blank: int
-    frame_seconds: float
-    "From one frame to the next."
+    frames: Grid
+    features: Grid
 
-    def scores(self, logits: Tensor, lengths: Tensor) -> list[Scores]:
+    def scores(
+        self, logits: Tensor, lengths: Tensor, features: Sequence[Tensor] = ()
+    ) -> list[Scores]:
         """Return the scores of each row.
 
         logits: (batch, frames, vocab); lengths: (batch,), the frames that are not
-        padding.
+        padding. features: of each row, in which pauses are looked for; without them
+        none are found.
         """
         log_probs = logits.log_softmax(-1, dtype=torch.float32)
         highest, path = log_probs.max(-1)
         ratios = (log_probs - highest[..., None]).clamp_(min=_LEAST).half()
-        arrays = (each.cpu().numpy() for each in (ratios, highest, path))
-        return [
-            Scores(*(array[:n] for array in row))
-            for *row, n in zip(*arrays, lengths.tolist(), strict=True)
-        ]
+        arrays = [each.cpu() for each in (ratios, highest, path)]
+        found = []
+        for row, count in enumerate(lengths.tolist()):
+            of_row = [array[row, :count] for array in arrays]
+            silences = self._pauses(features[row], of_row[2]) if features else []
+            shares, peaks, tokens = map(Tensor.numpy, of_row)
+            found.append(Scores(shares, peaks, tokens, silences))
+        return found
 
     def start(self, hotwords: tuple[str, ...] = ()) -> Aligner:
         """Return a decoder for one recording.
@@ -93,6 +96,11 @@ class Aligning:
         hotwords: all the words of its text, in order.
         """
         return Aligner(self, hotwords)
+
+    def _pauses(self, features: Tensor, path: Tensor) -> list[tuple[int, int]]:
+        letters = torch.isin(path, torch.tensor([*self.spelling.ids]))
+        places = torch.nonzero(letters)[:, 0]
+        return pauses(features, places, self.features, self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,7 @@ class Aligner:
         self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see `finish`
         self._highest: list[NDArray[np.float32]] = []
         self._paths: list[NDArray[np.int64]] = []
+        self._timeline = Timeline(aligning.frames)
         self._spelled = spelled(aligning.spelling, words)
         silence = [aligning.blank]
         if aligning.spelling.delimiter is not None:
@@ -148,6 +157,7 @@ class Aligner:
         self._file.write(scores.ratios[kept][:, self._columns].tobytes())
         self._highest.append(scores.highest[kept])
         self._paths.append(scores.path[kept])
+        self._timeline.feed(len(self._paths[-1]), kept, spans, scores.pauses)
 
     def silence(self) -> None:
         """Take note of a window without speech: a blank."""
@@ -156,6 +166,7 @@ class Aligner:
         self._file.write(ratios.tobytes())
         self._highest.append(np.zeros(1, np.float32))
         self._paths.append(np.array([self._aligning.blank]))
+        self._timeline.silence()
 
     def finish(self) -> Hypothesis:
         """Return the alignment of the text."""
@@ -166,13 +177,13 @@ class Aligner:
         path, highest = np.concatenate(self._paths), np.concatenate(self._highest)
         tokens = sum(map(len, self._spelled.words))
         if tokens > len(path):
-            seconds = len(path) * self._aligning.frame_seconds
-            return Alignment(
-                error=f"the text is too long for its audio: {tokens} tokens, and "
-                f"{len(path)} frames in {seconds:.1f} s; give the text of this "
-                "recording alone"
+            message = (
+                f"the text is too long for its audio: {tokens} tokens, and {len(path)} "
+                f"frames in {self._timeline.end:.1f} s; give no more than what may be "
+                "said in this recording"
             )
-        said: list[_Said | None] = []
+            return Alignment(error=message)
+        said: list[list[Heard] | None] = []
         score = 0.0
         for begin, end in self._parts(path):
             found, part = self._aligned(begin, end, highest)
@@ -180,7 +191,7 @@ class Aligner:
             score += part
         speaking = int((~np.isin(path, self._silence)).sum())
         nothing = COSTS.leave_out + COSTS.token * tokens + COSTS.speech * speaking
-        words = self._placed(said, len(path))
+        words = self._placed(said)
         confidences = [w.confidence for w in words if w.confidence is not None]
         return Alignment(
             words=words,
@@ -229,77 +240,76 @@ class Aligner:
 
     def _aligned(
         self, begin: Cut, end: Cut, highest: NDArray[np.float32]
-    ) -> tuple[list[_Said | None], float]:
+    ) -> tuple[list[list[Heard] | None], float]:
         """Return when the words of a part are said, and the score of its path."""
         width = 2 * len(self._columns)
         self._file.seek(begin.frame * width)
         data = self._file.read((end.frame - begin.frame) * width)
         kept = np.frombuffer(data, np.float16).reshape(-1, len(self._columns))
         ratios = kept.astype(np.float32)
-        column = {token: i for i, token in enumerate(self._columns)}
+        columns = {token: i for i, token in enumerate(self._columns)}
         words = [
-            [column[token] for token in word]
+            [columns[token] for token in word]
             for word in self._spelled.words[begin.word : end.word]
         ]
         wild = frozenset(gap - begin.word for gap in self._spelled.wild)
         silence = tuple(range(len(self._silence)))
         tokens = Tokens(words, silence, wild.intersection(range(len(words) + 1)))
         spans, score = best_path(ratios, tokens, COSTS)
-        said: list[_Said | None] = []
-        for word, frames in zip(words, spans, strict=True):
+        said: list[list[Heard] | None] = []
+        for number, word, frames in zip(
+            range(begin.word, end.word), words, spans, strict=True
+        ):
             if frames is None:
                 said.append(None)
                 continue
-            log_probs = [
-                ratios[a:b, token] + highest[begin.frame + a : begin.frame + b]
-                for token, (a, b) in zip(word, frames, strict=True)
-            ]
-            said.append(
-                _Said(
-                    begin.frame + frames[0].begin,
-                    begin.frame + frames[-1].end,
-                    fmean(float(np.exp(each).mean()) for each in log_probs),
+            heard = []
+            for token, column, (first, after) in zip(
+                self._spelled.words[number], word, frames, strict=True
+            ):
+                first, after = begin.frame + first, begin.frame + after
+                log_probs = (
+                    ratios[first - begin.frame : after - begin.frame, column]
+                    + highest[first:after]
                 )
-            )
+                heard.append(
+                    Heard(
+                        token,
+                        self._timeline.second(first),
+                        self._timeline.second(after - 1),
+                        float(np.exp(log_probs.max())),
+                    )
+                )
+            said.append(heard)
         return said, score
 
-    def _placed(
-        self, said: Sequence[_Said | None], frames: int
-    ) -> tuple[AlignedWord, ...]:
+    def _placed(self, said: Sequence[list[Heard] | None]) -> tuple[AlignedWord, ...]:
         """Return all words of the text with their times.
 
         Words in a row that cannot be spelled share the time between their neighbours,
         if both of these are said.
         """
+        timed = iter(times([each for each in said if each is not None], self._timeline))
+        placed = [None if each is None else next(timed) for each in said]
         words: list[AlignedWord] = []
-        after = 0  # the place of the word after those in the row
-        end: float | None = 0.0  # of the word before them
-        ends = [*self._spelled.numbers, len(self._words)]
-        for number, each in zip(ends, [*said, _Said(frames, frames, 1.0)], strict=True):
-            row = self._words[after:number]
-            start = None if each is None else self._seconds(each.begin)
-            if end is None or start is None:
-                words += [AlignedWord(word) for word in row]
-            else:
-                share = (start - end) / max(1, len(row))
-                words += [
-                    AlignedWord(word, end + i * share, end + (i + 1) * share)
-                    for i, word in enumerate(row)
-                ]
-            if number == len(self._words):
-                break
-            after = number + 1
-            end = None if each is None else self._seconds(each.end)
-            words.append(
-                AlignedWord(
-                    self._words[number],
-                    start,
-                    end,
-                    0.0 if each is None else each.confidence,
-                )
-            )
+        before: float | None = 0.0  # the end of the last word that can be spelled
+        for number, each in zip(self._spelled.numbers, placed, strict=True):
+            start, end, confidence = each or (None, None, 0.0)
+            words += _shared_out(self._words[len(words) : number], before, start)
+            words.append(AlignedWord(self._words[number], start, end, confidence))
+            before = end
+        words += _shared_out(self._words[len(words) :], before, self._timeline.end)
         return tuple(words)
 
-    def _seconds(self, frame: int) -> float:
-        """Return when a frame begins."""
-        return frame * self._aligning.frame_seconds
+
+def _shared_out(
+    words: Sequence[str], begin: float | None, end: float | None
+) -> list[AlignedWord]:
+    """Return words that cannot be spelled, each with its share of a stretch of time."""
+    if begin is None or end is None:
+        return [AlignedWord(word) for word in words]
+    share = (end - begin) / max(1, len(words))
+    return [
+        AlignedWord(word, begin + i * share, begin + (i + 1) * share)
+        for i, word in enumerate(words)
+    ]
