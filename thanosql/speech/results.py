@@ -73,8 +73,10 @@ class Alignment:
     words: tuple[AlignedWord, ...] = ()
     confidence: float | None = None
     "The mean of the words'."
+    agreement: float | None = None
+    "0 if nothing of the text is said, 1 if it is all that is said, word by word."
     matches: bool | None = None
-    "Whether the text is likely the recording's."
+    "Whether the text is likely the recording's, at least in part."
     error: str | None = None
     "Names no row."
 

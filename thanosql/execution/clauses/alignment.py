@@ -32,6 +32,7 @@ _ROW: tuple[Column, ...] = (
     ("confidence", "REAL"),
     ("worst_word", "TEXT"),
     ("worst_confidence", "REAL"),
+    ("agreement", "REAL"),
     ("matches", "INTEGER"),
 )
 
@@ -116,6 +117,7 @@ def _of_row(found: Alignment) -> Iterator[Row]:
         _rounded(found.confidence),
         worst.text,
         _rounded(worst.confidence),
+        _rounded(found.agreement),
         found.matches,
     )
 

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 # taken out: on those of others, 2 % of the words that are said count as left out, and
 # 6 % of those planted as said (docs/experiments.md).
 COSTS = Costs(speech=1.0, leave_out=4.0, token=3.0)
-# Of the score between that of a text that is said just so, 1, and one of which no word
-# is, 0. TinyEn: right texts 0.40 to 1, other recordings' texts of the same length at
-# most 0.17.
+# The least agreement of a text that is likely its recording's. With TinyEn, of people
+# that it never heard, right texts have 0.4 to 1, others of the same length at most 0.2.
 _MATCHES = 0.25
 _CELLS = 2**24  # frames times tokens of a part, where it can be cut: 6 MB of choices
 _MOST_CELLS = 2**27  # of one in which nothing is recognized: 50 MB
@@ -191,12 +190,14 @@ class Aligner:
             score += part
         speaking = int((~np.isin(path, self._silence)).sum())
         nothing = COSTS.leave_out + COSTS.token * tokens + COSTS.speech * speaking
+        agreement = max(0.0, 1 + score / nothing)
         words = self._placed(said)
         confidences = [w.confidence for w in words if w.confidence is not None]
         return Alignment(
             words=words,
             confidence=fmean(confidences),
-            matches=1 + score / nothing >= _MATCHES,
+            agreement=agreement,
+            matches=agreement >= _MATCHES,
         )
 
     def _parts(self, path: NDArray[np.int64]) -> Iterator[tuple[Cut, Cut]]:
