@@ -132,12 +132,13 @@ def _as_json(words: Sequence[AlignedWord]) -> str:
 
 
 def _numbers(word: AlignedWord) -> Row:
-    """Return start, end and confidence: times to the millisecond."""
-    return _rounded(word.start), _rounded(word.end), _rounded(word.confidence)
+    """Return start, end and confidence, rounded as PREDICT's words are."""
+    times = (None if t is None else round(t, 3) for t in (word.start, word.end))
+    return *times, _rounded(word.confidence)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 RELATIONS: Mapping[type, Any] = {statements.Align: align}
