@@ -44,21 +44,22 @@ def build(
 
     Raises TrainingError if values are no texts, or none has a word.
     """
+    # Windows cannot delete files that are still mapped.
     with tempfile.TemporaryDirectory(
         prefix="thanosql-", ignore_cleanup_errors=True
-    ) as t:
-        scratch = Scratch(Path(t))
+    ) as folder:
+        scratch = Scratch(Path(folder))
         corpus = Corpus(scratch)
         held_out = scratch.path()
         wordless = _read(texts, corpus, held_out, validation, text_col, progress)
 
-        def store(folder: Path, facts: tuple[float | None, ...]) -> Facts:
+        def store(target: Path, facts: tuple[float | None, ...]) -> Facts:
             vocabulary = corpus.vocabulary
             counted = count(corpus.tokens(), len(vocabulary), order, scratch, progress)
             levels = estimate(counted, prune, scratch, progress)
             sizes = tuple(len(level.words) for level in levels)
             found = Facts(sizes, False, corpus.sentences, corpus.running_words, *facts)
-            files.write(folder, vocabulary, levels, found)
+            files.write(target, vocabulary, levels, found)
             return found
 
         measured: tuple[float | None, float | None] = None, None
@@ -138,7 +139,7 @@ def _opened(folder: Path, stack: ExitStack) -> NGramModel:
 def _perplexity(
     model: NGramModel, texts: Iterable[Sequence[str]], progress: Progress
 ) -> tuple[float, float]:
-    """Return the perplexity of texts, their ends included, and the share of unknowns."""
+    """Return the perplexity of texts with their ends, and the share of unknowns."""
     known = model.words
     total, words, ends, unknown = 0.0, 0, 0, 0
     for text in texts:

@@ -45,7 +45,8 @@ class Scratch:
         """Return an array of zeros in a file."""
         if not length:  # a file of no bytes cannot be mapped
             return np.zeros(0, dtype)
-        return np.memmap(self.path(), dtype, "w+", shape=(length,))
+        made: NDArray[Any] = np.memmap(self.path(), dtype, "w+", shape=(length,))
+        return made
 
     def written(self, dtype: Any, parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
         """Return the parts, one after another, as one array in a file."""

@@ -166,7 +166,7 @@ def _level(
     backoffs: NDArray[Any] | None,
     scratch: Scratch,
 ) -> Level:
-    """Return the n-grams that are kept; shorter, backoffs: None where there are none."""
+    """Return the n-grams that are kept; None stands for what there is not."""
     counts = own.counts
 
     def written(dtype: str, values: Callable[[slice], NDArray[Any]]) -> NDArray[Any]:
