@@ -10,6 +10,7 @@ from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
+from thanosql.execution.clauses import language_models
 from thanosql.execution.relation import Column, Relation, columns_of, row_of
 from thanosql.execution.source import Pairs, Source, TranscriptCache
 from thanosql.speech.results import RowScores, Scores, Transcription
@@ -34,6 +35,7 @@ def predict(context: Context, node: statements.Predict) -> Relation:
     """PREDICT: yield the rows of the query, each with its transcript."""
     options = context.options(statements.PredictOptions, node.options)
     model = context.models.get(node.model_name)
+    language_models.check_transcribes(model, "PREDICT")
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
     added = (
@@ -155,6 +157,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     """EVALUATE: yield one row of scores, or with `per_row` one an utterance."""
     options = context.options(statements.EvaluateOptions, node.options)
     model = context.models.get(node.model_name)
+    language_models.check_transcribes(model, "EVALUATE")
     source = context.source(node.query)
     pairs = Pairs(source, options)
     lenient = options.on_error == "null"
