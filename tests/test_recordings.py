@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -116,6 +117,32 @@ def test_each_side_of_a_call_reads_exactly_as_it_does_alone(connection, two):
         assert [row[2] for row in rows] == [1, 2]
         assert [row[3:] for row in rows] == expected
         assert len({row[3] for row in rows}) == 2
+
+
+@pytest.mark.thorough(seconds=15)
+def test_words_that_the_model_is_sure_of_are_wrong_less_often(connection, speech):
+    connection.execute("GET MODEL TinyEn")
+    connection.execute("CREATE TABLE clips (audio, text)")
+    clips = speech("librispeech", "test")[:60]
+    connection.executemany("INSERT INTO clips VALUES (?, ?)", clips)
+    connection.commit()
+    rows = connection.execute(
+        "PREDICT USING TinyEn OPTIONS (words=TRUE) AS SELECT audio, text FROM clips"
+    )
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for _, text, predicted, words, _ in rows:
+        found = json.loads(words)
+        assert " ".join(each["word"] for each in found) == predicted
+        good = set()
+        for chunk in jiwer.process_words(text, predicted).alignments[0]:
+            if chunk.type == "equal":
+                good.update(range(chunk.hyp_start_idx, chunk.hyp_end_idx))
+        for number, each in enumerate(found):
+            if each["confidence"] >= 0.9 or each["confidence"] < 0.5:
+                right[each["confidence"] >= 0.9].append(number in good)
+    assert min(map(len, right.values())) > 100
+    assert np.mean(right[True]) > 0.8
+    assert np.mean(right[False]) < 0.4
 
 
 _PEAK = """
