@@ -48,7 +48,7 @@ def written(con, words, *arguments):
 def read(text, form):
     """Return the cues as another program reads them: start, end and lines of each."""
     # A last line of digits alone is taken for the number of another cue.
-    text += "\n0\n" if form == "srt" else ""
+    text += "\n0\n" if text else ""
     cues = pysubs2.SSAFile.from_string(text, format_=form, keep_html_tags=True)
     unescaped = html.unescape if form == "vtt" else str
     return [
@@ -90,7 +90,7 @@ def test_a_file_is_written_as_its_form_wants_it(con):
         "1\n00:59:59,500 --> 01:00:00,500\nsay a<b & c\n"
     )
     assert written(con, words, "vtt") == (
-        "WEBVTT\n\n00:59:59.500 --> 01:00:00.500\nsay a&lt;b &amp; c\n"
+        "WEBVTT\n\n1\n00:59:59.500 --> 01:00:00.500\nsay a&lt;b &amp; c\n"
     )
 
 

@@ -271,11 +271,13 @@ def _srt(cues: Sequence[_Cue]) -> str:
 
 
 def _vtt(cues: Sequence[_Cue]) -> str:
+    # The numbers need not be there, but readers made for SRT take a last line of digits
+    # for one.
     escaped = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
     return "WEBVTT\n" + "".join(
-        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
+        f"\n{number}\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
         f"{cue.text.translate(escaped)}\n"
-        for cue in cues
+        for number, cue in enumerate(cues, start=1)
     )
 
 
