@@ -92,6 +92,15 @@ def test_words_are_readable_in_a_table_and_json_elsewhere(capsys, mode, space):
         assert "confidence" in capsys.readouterr().out
 
 
+def test_a_subtitle_file_is_printed_as_it_is(capsys):
+    words = '[{"word": "go", "start": 0.5, "end": 1.75}]'
+    query = f"SELECT subtitles('{words}', 'vtt')"
+    assert shell.main(["--mode", "list", "", query]) == 0
+    assert capsys.readouterr().out == (
+        "WEBVTT\n\n1\n00:00:00.500 --> 00:00:01.750\ngo\n\n"
+    )
+
+
 def test_speech_statements_and_plain_ones_print_alike(path, capsys):
     assert shell.main([path, "--header", "--mode", "csv", "LIST MODELS"]) == 0
     head, row = capsys.readouterr().out.splitlines()
