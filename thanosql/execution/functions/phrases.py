@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 from thanosql.errors import DataError, ProgrammingError
 from thanosql.execution.functions.words import is_unspaced, spoken
+
+_ASCII_WORDS = re.compile("[a-z0-9]+")
 
 
 def find_phrase(words: object, phrase: object) -> str | None:
@@ -46,6 +49,8 @@ def find_phrase(words: object, phrase: object) -> str | None:
 
 def _units(text: str) -> list[str]:
     """Return what is compared: words, or the letters of a script without spaces."""
+    if text.isascii():  # many times as fast
+        return _ASCII_WORDS.findall(text.lower())
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     units: list[str] = []
     parted = True
