@@ -6,13 +6,12 @@ import unicodedata
 from itertools import pairwise
 
 import apsw
+import pysubs2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import thanosql
-
-pysubs2 = pytest.importorskip("pysubs2", reason="pysubs2 is not installed")
 
 READING = (
     "Mr. Quilter is the apostle of the middle classes, and we are glad to welcome his "
