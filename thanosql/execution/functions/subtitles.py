@@ -186,8 +186,8 @@ def _reach(
 ) -> Iterator[tuple[int, int]]:
     """Yield the end of each cue that may begin at a unit, and its width without lines.
 
-    Lines are filled in turn, which takes the fewest. The first cue has the one unit,
-    which may be too long.
+    Lines are filled in turn, which takes the fewest. The first of these cues has one
+    unit, which may be too long.
     """
     lines, filled, total = 1, 0, 0
     end_time = 0.0
