@@ -125,7 +125,7 @@ def test_the_examples_of_the_statements_yield_what_is_shown(
 
 @pytest.mark.parametrize(
     "recordings",
-    [200, pytest.param(10_000, marks=pytest.mark.thorough(seconds=30))],
+    [200, pytest.param(10_000, marks=pytest.mark.thorough(seconds=10))],
 )
 def test_the_recipe_finds_a_phrase_in_as_many_recordings(tmp_path, recordings):
     random = Random(1)

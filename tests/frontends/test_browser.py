@@ -12,7 +12,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed"
 )
 
-pytestmark = pytest.mark.thorough(seconds=3)
+pytestmark = pytest.mark.thorough(seconds=1)
 
 BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome", "chrome")
 TEXT = "abcdefghij" * 3  # about four seconds of tones
