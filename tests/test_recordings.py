@@ -91,6 +91,33 @@ def test_channels_of_opposite_sign_have_the_text_of_one(connection, two):
     assert alone == both != ""
 
 
+def test_each_side_of_a_call_reads_exactly_as_it_does_alone(connection, two):
+    # One asks for a while and then is silent; the other answers.
+    asks, answers = two
+    silence = [np.zeros(len(each), np.float32) for each in (answers, asks)]
+    sides = [np.append(asks, silence[0]), np.append(silence[1], answers)]
+    call = encoded(np.stack(sides, axis=1), "WAV", "FLOAT")
+    alone = [encoded(each, "WAV", "FLOAT") for each in sides]
+    with pytest.warns(thanosql.Warning, match="row 1: its channels hold different"):
+        texts(connection, call)
+    for options in ("", ", words=TRUE", ", chunk_seconds=3", ", vad=TRUE"):
+        rows = connection.execute(
+            f"PREDICT USING m OPTIONS (channel='each'{options}) "
+            "AS SELECT 1, ? AS audio",
+            (call,),
+        ).fetchall()
+        expected = [
+            connection.execute(
+                f"PREDICT USING m OPTIONS (channel=1{options}) AS SELECT ? AS audio",
+                (each,),
+            ).fetchone()[1:]
+            for each in alone
+        ]
+        assert [row[2] for row in rows] == [1, 2]
+        assert [row[3:] for row in rows] == expected
+        assert len({row[3] for row in rows}) == 2
+
+
 _PEAK = """
 import resource, sys, thanosql
 con = thanosql.connect(":memory:")

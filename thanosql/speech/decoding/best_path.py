@@ -168,7 +168,7 @@ class TimedBestPathDecoder:
                         token,
                         self._timeline.second(first),
                         self._timeline.second(end - 1),
-                        fmean(probabilities[first:end]),
+                        max(probabilities[first:end]),
                     )
                 )
         spelling = self._decoding.spelling

@@ -15,14 +15,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from thanosql.speech.decoding.spelling import is_unspaced
-from thanosql.speech.recording import SAMPLE_RATE
+from thanosql.speech.recording import SAMPLE_RATE, Span
 from thanosql.speech.results import Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from thanosql.speech.decoding.spelling import Spelling
-    from thanosql.speech.recording import Span
 
 # Seconds, measured with TinyEn (benchmarks/words.py): how long before the middle of its
 # first token a word begins, and how long after its last it ends, where no pause tells.
@@ -78,11 +77,13 @@ class Timeline:
     ) -> None:
         """Take note of the next window.
 
-        frames: the number of those that are kept. pauses: begin and end of each, in
-        samples of the window, in order.
+        frames: the number of those that are kept. spans: where its samples are from;
+        empty if it is the recording. pauses: begin and end of each, in samples of the
+        window, in order.
         """
         skipped = kept.start or 0
         begin = skipped * self._grid.step
+        spans = spans or (Span(0, 0, begin + frames * self._grid.step),)
         for one, other in pauses:
             # What is context belongs to the window that keeps it.
             first, last = max(one, begin), other
@@ -143,12 +144,11 @@ def timed_words(
         _start(first, before, timeline.pauses)
         for first, before in zip(firsts, [0.0, *lasts], strict=False)
     ]
-    following = [*firsts[1:], timeline.end]
+    # What follows the last word is the recording's end.
+    following, limits = [[*each[1:], timeline.end] for each in (firsts, starts)]
     ends = [
-        min(_end(last, after, timeline.pauses), start)
-        for last, after, start in zip(
-            lasts, following, [*starts[1:], timeline.end], strict=True
-        )
+        min(_end(last, after, timeline.pauses), limit)
+        for last, after, limit in zip(lasts, following, limits, strict=False)
     ]
     confidences = (prod(one.confidence for one in each) for each in tokens)
     return tuple(map(Word, words, starts, ends, confidences))
