@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+SAMPLE_RATE = 16_000
+"""Hz; every base is trained on it, so every recording is brought to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

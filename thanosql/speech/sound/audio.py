@@ -32,6 +32,7 @@ import torch
 import torchaudio
 
 from thanosql.errors import AudioError
+from thanosql.speech import recording
 from thanosql.speech.sound import containers, media
 from thanosql.speech.sound.files import check_url, open_file
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000  # Hz; every base is trained on it
+SAMPLE_RATE = recording.SAMPLE_RATE
 
 LONGEST = 12 * 3_600  # seconds of a recording; a few KB can decode to gigabytes
 
