@@ -47,7 +47,7 @@ def words_of(text: str, ends: Sequence[int], *, spaced: bool) -> Iterator[WordTo
             last = int(np.searchsorted(ends, stop))
             # A token may hold the end of one word and the beginning of the next.
             tokens = range(min(first, last), last + 1)
-            yield WordTokens(text[begin:stop], _spoken(text, ends, tokens))
+            yield WordTokens(text[begin:stop], _spoken(text, begin, ends, tokens))
             begin, first = stop, last + 1
 
 
@@ -71,18 +71,25 @@ def _parted(before: str, after: str) -> bool:
     return kind in _OPENING or not (kind in _MARKS or kind.startswith("P"))
 
 
-def _spoken(text: str, ends: Sequence[int], tokens: range) -> range:
+def _spoken(text: str, begin: int, ends: Sequence[int], tokens: range) -> range:
     """Return the tokens without those of nothing but punctuation at either end.
 
     Nobody says those: the model listens to the pause. All of them if no token is left.
+    begin: where in the text the word begins.
     """
+    starts = [0, *ends]
 
-    def silent(token: int) -> bool:
-        written = text[ends[token - 1] if token else 0 : ends[token]]
-        return bool(written) and not any(each.isalnum() for each in written)
+    def has_letters(token: int) -> bool:
+        return any(each.isalnum() for each in text[starts[token] : ends[token]])
 
-    said = [token for token in tokens if not silent(token)]
-    return range(said[0], said[-1] + 1) if said else tokens
+    said = [token for token in tokens if has_letters(token)]
+    if not said:
+        return tokens
+    first = tokens.start if text[begin].isalnum() else said[0]
+    # What writes nothing yet is a part of the character that comes next.
+    while first > tokens.start and starts[first - 1] == ends[first - 1]:
+        first -= 1
+    return range(first, said[-1] + 1)
 
 
 def in_recording(word: Word, spans: Sequence[Span]) -> Word:
