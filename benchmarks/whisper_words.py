@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,24 +42,8 @@ SILENCE = 0.3, 1.0  # seconds between clips; drawn evenly
 BETWEEN = 0.0, 0.06  # of connected digits, which follow each other as in a number
 LONGEST = 28.0  # seconds of a recording, so that it is one window
 MARGIN = 800  # samples of a reading kept on either side of its speech
-DIGITS = dict(
-    zip(
-        "0123456789",
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-        ],
-        strict=True,
-    )
-)
+NAMES = "zero one two three four five six seven eight nine".split()  # noqa: SIM905
+DIGITS = dict(zip("0123456789", NAMES, strict=True))
 WITHIN = 0.08, 0.2  # seconds
 BINS = 0.0, 0.5, 0.7, 0.9, 0.97, 1.001  # of confidence
 RIGHT_COST = 1e-4  # of a second's difference, beside 1 for a word that is not right
@@ -355,7 +340,7 @@ def reliability(
         right = {other for _, other in pairs(truth, spoken)}
         found += [(word.confidence, i in right) for i, word in enumerate(spoken)]
     table = {}
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = [right for confidence, right in found if low <= confidence < high]
         table[f"{low:g} to {min(high, 1):g}"] = {
             "words": len(inside),

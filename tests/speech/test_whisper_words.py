@@ -47,8 +47,8 @@ def tiny_en():
     return open_base(str(TINY_EN), list)
 
 
-def heard(recognizer, audio, batch_size=16, request=WORDS, vad=False):
-    options = {"batch_size": batch_size, "device": "cpu", "vad": vad}
+def heard(recognizer, audio, batch_size=16, request=WORDS, vad=False, **options):
+    options |= {"batch_size": batch_size, "device": "cpu", "vad": vad}
     batches = transcriptions(recognizer, audio, request=request, **options)
     return [each for batch in batches for each in batch]
 
@@ -85,6 +85,14 @@ def test_words_do_not_depend_on_the_batch(toy, beams):
                 assert (mine.text, mine.start) == (theirs.text, theirs.start)
                 assert mine.end == theirs.end
                 assert mine.confidence == pytest.approx(theirs.confidence, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_words_are_timed_in_any_number_format(tiny_en, readings, precision):
+    audio = [blob(silence(0.5), readings[0])]
+    (found,) = heard(tiny_en, audio, precision=precision)
+    assert [word.text for word in found.words] == found.text.split()
+    assert found.words[0].start == pytest.approx(0.5, abs=0.08)
 
 
 @torch.no_grad()

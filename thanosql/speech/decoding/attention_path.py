@@ -10,7 +10,7 @@ nobody speaks, and late where somebody does, so three things are added to it:
 - What is said between two pauses may be of no word, since models leave words out.
 - Within speech, a word begins a little earlier than it is listened to.
 
-How much each is worth is in docs/adr/0017-word-times.md.
+docs/adr/0016-whisper.md says what each is worth.
 """
 
 from __future__ import annotations
