@@ -1,6 +1,6 @@
 """How exact the times of words are, and how far their confidence can be trusted.
 
-    python benchmarks/words.py           six minutes on two cores
+    python benchmarks/words.py           four minutes of one core
 
 Where a word begins is known only where a recording was made of single words. So spoken
 digits (../shared/speech/digits) are trimmed to what is louder than 35 dB below their
@@ -79,9 +79,6 @@ def main() -> None:
             "times: digits without pauses": times(connection, "digits", closed),
             "times: digits, two minutes in windows of 10 s": times(
                 connection, "digits", long, "chunk_seconds=10"
-            ),
-            "times: the same, silence not heard": times(
-                connection, "digits", long, "chunk_seconds=10, vad=TRUE"
             ),
             "confidence: digits": confidence(
                 connection, "digits", [(e.audio, said(e.words)) for e in tests]
