@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thanosql.speech.recording import Span
 
 # Found on TinyEn's training recordings, with words planted in their texts and words
-# taken out: on those of others, 2 % of the words that are said count as left out, and
+# taken out: on those of others, 3 % of the words that are said count as left out, and
 # 6 % of those planted as said (docs/experiments.md).
 COSTS = Costs(speech=1.0, leave_out=4.0, token=3.0)
 # The least agreement of a text that is likely its recording's. With TinyEn, of people
