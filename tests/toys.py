@@ -56,6 +56,13 @@ SMALL = {
 }
 POSITIONS = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
 WAV2VEC2 = {**SMALL, **CONVOLUTIONS, **POSITIONS}
+# Types of transducers, and that of the encoder where it must be named.
+TRANSDUCERS = {
+    "parakeet_tdt": "",
+    "parakeet_rnnt": "",
+    "nemotron_asr_streaming": "",
+    "nemotron3_5_asr": "nemotron_asr_streaming_encoder",
+}
 KINDS = {
     "wav2vec2": WAV2VEC2,
     "hubert": {**WAV2VEC2, "feat_extract_norm": "layer"},
@@ -81,6 +88,18 @@ KINDS = {
         "audio_config": {**SMALL, **POSITIONS, **CONVOLUTIONS},
     },
     "granite_speech5_ctc": {"encoder_config": {**SMALL, "num_hidden_layers": 2}},
+    **{
+        kind: {
+            "encoder_config": {
+                **SMALL,
+                **({"model_type": encoder} if encoder else {}),
+                "subsampling_factor": 4,
+                "subsampling_conv_channels": 8,
+            },
+            "decoder_hidden_size": 16,
+        }
+        for kind, encoder in TRANSDUCERS.items()
+    },
 }
 
 
@@ -347,6 +366,31 @@ def whisper(directory: Path, languages: Sequence[str] = (), **settings: object) 
     model.generation_config = transformers.GenerationConfig(**tokens, **generation)
     model.save_pretrained(directory)
     return directory
+
+
+def transducer(kind, seed=0, blank_bias=0.0):
+    """Return a recognizer of nothing but a tiny transducer that writes random texts.
+
+    blank_bias: is added to the blank's scores, so that fewer tokens are written.
+    """
+    encoder = {**CONFORMER, "subsampling_factor": 4}
+    if TRANSDUCERS[kind]:
+        encoder["model_type"] = TRANSDUCERS[kind]
+    config = transformers.AutoConfig.for_model(
+        kind,
+        encoder_config=encoder,
+        vocab_size=VOCABULARY,
+        blank_token_id=3,
+        decoder_hidden_size=12,
+    )
+    torch.manual_seed(seed)
+    model = families.model_class(config)(config).eval()
+    with torch.no_grad():
+        for parameter in (*model.decoder.parameters(), *model.joint.parameters()):
+            parameter.copy_(torch.randn(parameter.shape))
+        model.decoder.decoder_projector.weight *= 3  # what was written counts
+        model.joint.head.bias[3] += blank_bias
+    return families.recognizer(model, None, None)
 
 
 def config(**changes):
