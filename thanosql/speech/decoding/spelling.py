@@ -39,7 +39,10 @@ UNSPACED = (
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003ffff"
 )
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _BOTH_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
+# How word pieces begin that have a space before them: SentencePiece, byte-level BPE.
+_WORD_BEGINS = ("▁", "Ġ")
 # Tokens that are no text: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -99,6 +102,7 @@ class Spelling:
             for token, index in tokenizer.get_vocab().items()
             if token not in special and not _BRACKETED.fullmatch(token)
         }
+        self._delimiter = delimiter
         self._unknown = tokenizer.unk_token_id
         self._special = {
             index
@@ -163,6 +167,11 @@ class Spelling:
         # Repeats are merged already, so "ll" is two letters and must stay so.
         text = self._tokenizer.decode(spoken, group_tokens=False)
         return " ".join(self.written(str(text)).split())
+
+    def begins_word(self, token: int) -> bool:
+        """Return whether a token parts what follows from the word before it."""
+        name = str(self._tokenizer.convert_ids_to_tokens(token))
+        return name == self._delimiter or name.startswith(_WORD_BEGINS)
 
     def written(self, letters: str) -> str:
         """Return spelled letters as readable text: jamo composed into syllables."""
@@ -253,6 +262,11 @@ def compose_jamo(text: str) -> str:
     as they are.
     """
     return _SYLLABLE.sub(_composed, text)
+
+
+def is_unspaced(letter: str) -> bool:
+    """Return whether a letter is of a script that puts no space between words."""
+    return _IS_UNSPACED.fullmatch(letter) is not None
 
 
 def _composed(match: re.Match[str]) -> str:

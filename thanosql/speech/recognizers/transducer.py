@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
+from thanosql.speech.decoding.words import Grid, Heard, Timeline, timed_words
 from thanosql.speech.recognizers import parakeet, transducer_loss
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
@@ -144,9 +146,8 @@ class TransducerRecognizer(Recognizer):
                     "greedy, and finds one text"
                 )
                 raise OptionError(message)
-        return Transduction(
-            GreedySearch(self.model), self.spelling, self.stride, words=request.words
-        )
+        grid = self._grid if request.words else None
+        return Transduction(GreedySearch(self.model), self.spelling, grid)
 
     def scores(self, batch: Sequence[Tensor], decoding: Transduction) -> list[Tensor]:
         """Return the frames of each utterance, on the model's device."""
@@ -260,6 +261,14 @@ class TransducerRecognizer(Recognizer):
     @property
     def _longest_seconds(self) -> float:
         return (self._longest - 1) * self.stride / SAMPLE_RATE
+
+    @property
+    def _grid(self) -> Grid:
+        """Where the frames lie in a waveform: as far from its beginning as its end."""
+        samples = 5 * SAMPLE_RATE
+        frames = self._frames(samples // self.feature_extractor.hop_length)
+        left = samples - (frames - 1) * self.stride
+        return Grid(self.stride, max(0, left // 2))
 
     def _frames(self, length: int) -> int:
         """Return how many frames features of this length give."""
@@ -375,9 +384,8 @@ class Transduction:
 
     search: GreedySearch
     spelling: Spelling
-    stride: int
-    "Samples from one frame to the next."
-    words: bool = False
+    grid: Grid | None
+    "Where the frames lie in a waveform; None if no word's time is wanted."
     lanes: list[Lane] = field(default_factory=list)
     "Those with frames that wait."
 
@@ -387,6 +395,13 @@ class Transduction:
             message = f"hotwords are not for this model; {_REASONS['hotwords']}"
             raise OptionError(message)
         return TransducerDecoder(self)
+
+    def wait(self, lane: Lane) -> None:
+        """Let a lane's frames wait for the search."""
+        if lane not in self.lanes:
+            self.lanes.append(lane)
+        if sum(len(f) for each in self.lanes for f in each.waiting) > _MOST_WAITING:
+            self.catch_up()
 
     def catch_up(self) -> None:
         """Search all frames that wait."""
@@ -400,29 +415,45 @@ class TransducerDecoder:
     def __init__(self, decoding: Transduction) -> None:
         self._decoding = decoding
         self._lane = Lane()
+        self._timeline = None if decoding.grid is None else Timeline(decoding.grid)
 
     def feed(self, scores: Tensor, kept: slice, spans: Sequence[Span]) -> None:
         """Take the frames of the next window: (frames, width)."""
-        decoding = self._decoding
-        self._lane.waiting.append(scores[kept])
-        if self._lane not in decoding.lanes:
-            decoding.lanes.append(self._lane)
-        if sum(len(f) for lane in decoding.lanes for f in lane.waiting) > _MOST_WAITING:
-            decoding.catch_up()
+        frames = scores[kept]
+        if self._timeline is not None:
+            self._timeline.feed(len(frames), kept, spans)
+        self._lane.waiting.append(frames)
+        self._decoding.wait(self._lane)
 
     def silence(self) -> None:
         """Take note of a window without speech: the text goes on after it."""
 
     def finish(self) -> Hypothesis:
-        """Return the text of all frames.
+        """Return the text of all frames, and its words if their times are wanted.
 
         The windows' frames are joined before they are searched, and the state runs on,
-        so that a word at a joint is neither lost nor doubled.
+        so that a word at a joint is neither lost nor doubled. The text's confidence is
+        the mean of its words': the share of them that is to be expected right.
         """
         self._decoding.catch_up()
         emissions = self._lane.emissions
-        text = self._decoding.spelling.decode([each.token for each in emissions])
-        if not emissions:
-            return Hypothesis(text)
-        mean = sum(each.log_probability for each in emissions) / len(emissions)
-        return Hypothesis(text, details=Details(token_probability=math.exp(mean)))
+        spelling, timeline = self._decoding.spelling, self._timeline
+        text = spelling.decode([each.token for each in emissions])
+        details = Details()
+        if emissions:
+            mean = fmean(each.log_probability for each in emissions)
+            details = Details(token_probability=math.exp(mean))
+        if timeline is None:
+            return Hypothesis(text, details=details)
+        heard = [
+            Heard(
+                each.token,
+                timeline.second(each.frame),
+                timeline.second(each.frame + max(0, each.duration - 1)),
+                math.exp(each.log_probability),
+            )
+            for each in emissions
+        ]
+        words = timed_words(spelling, text, heard, timeline)
+        confidence = fmean(word.confidence for word in words) if words else 1.0
+        return Hypothesis(text, confidence, words, details=details)
