@@ -431,3 +431,25 @@ def transcriptions(
 ) -> Generator[list[Transcription], None, None]:
     """Yield what `transcribe` makes of recordings, by the values of a column."""
     return transcribe(recognizer, map(Recording, audio), **options)
+
+
+def reading_transducer(directory: Path, kind: str, **changes: object) -> Path:
+    """Return the directory, with a config of a transducer that learns tones in it."""
+    encoder = {
+        **NO_DROPOUT,
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 16,
+        "conv_kernel_size": 5,
+        **changes,
+    }
+    return write_config(
+        directory,
+        kind,
+        encoder_config=encoder,
+        decoder_hidden_size=32,
+        num_decoder_layers=1,
+    )

@@ -10,8 +10,8 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import transformers
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto import modeling_auto
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from thanosql.speech.recognizers.omniasr import OmniASRRecognizer

@@ -224,8 +224,8 @@ class TransducerRecognizer(Recognizer):
         most = (frames - 1) // least if least else frames * self._most_written
         if len(targets) > most:
             return (
-                f"text too long for its audio: {seconds:.2f} s give {frames} frames, at "
-                f"which the model writes at most {most} tokens, not {len(targets)}"
+                f"text too long for its audio: {seconds:.2f} s give {frames} frames, "
+                f"at which the model writes at most {most} tokens, not {len(targets)}"
             )
         return ""
 
@@ -343,9 +343,7 @@ class TransducerRecognizer(Recognizer):
         if group:
             yield group
 
-    def _loss(
-        self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]
-    ) -> Loss:
+    def _loss(self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Loss:
         """Return the mean over utterances of the loss per token."""
         model, blank = self._untyped, self._config.blank_token_id
 

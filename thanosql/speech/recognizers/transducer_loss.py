@@ -121,7 +121,9 @@ def arcs(
     shape = diagonals, len(targets), most
 
     def laid_out(values: Tensor) -> Tensor:
-        nothing = values.new_full((values.shape[1], diagonals * len(targets) * most), -torch.inf)
+        nothing = values.new_full(
+            (values.shape[1], diagonals * len(targets) * most), -torch.inf
+        )
         return nothing.index_copy(1, place, values.T).view(-1, *shape)
 
     return (
@@ -173,7 +175,9 @@ class _LogLikelihood(torch.autograd.Function):
         by_token = room - 1 - _column(token_durations, tokens)
         by_blank = room - _column(blank_durations, blanks)
         tokens_in, blanks_in = (_roomy(each, room) for each in (tokens, blanks))
-        versions = [torch.arange(len(each), device=tokens.device) for each in (tokens, blanks)]
+        versions = [
+            torch.arange(len(each), device=tokens.device) for each in (tokens, blanks)
+        ]
         for diagonal in range(1, diagonals):
             froms = by_token + diagonal, by_blank + diagonal
             said = before[froms[0]] + tokens_in[versions[0], froms[0]]
