@@ -106,14 +106,14 @@ def arcs(
         ]
         token, pause, moves = (torch.cat(each) for each in zip(*parts, strict=True))
     speaks = ((token > pause) & (following != blank)).float().mean()
-    if durations is None:
-        token_durations, blank_durations = (0,), (1,)
-        tokens, blanks = token[:, None], pause[:, None]
-    else:
+    token_durations: tuple[int, ...] = (0,)
+    blank_durations: tuple[int, ...] = (1,)
+    tokens, blanks = token[:, None], pause[:, None]
+    if durations is not None:
         token_durations = tuple(durations)
         blank_durations = tuple(each for each in durations if each)
         kept = [i for i, each in enumerate(durations) if each]
-        tokens, blanks = token[:, None] + moves, pause[:, None] + moves[:, kept]
+        tokens, blanks = tokens + moves, blanks + moves[:, kept]
     # No token is left to write at the end, and none may move beyond the last frame.
     moved = torch.tensor(token_durations, device=device)
     is_none = (following == blank)[:, None] | (moved >= left[:, None])

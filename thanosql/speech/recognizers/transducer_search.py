@@ -203,7 +203,21 @@ class GreedySearch:
         """Return the prediction network's output and state after one more token each.
 
         tokens: (lanes,); state: hidden and cell state, (layers, lanes, width) each.
+
+        Cell by cell: on a CPU the LSTM itself packs its weights anew in each call, which
+        takes four times as long as a step.
         """
         network = self._model.decoder
-        output, (hidden, cell) = network.lstm(network.embedding(tokens)[:, None], state)
-        return network.decoder_projector(output[:, 0]), hidden, cell
+        output = network.embedding(tokens)
+        if state is None:
+            nothing = output.new_zeros(network.lstm.num_layers, *output.shape)
+            state = nothing, nothing
+        hidden, cells = [], []
+        for weights, before in zip(
+            network.lstm.all_weights, zip(*state, strict=True), strict=True
+        ):
+            output, cell = torch.lstm_cell(output, before, *weights)
+            hidden.append(output)
+            cells.append(cell)
+        output = network.decoder_projector(output)
+        return output, torch.stack(hidden), torch.stack(cells)
