@@ -204,8 +204,8 @@ class GreedySearch:
 
         tokens: (lanes,); state: hidden and cell state, (layers, lanes, width) each.
 
-        Cell by cell: on a CPU the LSTM itself packs its weights anew in each call, which
-        takes four times as long as a step.
+        Cell by cell: on a CPU the LSTM itself packs its weights anew in each call,
+        which takes four times as long as a step.
         """
         network = self._model.decoder
         output = network.embedding(tokens)
