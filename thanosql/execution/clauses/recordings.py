@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
+from thanosql.execution.clauses import language_models
 from thanosql.execution.relation import Column, Relation, columns_of, folded, row_of
 from thanosql.execution.source import Pairs, Source, TranscriptCache
 from thanosql.speech.results import RowScores, Scores, Transcription, Word
@@ -46,6 +47,7 @@ def predict(context: Context, node: statements.Predict) -> Relation:
         )
         raise errors.OptionError(message)
     model = context.models.get(node.model_name)
+    language_models.check_transcribes(model, "PREDICT")
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
     added = _predicted_columns(options)
@@ -277,6 +279,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     """EVALUATE: yield one row of scores, or with `per_row` one an utterance."""
     options = context.options(statements.EvaluateOptions, node.options)
     model = context.models.get(node.model_name)
+    language_models.check_transcribes(model, "EVALUATE")
     source = context.source(node.query)
     pairs = Pairs(source, options)
     lenient = options.on_error == "null"
