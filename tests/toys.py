@@ -56,13 +56,6 @@ SMALL = {
 }
 POSITIONS = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
 WAV2VEC2 = {**SMALL, **CONVOLUTIONS, **POSITIONS}
-# Types of transducers, and that of the encoder where it must be named.
-TRANSDUCERS = {
-    "parakeet_tdt": "",
-    "parakeet_rnnt": "",
-    "nemotron_asr_streaming": "",
-    "nemotron3_5_asr": "nemotron_asr_streaming_encoder",
-}
 KINDS = {
     "wav2vec2": WAV2VEC2,
     "hubert": {**WAV2VEC2, "feat_extract_norm": "layer"},
@@ -88,18 +81,26 @@ KINDS = {
         "audio_config": {**SMALL, **POSITIONS, **CONVOLUTIONS},
     },
     "granite_speech5_ctc": {"encoder_config": {**SMALL, "num_hidden_layers": 2}},
-    **{
-        kind: {
-            "encoder_config": {
-                **SMALL,
-                **({"model_type": encoder} if encoder else {}),
-                "subsampling_factor": 4,
-                "subsampling_conv_channels": 8,
-            },
-            "decoder_hidden_size": 16,
-        }
-        for kind, encoder in TRANSDUCERS.items()
-    },
+}
+
+# Likewise of transducers; the type of the encoder where it must be named.
+TRANSDUCERS = {
+    "parakeet_tdt": "",
+    "parakeet_rnnt": "",
+    "nemotron_asr_streaming": "",
+    "nemotron3_5_asr": "nemotron_asr_streaming_encoder",
+}
+TRANSDUCER_KINDS = {
+    kind: {
+        "encoder_config": {
+            **SMALL,
+            **({"model_type": encoder} if encoder else {}),
+            "subsampling_factor": 4,
+            "subsampling_conv_channels": 8,
+        },
+        "decoder_hidden_size": 16,
+    }
+    for kind, encoder in TRANSDUCERS.items()
 }
 
 
@@ -210,7 +211,7 @@ CONFIGS = {
 def write_config(directory: Path, kind: str = "wav2vec2", **changes: object) -> Path:
     """Return the directory, with nothing but the config of a type of model in it."""
     directory.mkdir(exist_ok=True)
-    settings = {**KINDS[kind], **changes}
+    settings = {**(KINDS | TRANSDUCER_KINDS)[kind], **changes}
     transformers.AutoConfig.for_model(kind, **settings).save_pretrained(directory)
     return directory
 

@@ -264,6 +264,27 @@ def open_elsewhere(directory, kind):
         )
 
 
+@pytest.mark.parametrize("kind", TRANSDUCERS)
+def test_a_bare_config_gets_a_vocabulary_and_opens_again_as_it_was(kind, tmp_path):
+    torch.manual_seed(1)
+    recognizer = open_base(str(write_config(tmp_path / "bare", kind)), lambda: TEXTS)
+    vocabulary = recognizer.tokenizer.get_vocab()
+    config = recognizer.model.config
+    assert config.vocab_size == len(vocabulary)
+    assert config.blank_token_id == config.pad_token_id == vocabulary["[PAD]"] == 0
+    assert recognizer.fresh == {name for name, _ in recognizer.model.named_parameters()}
+    embedding = recognizer.model.decoder.embedding.weight.detach()
+    assert 0.8 < float(embedding.std()) < 1.2
+    recognizer.save(tmp_path / "model")
+    again = open_base(str(tmp_path / "model"), lambda: pytest.fail("has a vocabulary"))
+    assert not again.fresh
+    for name, tensor in recognizer.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], tensor, msg=name)
+    heard = [again.features(noise(1.0))]
+    with torch.no_grad():
+        torch.testing.assert_close(again.encoded(heard), recognizer.encoded(heard))
+
+
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     recognizer = open_base(
         str(write_config(tmp_path / "a", "parakeet_tdt")), lambda: TEXTS
