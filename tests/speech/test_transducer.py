@@ -322,6 +322,12 @@ def test_what_a_transducer_cannot_do_is_refused_with_the_reason(request_):
         recognizer.decoding(request_)
 
 
+def test_hotwords_of_a_recording_are_refused_too(tmp_path):
+    recognizer = open_base(str(write_config(tmp_path, "parakeet_tdt")), lambda: TEXTS)
+    with pytest.raises(OptionError, match="hotwords"):
+        recognizer.decoding().start(("Anna",))
+
+
 def test_a_beam_of_one_is_the_greedy_search(tmp_path):
     recognizer = open_base(str(write_config(tmp_path, "parakeet_rnnt")), lambda: TEXTS)
     features = [recognizer.features(noise(1.0))]

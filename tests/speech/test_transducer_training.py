@@ -16,7 +16,7 @@ from thanosql.errors import OptionError, TrainingError
 from thanosql.speech.decoding.words import Grid
 from thanosql.speech.metrics import character_errors
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.recognizers import transducer
+from thanosql.speech.recognizers import transducer_decoding
 from thanosql.speech.recognizers.quantization import Int8Linear
 from thanosql.speech.recognizers.transducer_search import Emission, GreedySearch
 from thanosql.speech.recording import Span
@@ -101,7 +101,9 @@ def test_times_are_those_of_the_frames_and_durations(tmp_path):
         Emission(space, 12, 0, math.log(0.5)),
         Emission(ids[0], 12, 4, math.log(0.7)),
     )
-    decoding = transducer.Transduction(told, recognizer.spelling, Grid(640, 320))
+    decoding = transducer_decoding.Transduction(
+        told, recognizer.spelling, Grid(640, 320)
+    )
     decoder = decoding.start()
     decoder.feed(torch.zeros(12, 4), slice(0, 10), (Span(0, 0, 7680),))
     decoder.silence()
@@ -144,7 +146,7 @@ def test_a_long_recording_is_read_in_windows_as_it_is_in_one(reader):
 
 def test_many_frames_are_not_left_waiting(reader, monkeypatch):
     """A recording whose end is far is searched on the way, for the memory's sake."""
-    monkeypatch.setattr(transducer, "_MOST_WAITING", 40)
+    monkeypatch.setattr(transducer_decoding, "_MOST_WAITING", 40)
     waited = []
     run = GreedySearch.run
 

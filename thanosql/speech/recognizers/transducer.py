@@ -2,7 +2,8 @@
 
 An encoder makes frames of the recording; a prediction network, an LSTM, sums up the
 tokens so far; a joint network scores the next token of a frame and such a sum.
-`transducer_search.py` finds the text, `transducer_loss.py` its probability.
+`transducer_search.py` finds the text, for `transducer_decoding.py`; `transducer_loss.py`
+has its probability.
 
 The classes of transformers differ in their encoders. Parakeet's is run without padding
 on a CPU, by `parakeet.py`; any other, and any on a GPU, by transformers' own forward.
@@ -11,9 +12,8 @@ on a CPU, by `parakeet.py`; any other, and any on a GPU, by transformers' own fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,13 +24,13 @@ from torch.nn.utils.rnn import pad_sequence
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
-from thanosql.speech.decoding.words import Grid, Heard, Timeline, timed_words
+from thanosql.speech.decoding.words import Grid
 from thanosql.speech.recognizers import parakeet, transducer_loss
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
-from thanosql.speech.recognizers.transducer_search import GreedySearch, Lane
-from thanosql.speech.results import Details, Hypothesis
+from thanosql.speech.recognizers.transducer_decoding import Transduction
+from thanosql.speech.recognizers.transducer_search import GreedySearch
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.pauses import WithSpeech
 from thanosql.speech.sound.windows import layout
@@ -38,7 +38,7 @@ from thanosql.speech.sound.windows import layout
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from thanosql.speech.recording import Span
+    from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
 # Why a transducer refuses the options of other models.
@@ -53,7 +53,6 @@ _REASONS = {
     "hotwords": "a transducer's search is greedy; a CTC model takes them",
     "hotword_weight": "a transducer's search is greedy; a CTC model takes hotwords",
 }
-_MOST_WAITING = 2**14  # frames that wait for a search: 20 minutes at 12.5 a second
 _LEAST_SHARE = 0.8  # least length of an utterance, as a share of its group's longest
 
 
@@ -178,12 +177,7 @@ class TransducerRecognizer(Recognizer):
             decoder_hidden_states=self._untyped.decoder(blank)[0],
         )
         if not len(frames) or not bool(torch.isfinite(scores).all()):
-            message = (
-                f"it makes {len(frames)} frames of a second of noise, and scores that "
-                "are NaN or infinite"
-                if len(frames)
-                else "it makes no frames of a second of noise"
-            )
+            message = "it makes no frames of a second of noise, or no finite scores"
             raise ValueError(message)
 
     # Training
@@ -369,89 +363,3 @@ class TransducerRecognizer(Recognizer):
         )
         counts = torch.tensor([max(1, len(each)) for each in targets])
         return Loss(-(total / sent(counts, self.device)).mean(), speaking)
-
-
-@dataclass
-class Transduction:
-    """The greedy search, for several recordings at once.
-
-    A decoder's frames wait until some recording is at its end, or until many wait; then
-    those of all decoders are searched together, since a step for one recording alone is
-    bound by reading the weights.
-    """
-
-    search: GreedySearch
-    spelling: Spelling
-    grid: Grid | None
-    "Where the frames lie in a waveform; None if no word's time is wanted."
-    lanes: list[Lane] = field(default_factory=list)
-    "Those with frames that wait."
-
-    def start(self, hotwords: tuple[str, ...] = ()) -> TransducerDecoder:
-        """Return a decoder for one recording. Raises OptionError for hotwords."""
-        if hotwords:
-            message = f"hotwords are not for this model; {_REASONS['hotwords']}"
-            raise OptionError(message)
-        return TransducerDecoder(self)
-
-    def wait(self, lane: Lane) -> None:
-        """Let a lane's frames wait for the search."""
-        if lane not in self.lanes:
-            self.lanes.append(lane)
-        if sum(len(f) for each in self.lanes for f in each.waiting) > _MOST_WAITING:
-            self.catch_up()
-
-    def catch_up(self) -> None:
-        """Search all frames that wait."""
-        self.search.run(self.lanes)
-        self.lanes.clear()
-
-
-class TransducerDecoder:
-    """Collects the frames of one recording, window by window, and its text."""
-
-    def __init__(self, decoding: Transduction) -> None:
-        self._decoding = decoding
-        self._lane = Lane()
-        self._timeline = None if decoding.grid is None else Timeline(decoding.grid)
-
-    def feed(self, scores: Tensor, kept: slice, spans: Sequence[Span]) -> None:
-        """Take the frames of the next window: (frames, width)."""
-        frames = scores[kept]
-        if self._timeline is not None:
-            self._timeline.feed(len(frames), kept, spans)
-        self._lane.waiting.append(frames)
-        self._decoding.wait(self._lane)
-
-    def silence(self) -> None:
-        """Take note of a window without speech: the text goes on after it."""
-
-    def finish(self) -> Hypothesis:
-        """Return the text of all frames, and its words if their times are wanted.
-
-        The windows' frames are joined before they are searched, and the state runs on,
-        so that a word at a joint is neither lost nor doubled. The text's confidence is
-        the mean of its words': the share of them that is to be expected right.
-        """
-        self._decoding.catch_up()
-        emissions = self._lane.emissions
-        spelling, timeline = self._decoding.spelling, self._timeline
-        text = spelling.decode([each.token for each in emissions])
-        details = Details()
-        if emissions:
-            mean = fmean(each.log_probability for each in emissions)
-            details = Details(token_probability=math.exp(mean))
-        if timeline is None:
-            return Hypothesis(text, details=details)
-        heard = [
-            Heard(
-                each.token,
-                timeline.second(each.frame),
-                timeline.second(each.frame + max(0, each.duration - 1)),
-                math.exp(each.log_probability),
-            )
-            for each in emissions
-        ]
-        words = timed_words(spelling, text, heard, timeline)
-        confidence = fmean(word.confidence for word in words) if words else 1.0
-        return Hypothesis(text, confidence, words, details=details)
