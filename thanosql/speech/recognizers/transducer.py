@@ -2,8 +2,8 @@
 
 An encoder makes frames of the recording; a prediction network, an LSTM, sums up the
 tokens so far; a joint network scores the next token of a frame and such a sum.
-`transducer_search.py` finds the text, for `transducer_decoding.py`; `transducer_loss.py`
-has its probability.
+`transducer_search.py` finds the tokens, `transducer_decoding.py` makes them a text,
+`transducer_loss.py` has its probability.
 
 The classes of transformers differ in their encoders. Parakeet's is run without padding
 on a CPU, by `parakeet.py`; any other, and any on a GPU, by transformers' own forward.
