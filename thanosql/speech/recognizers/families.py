@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
-# transformers before 5.10 has none.
+# Older versions of transformers have none.
 _TRANSDUCERS: Mapping[str, str] = {
     **getattr(modeling_auto, "MODEL_FOR_RNNT_MAPPING_NAMES", {}),
     **getattr(modeling_auto, "MODEL_FOR_TDT_MAPPING_NAMES", {}),
