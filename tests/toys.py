@@ -83,6 +83,26 @@ KINDS = {
     "granite_speech5_ctc": {"encoder_config": {**SMALL, "num_hidden_layers": 2}},
 }
 
+# Likewise of transducers; the type of the encoder where it must be named.
+TRANSDUCERS = {
+    "parakeet_tdt": "",
+    "parakeet_rnnt": "",
+    "nemotron_asr_streaming": "",
+    "nemotron3_5_asr": "nemotron_asr_streaming_encoder",
+}
+TRANSDUCER_KINDS = {
+    kind: {
+        "encoder_config": {
+            **SMALL,
+            **({"model_type": encoder} if encoder else {}),
+            "subsampling_factor": 4,
+            "subsampling_conv_channels": 8,
+        },
+        "decoder_hidden_size": 16,
+    }
+    for kind, encoder in TRANSDUCERS.items()
+}
+
 
 # Every architecture with logits worth comparing, and nothing drawn at random.
 VOCABULARY = 11
@@ -191,7 +211,7 @@ CONFIGS = {
 def write_config(directory: Path, kind: str = "wav2vec2", **changes: object) -> Path:
     """Return the directory, with nothing but the config of a type of model in it."""
     directory.mkdir(exist_ok=True)
-    settings = {**KINDS[kind], **changes}
+    settings = {**(KINDS | TRANSDUCER_KINDS)[kind], **changes}
     transformers.AutoConfig.for_model(kind, **settings).save_pretrained(directory)
     return directory
 
@@ -349,6 +369,31 @@ def whisper(directory: Path, languages: Sequence[str] = (), **settings: object) 
     return directory
 
 
+def transducer(kind, seed=0, blank_bias=0.0):
+    """Return a recognizer of nothing but a tiny transducer that writes random texts.
+
+    blank_bias: is added to the blank's scores, so that fewer tokens are written.
+    """
+    encoder = {**CONFORMER, "subsampling_factor": 4}
+    if TRANSDUCERS[kind]:
+        encoder["model_type"] = TRANSDUCERS[kind]
+    config = transformers.AutoConfig.for_model(
+        kind,
+        encoder_config=encoder,
+        vocab_size=VOCABULARY,
+        blank_token_id=3,
+        decoder_hidden_size=12,
+    )
+    torch.manual_seed(seed)
+    model = families.model_class(config)(config).eval()
+    with torch.no_grad():
+        for parameter in (*model.decoder.parameters(), *model.joint.parameters()):
+            parameter.copy_(torch.randn(parameter.shape))
+        model.decoder.decoder_projector.weight *= 3  # what was written counts
+        model.joint.head.bias[3] += blank_bias
+    return families.recognizer(model, None, None)
+
+
 def config(**changes):
     """Return options of a training for toys, with some of them changed."""
     settings = {
@@ -387,3 +432,25 @@ def transcriptions(
 ) -> Generator[list[Transcription], None, None]:
     """Yield what `transcribe` makes of recordings, by the values of a column."""
     return transcribe(recognizer, map(Recording, audio), **options)
+
+
+def reading_transducer(directory: Path, kind: str, **changes: object) -> Path:
+    """Return the directory, with a config of a transducer that learns tones in it."""
+    encoder = {
+        **NO_DROPOUT,
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 16,
+        "conv_kernel_size": 5,
+        **changes,
+    }
+    return write_config(
+        directory,
+        kind,
+        encoder_config=encoder,
+        decoder_hidden_size=32,
+        num_decoder_layers=1,
+    )

@@ -3,7 +3,7 @@
 Ids, sizes, data and licences of the hub's models were compared with stored copies of
 their model cards and file lists, not with the hub itself; docs/models.md says what that
 leaves open. The figures of those in the package were counted and measured here, and the
-sizes of Whisper counted by its configs.
+sizes of Whisper and of the transducers counted by their configs.
 """
 
 from __future__ import annotations
@@ -143,6 +143,14 @@ BASES: Mapping[str, Base] = {
         1_060_000_000,
         "CC-BY-4.0",
         "64,000 h of English",
+    ),
+    # A transducer: likewise
+    "ParakeetTDT": Base(
+        "nvidia/parakeet-tdt-0.6b-v3",
+        MULTILINGUAL,
+        627_010_000,
+        "CC-BY-4.0",
+        "25 languages of Europe, 670,000 h",
     ),
     # Whisper: ready to transcribe, to translate into English, and to be trained further
     "WhisperTiny": Base(

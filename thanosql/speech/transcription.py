@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from thanosql.speech.sound.channels import Levels
 from thanosql.speech.sound.files import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from thanosql.speech.decoding.decoding import Decoder
@@ -183,17 +184,18 @@ def transcribe(
                     compute.move(p.features) for p in batch if p.features is not None
                 ]
                 scores = recognizer.scores(inputs, decoding) if inputs else []
-            done = []
+            # Only when all windows are fed, so that decoders can work together.
+            done: list[Callable[[], Transcription]] = []
             following = iter(scores)
             for piece in batch:
                 if piece.error is not None:  # the text of earlier windows is dropped
-                    done.append(Transcription(text=None, error=piece.error))
+                    done.append(partial(Transcription, text=None, error=piece.error))
                     recording = None
                     continue
                 recording = recording or _Heard(decoding.start(piece.hotwords))
                 is_heard = piece.features is not None
                 recording.hear(piece, next(following) if is_heard else None)
                 if piece.last:
-                    done.append(recording.transcription(piece))
+                    done.append(partial(recording.transcription, piece))
                     recording = None
-            yield done
+            yield [transcription() for transcription in done]

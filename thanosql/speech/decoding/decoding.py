@@ -1,9 +1,10 @@
 """The interface of decodings: what was heard of a recording in, its hypothesis out.
 
 `Decoding.start` makes a decoder for one recording. The decoder is fed the recording's
-windows in order: with CTC the scores of their frames, with a model that writes by
-itself what it wrote, and where in the recording their samples are from. `finish`
-returns the hypothesis.
+windows in order: with CTC the scores of their frames, with a transducer the frames,
+with a model that writes by itself what it wrote, and where in the recording their
+samples are from. `finish` returns the hypothesis. All decoders of a batch are fed
+before the first of them finishes, so that they can work together.
 """
 
 from __future__ import annotations
@@ -101,9 +102,9 @@ def decode(decoding: Decoding, utterances: Iterable[Any]) -> list[Hypothesis]:
 
     utterances: the scores of each, whole.
     """
-    hypotheses = []
+    decoders = []
     for scores in utterances:
         decoder = decoding.start()
         decoder.feed(scores, WHOLE, ())
-        hypotheses.append(decoder.finish())
-    return hypotheses
+        decoders.append(decoder)
+    return [decoder.finish() for decoder in decoders]

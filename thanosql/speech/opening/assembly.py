@@ -225,6 +225,8 @@ def _tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerBase:
 def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
     """Set the size of a new vocabulary in the config, and token 0 as its blank."""
     config.vocab_size, config.pad_token_id = size, 0
+    if hasattr(config, "blank_token_id"):  # transducers tell it from padding
+        config.blank_token_id = 0
     encoder: Any = getattr(config, "encoder_config", None)
     if hasattr(encoder, "vocab_size"):  # Granite's encoder predicts tokens half-way
         encoder.vocab_size = size

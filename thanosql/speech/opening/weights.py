@@ -7,7 +7,7 @@ of `NAME`, by which the row is multiplied (as compressed-tensors names it, too).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -159,9 +159,16 @@ def draw_by_fan_in(model: nn.Module, fresh: frozenset[str]) -> None:
     models: in a small model the signal dies out, and all utterances look alike. The
     convolutions of the front end are drawn by He et al. 2015, since each of their
     rectifiers halves the signal. All other layers are uniform within plus or minus one
-    over the square root of their number of inputs.
+    over the square root of their number of inputs. An embedding that an LSTM takes has
+    a deviation of 1, as one of its inputs is 1 and all others 0.
     """
     for name, module in model.named_modules():
+        untyped: Any = module
+        if (
+            isinstance(getattr(module, "lstm", None), nn.LSTM)
+            and f"{name}.embedding.weight" in fresh
+        ):
+            untyped.embedding.reset_parameters()
         if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             continue
         names = [f"{name}.{own}" for own, _ in module.named_parameters()]

@@ -10,12 +10,14 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
 from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
+from thanosql.speech.recognizers.transducer import TransducerRecognizer
 from thanosql.speech.recognizers.wav2vec2 import Wav2Vec2Recognizer
 from thanosql.speech.recognizers.whisper import WhisperRecognizer
 
@@ -33,8 +35,14 @@ if TYPE_CHECKING:
 # Any, since transformers is only partly annotated.
 _hf: Any = transformers
 
+# Older versions of transformers have none.
+_TRANSDUCERS: Mapping[str, str] = {
+    **getattr(modeling_auto, "MODEL_FOR_RNNT_MAPPING_NAMES", {}),
+    **getattr(modeling_auto, "MODEL_FOR_TDT_MAPPING_NAMES", {}),
+}
 CLASSES: Mapping[str, str] = {
     **MODEL_FOR_CTC_MAPPING_NAMES,
+    **_TRANSDUCERS,
     "whisper": "WhisperForConditionalGeneration",
 }
 "For each `model_type` of a config, the class of transformers that is made of it."
@@ -44,6 +52,7 @@ _FAMILIES: Mapping[str, type[Recognizer]] = {
     "ParakeetForCTC": ParakeetRecognizer,
     "OmniASRForCTC": OmniASRRecognizer,
     "WhisperForConditionalGeneration": WhisperRecognizer,
+    **dict.fromkeys(_TRANSDUCERS.values(), TransducerRecognizer),
 }
 
 

@@ -1,5 +1,7 @@
 """Parakeet's fast conformer without padding: log-mel frames in, CTC logits out.
 
+Transducers have the same encoder, and run it by the functions here (`transducer.py`).
+
 transformers pads a batch to its longest utterance and masks the padding in every layer.
 Here the frames of all utterances lie one after the other, (sum of lengths, features),
 as in `wav2vec2.py`. These layers look beyond one frame; each is kept from mixing
@@ -54,57 +56,63 @@ class ParakeetRecognizer(PaddedRecognizer):
         lengths = [self.frames(len(each)) for each in batch]
         if not self.runs_unpadded or not any(lengths):
             return super().logits(batch, generator)
-        logits = self._encoded([each for each in batch if len(each)])
-        rows = torch.split(logits, lengths)
+        model: Module = self.model
+        hidden, _ = encoded(model, [each for each in batch if len(each)])
+        rows = torch.split(_pointwise(model.ctc_head, hidden), lengths)
         return pad_sequence(list(rows), batch_first=True), torch.tensor(lengths)
 
     @property
     def runs_unpadded(self) -> bool:
-        """Whether the code here can replace transformers' forward at the moment.
+        """Whether the code here can replace transformers' forward at the moment."""
+        return runs_unpadded(self.model)
 
-        It has no dropout, LayerDrop or SpecAugment: a model that uses one of them is
-        trained by transformers' forward. So is any model on a GPU, which has fast
-        convolutions of its own, and for which padding is faster than one utterance at a
-        time.
-        """
-        model = self.model
-        config: Any = model.config.encoder_config
-        random = (
-            config.dropout,
-            config.dropout_positions,
-            config.attention_dropout,
-            config.activation_dropout,
-            config.layerdrop,
-            getattr(model.config, "apply_spec_augment", False),
-        )
-        return (
-            model.device.type == "cpu"
-            and config.subsampling_conv_kernel_size == 3
-            and config.subsampling_conv_stride == 2
-            and config.conv_kernel_size % 2 == 1
-            and not (model.training and any(random))
-        )
 
-    def _encoded(self, features: Sequence[Tensor]) -> Tensor:
-        """Return logits, (sum of lengths, vocab), of utterances one after the other.
+def runs_unpadded(model: Module) -> bool:
+    """Return whether `encoded` can replace the encoder's own forward at the moment.
 
-        features: log-mels of each utterance, (frames, mels), at least one frame. An
-        utterance's length is the number of frames that subsampling leaves.
-        """
-        model: Module = self.model
-        encoder = model.encoder
-        hidden, counts = _subsampled(encoder.subsampling, features)
-        hidden = hidden * encoder.input_scale
-        # (2 * longest - 1, features), from the farthest behind to the farthest ahead
-        positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
-        for layer in encoder.layers:
-            if model.training and layer.gradient_checkpointing:
-                hidden = checkpoint(
-                    _layer, layer, hidden, positions, counts, use_reentrant=False
-                )
-            else:
-                hidden = _layer(layer, hidden, positions, counts)
-        return _pointwise(model.ctc_head, hidden)
+    It has no dropout, LayerDrop or SpecAugment: a model that uses one of them is
+    trained by transformers' forward. So is any model on a GPU, which has fast
+    convolutions of its own, and for which padding is faster than one utterance at a
+    time.
+    """
+    config: Any = model.config.encoder_config
+    random = (
+        config.dropout,
+        config.dropout_positions,
+        config.attention_dropout,
+        config.activation_dropout,
+        config.layerdrop,
+        getattr(model.config, "apply_spec_augment", False),
+    )
+    return (
+        model.device.type == "cpu"
+        and config.subsampling_conv_kernel_size == 3
+        and config.subsampling_conv_stride == 2
+        and config.conv_kernel_size % 2 == 1
+        and not (model.training and any(random))
+    )
+
+
+def encoded(model: Module, features: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """Return the frames, (sum of lengths, features), of all utterances, and lengths.
+
+    The frames are the encoder's, of utterances one after the other. features: log-mels
+    of each utterance, (frames, mels), at least one frame. An utterance's length is the
+    number of frames that subsampling leaves.
+    """
+    encoder = model.encoder
+    hidden, counts = _subsampled(encoder.subsampling, features)
+    hidden = hidden * encoder.input_scale
+    # (2 * longest - 1, features), from the farthest behind to the farthest ahead
+    positions = encoder.encode_positions(hidden.new_empty(1, max(counts), 1))[0]
+    for layer in encoder.layers:
+        if model.training and layer.gradient_checkpointing:
+            hidden = checkpoint(
+                _layer, layer, hidden, positions, counts, use_reentrant=False
+            )
+        else:
+            hidden = _layer(layer, hidden, positions, counts)
+    return hidden, counts
 
 
 def _subsampled(
