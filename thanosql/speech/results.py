@@ -63,6 +63,8 @@ class Hypothesis:
     "Empty if the decoding does not compute them."
     alternatives: tuple[Alternative, ...] = ()
     "The best texts, this one first; empty unless they are asked for."
+    best_path: str | None = None
+    "The text without language model and hotwords; None unless it is asked for."
     details: Details = Details()
 
 
@@ -75,6 +77,7 @@ class Transcription:
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    best_path: str | None = None
     details: Details = Details()
     seconds: float = 0.0
     "The recording's duration; 0 if it is bad."

@@ -60,7 +60,11 @@ class Request:
     word_bonus: float | None = None
     hotwords: tuple[str, ...] = ()
     "Words and names to be expected in every recording."
+    own_hotwords: bool = False
+    "Whether recordings may bring hotwords of their own."
     hotword_weight: float | None = None
+    best_path: bool = False
+    "Whether the text without language model and hotwords is wanted, too."
 
 
 NO_REQUEST = Request()
