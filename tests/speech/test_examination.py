@@ -12,12 +12,9 @@ from toys import parakeet, wav2vec2
 
 from thanosql.errors import TrainingError
 from thanosql.speech.recognizers.ctc import frames_needed
+from thanosql.speech.rows import BadRow, bad_rows_error
 from thanosql.speech.training.batches import CUT_OFF, row_features
-from thanosql.speech.training.examination import (
-    BadRow,
-    bad_rows_error,
-    examine,
-)
+from thanosql.speech.training.examination import examine
 from thanosql.speech.training.utterances import (
     Utterance,
     Utterances,

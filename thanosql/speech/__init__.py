@@ -14,6 +14,7 @@ from thanosql.speech.fitting import (
     prepare,
     train,
 )
+from thanosql.speech.language_models import build_language_model, open_language_model
 from thanosql.speech.listening import Scorer, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
@@ -33,6 +34,9 @@ __all__ = [
     "loaded",
     "open_base",
     "import_base",
+    # make and open language models
+    "build_language_model",
+    "open_language_model",
     # turn recordings into transcripts, and transcripts into scores
     "Recording",
     "transcribe",

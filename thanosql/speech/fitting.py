@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from thanosql import errors
 from thanosql.speech.dropped import warn_of_dropped
+from thanosql.speech.rows import bad_rows_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.results import EpochResult
+    from thanosql.speech.rows import BadRow
     from thanosql.speech.training.checkup import Checkup
-    from thanosql.speech.training.examination import BadRow
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
@@ -98,7 +99,7 @@ def prepare(
     examined = examination.examine(recognizer, rows, root, progress, checkup)
     if checkup is None:
         if examined.bad:
-            raise examination.bad_rows_error(examined.bad, len(rows), options.text_col)
+            raise bad_rows_error(examined.bad, len(rows), options.text_col)
         warn_of_dropped(examined.dropped)
     learned = examined.utterances
     validation = utterances.Utterances()
@@ -107,7 +108,7 @@ def prepare(
         checked = examination.examine(recognizer, held_out, root, progress)
         bad_held_out = checked.bad
         if checked.bad and checkup is None:
-            raise examination.bad_rows_error(
+            raise bad_rows_error(
                 checked.bad,
                 len(held_out),
                 options.text_col,

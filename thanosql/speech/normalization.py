@@ -13,37 +13,13 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-import regex
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from thanosql.errors import DataError
-from thanosql.speech.decoding.spelling import APOSTROPHES, UNSPACED
+from thanosql.speech.words import APOSTROPHES, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-# Full-width signs of East Asian text, to those of ASCII; Hangul fillers, which are
-# letters to Unicode, to spaces.
-_FORMS = {0xFF01 + i: 0x21 + i for i in range(94)} | dict.fromkeys((0x3164, 0xFFA0), 32)
-# Soft hyphens, joiners, marks of direction. The zero-width space and the byte order
-# mark part words.
-_INVISIBLE = regex.compile(r"[\p{Cf}--\u200b\ufeff]", regex.V1)
-# The folded case of a dotted capital I is an i with a combining dot.
-_DOTTED = regex.compile("i\u0307+")
-# The commas of 3,000 and of 1,00,000.
-_GROUPING = regex.compile(r"(?<=\d)[,٬](?=(?:\d\d[,٬])*\d{3}(?!\d))")
-# Single letters with full stops between them: a.m., U.S.A.
-_INITIALS = regex.compile(r"\b(?:\p{L}\.)+\p{L}\b")
-# What parts no word: the dot of col·lecció, the signs of צה״ל, and any mark between
-# letters of scripts that put no space between words.
-_WITHIN_WORDS = regex.compile(
-    r"(?<=[\p{L}\p{M}])[·‧׳״](?=\p{L})|(?<=[א-ת])\"(?=[א-ת])"  # noqa: RUF001 - meant
-    rf"|(?<=[{UNSPACED}])[\p{{P}}\p{{S}}]+(?=[{UNSPACED}])"
-)
-# Letters and numbers with their marks; between them an apostrophe, or between digits
-# what parts the decimals.
-_SIGNS = r"(?:[\p{L}\p{N}]\p{M}*)+"
-_WORD = regex.compile(rf"{_SIGNS}(?:(?:'|(?<=\d)[.,٫](?=\d)){_SIGNS})*")  # noqa: RUF001
 
 
 def basic(text: str) -> str:
@@ -62,12 +38,7 @@ def basic(text: str) -> str:
     from letters, which Hindi and Thai are not readable without, parts "don't", "3.5"
     and "a.m.", and leaves out what stands in brackets.
     """
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text).translate(_FORMS))
-    text = unicodedata.normalize("NFC", _DOTTED.sub("i", text.casefold()))
-    text = text.translate(APOSTROPHES)
-    text = _GROUPING.sub("", text)
-    text = _INITIALS.sub(lambda found: found[0].replace(".", ""), text)
-    return " ".join(_WORD.findall(_WITHIN_WORDS.sub("", text)))
+    return " ".join(words_of(text, str.casefold))
 
 
 def english(text: str) -> str:

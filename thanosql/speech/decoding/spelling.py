@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from thanosql.errors import DataError
+from thanosql.speech.words import APOSTROPHES, UNSPACED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +25,6 @@ BLANK = "[PAD]"
 UNKNOWN = "[UNK]"
 WORD_DELIMITER = "|"
 
-# Signs that people type for an apostrophe.
-APOSTROPHES = dict.fromkeys(map(ord, "‘’ʼ＇´`"), "'")  # noqa: RUF001 - meant
 # Characters that part words although `str.isspace` is False: Thai and Khmer write a
 # zero-width space between words; a byte order mark is left where files were joined.
 _SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
@@ -33,13 +32,6 @@ _SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
 _WITHIN_WORDS = frozenset(["'", *map(chr, APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
 # A separator inside a number ("1,000.5") or a quote in a Hebrew abbreviation (צה"ל).
 _BETWEEN = re.compile(r"(?<=\d)[.,．，٫٬](?=\d)|(?<=[א-ת])\"(?=[א-ת])")  # noqa: RUF001
-# Letters of scripts that put no space between words, so that a dropped mark between two
-# of them becomes no space either: Thai and Lao, Burmese, Khmer, kana, Han.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
-    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff"
-)
 _BOTH_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 # Tokens that are no text: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)

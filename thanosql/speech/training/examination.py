@@ -11,9 +11,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from thanosql.errors import AudioError, TrainingError
+from thanosql.errors import AudioError
 from thanosql.speech.prefetch import chunks, prefetched_batches
 from thanosql.speech.progress import Progress, silent
+from thanosql.speech.rows import BadRow, unusable_text
 from thanosql.speech.sound import audio
 from thanosql.speech.training.batches import lengthened
 from thanosql.speech.training.utterances import Utterance, Utterances
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
     from thanosql.speech.training.checkup import Checkup
 
 ROWS_AT_ONCE = 16  # half of the number of recordings in memory at a time
-LISTED = 10  # bad rows that an error shows
-_IS_NUMBER = "text is a number, not text"
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot be used, and why."""
-
-    row: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,39 +84,12 @@ def examine(
     return Examination(utterances, tuple(bad), dropped)
 
 
-def bad_rows_error(
-    bad: Sequence[BadRow], row_count: int, text_col: str, source: str = "the query"
-) -> TrainingError:
-    """Return an error that lists the first bad rows and counts all of them.
-
-    text_col: the name of the texts' column. source: the query, as the message names it.
-    """
-    lines = [f"row {b.row}: {b.reason}" for b in bad[:LISTED]]
-    if len(bad) > LISTED:
-        lines.append(f"and {len(bad) - LISTED} more")
-    listed = "\n  ".join(lines)
-    way_out = "correct them, or leave them out in its WHERE"
-    if all(b.reason == _IS_NUMBER for b in bad):
-        way_out = f"write CAST({text_col} AS TEXT) AS {text_col} in it"
-    message = (
-        f"{len(bad)} of {row_count} rows of {source} cannot be used; {way_out}"
-        f"\n  {listed}"
-    )
-    return TrainingError(message)
-
-
 def _targets(
     recognizer: Recognizer, text: object, dropped: Counter[str]
 ) -> tuple[tuple[int, ...], str]:
     """Return a row's target ids, or why it has none; count dropped characters."""
-    if text is None:
-        return (), "text is NULL"
-    if isinstance(text, int | float):
-        return (), _IS_NUMBER
-    if not isinstance(text, str):
-        return (), f"text is {type(text).__name__}, not text"
-    if not text.strip():
-        return (), "text is empty"
+    if not isinstance(text, str) or not text.strip():
+        return (), unusable_text(text)
     normalized = recognizer.spelling.normalize(text)
     dropped.update(normalized.dropped)
     targets = recognizer.spelling.encode(normalized.text)
