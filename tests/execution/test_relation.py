@@ -17,7 +17,8 @@ from thanosql.execution.relation import (
     unregister,
 )
 from thanosql.execution.source import KeptPairs, KeptRows, Source, TranscriptCache
-from thanosql.speech.results import Transcription, Word
+from thanosql.speech.recording import Recording
+from thanosql.speech.results import Alternative, Details, Transcription, Word
 from thanosql.store import runs
 
 
@@ -165,24 +166,59 @@ def test_what_is_kept_of_a_training_row_is_on_disk():
 
 
 words = st.builds(Word, st.text(), *[st.floats(allow_nan=False)] * 3)
+alternatives = st.builds(Alternative, st.text(), st.floats(0, 1))
 transcriptions = st.builds(
     Transcription,
-    text=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    text=st.none() | st.text(),
     confidence=st.none() | st.floats(0, 1),
     words=st.lists(words, max_size=3).map(tuple),
+    alternatives=st.lists(alternatives, max_size=3).map(tuple),
+    details=st.builds(
+        Details,
+        language=st.none() | st.text(),
+        windows=st.integers(0, 9),
+        repeats_itself=st.none() | st.booleans(),
+        token_probability=st.none() | st.floats(0, 1),
+    ),
     seconds=st.floats(0, 1e6),
-    error=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    channel=st.none() | st.integers(1, 9),
+    channels=st.none() | st.integers(1, 9),
+    mixes_speech=st.booleans(),
+    error=st.none() | st.text(),
 )
 audio_values = st.none() | st.binary() | st.text() | st.integers() | st.floats()
 
 
-@given(st.lists(st.tuples(audio_values, transcriptions), max_size=5))
-def test_a_transcription_comes_whole_out_of_the_cache(items):
+recordings = st.builds(
+    Recording,
+    audio_values,
+    channel=st.sampled_from(["mix", "each", 1, 2]),
+    hotwords=st.lists(st.text(), max_size=2).map(tuple),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(recordings, st.lists(transcriptions, min_size=1, max_size=2)),
+        max_size=4,
+    )
+)
+def test_transcriptions_come_whole_out_of_the_cache(items):
     cache = TranscriptCache()
-    assert cache.get(b"not there") is None
-    for audio, found in items:
-        cache.put(audio, found)
-        assert cache.get(audio) == found
+    assert cache.get(Recording(b"not there")) is None
+    for recording, found in items:
+        cache.put(recording, found)
+        assert cache.get(recording) == found
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Recording(b"b"), Recording(b"a", channel=1), Recording(b"a", hotwords=("Kyiv",))],
+)
+def test_the_cache_tells_recordings_apart_by_all_that_they_are(other):
+    cache = TranscriptCache()
+    cache.put(Recording(b"a"), [Transcription(text="x")])
+    assert cache.get(other) is None
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple
-from typing import Any, overload
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, overload
 
 import apsw
 
 from thanosql import errors, statements
 from thanosql.execution.relation import Column, folded, unambiguous
-from thanosql.speech.results import Transcription, Word
+from thanosql.speech.results import Alternative, Details, Transcription, Word
 from thanosql.store.runs import digest
 from thanosql.store.training_folders import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    from thanosql.speech.recording import Recording
 
 
 class Source:
@@ -227,45 +230,39 @@ class KeptPairs(KeptRows):
 
 
 class TranscriptCache:
-    """Transcriptions, found by the audio column's value, in a temporary file."""
+    """Transcriptions of recordings, found by the recording, in a temporary file."""
 
     def __init__(self) -> None:
         self._connection = _temporary(
-            "CREATE TABLE kept (audio BLOB PRIMARY KEY, "
-            "text, confidence, words, seconds, error) WITHOUT ROWID"
+            "CREATE TABLE kept (recording BLOB PRIMARY KEY, found TEXT) WITHOUT ROWID"
         )
 
-    def get(self, audio: Any) -> Transcription | None:
-        """Return the transcription of a recording, or None where none is kept."""
+    def get(self, recording: Recording) -> list[Transcription] | None:
+        """Return the transcriptions of a recording, or None where none are kept."""
         found = self._connection.execute(
-            "SELECT text, confidence, words, seconds, error FROM kept WHERE audio = ?",
-            (digest(audio),),
-        ).fetchone()
-        if found is None:
-            return None
-        text, confidence, words, seconds, error = found
-        return Transcription(
-            text=text,
-            confidence=confidence,
-            words=tuple(Word(*each) for each in json.loads(words)),
-            seconds=seconds,
-            error=error,
+            "SELECT found FROM kept WHERE recording = ?", (_digest(recording),)
+        ).get
+        return None if found is None else [_transcription(f) for f in json.loads(found)]
+
+    def put(self, recording: Recording, found: Sequence[Transcription]) -> None:
+        """Keep the transcriptions of a recording, of which there is one a channel."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO kept VALUES (?, ?)",
+            (_digest(recording), json.dumps([asdict(each) for each in found])),
         )
 
-    def put(self, audio: Any, found: Transcription) -> None:
-        """Keep the transcription of a recording."""
-        words = json.dumps([astuple(word) for word in found.words])
-        self._connection.execute(
-            "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                digest(audio),
-                found.text,
-                found.confidence,
-                words,
-                found.seconds,
-                found.error,
-            ),
-        )
+
+def _digest(recording: Recording) -> bytes:
+    """Return what stands for a recording and all that is known of it beforehand."""
+    return digest(recording.audio) + digest((recording.channel, recording.hotwords))
+
+
+def _transcription(values: dict[str, Any]) -> Transcription:
+    """Return a transcription whose fields, and those of its parts, are in a dict."""
+    values["words"] = tuple(Word(**each) for each in values["words"])
+    values["alternatives"] = tuple(Alternative(**e) for e in values["alternatives"])
+    values["details"] = Details(**values["details"])
+    return Transcription(**values)
 
 
 def _temporary(schema: str) -> apsw.Connection:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from thanosql import errors
 from thanosql.speech.decoding.spelling import Normalized
 from thanosql.speech.results import RowScores, Scores, Transcription
+from thanosql.statements import PredictOptions
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.recording import Recording
-    from thanosql.statements import EvaluateOptions, PredictOptions
+    from thanosql.statements import EvaluateOptions
 
 
 def transcribe(
@@ -45,7 +46,12 @@ def transcribe(
             precision=options.precision,
             device=options.device,
             request=Request(
-                options.language, options.task, options.prompt, options.beam_size
+                options.language,
+                options.task,
+                options.prompt,
+                options.beam_size,
+                words=isinstance(options, PredictOptions)
+                and (options.words or options.per_word),
             ),
             chunk_seconds=options.chunk_seconds,
             vad=options.vad,

@@ -6,7 +6,10 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+SAMPLE_RATE = 16_000
+"""Hz; every base is trained on it, so every recording is brought to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,8 @@ class Recording:
 
     audio: Any
     "A path, a URL or the bytes of an encoded file, as `sound.audio.load` takes them."
-    channel: int | None = None
-    "The one that is heard, from 1; None for the mean of all."
+    channel: int | Literal["mix", "each"] = "mix"
+    "What is heard: one of them, from 1; the mean of all; or each by itself."
     hotwords: tuple[str, ...] = ()
     "Words and names to be expected in it."
 

@@ -81,6 +81,12 @@ class Transcription:
     details: Details = Details()
     seconds: float = 0.0
     "The recording's duration; 0 if it is bad."
+    channel: int | None = None
+    "The one that was heard, from 1; None for the mean of all."
+    channels: int | None = None
+    "How many there are, each with a transcription of its own; None if one has all."
+    mixes_speech: bool = False
+    "Whether channels with different speech were averaged."
     error: str | None = None
     "Why it is bad. Names no row, since several rows may hold the same recording."
 

@@ -13,7 +13,8 @@ from thanosql.speech.decoding.decoding import NO_REQUEST, Request
 from thanosql.speech.prefetch import chunks, prefetched
 from thanosql.speech.recognizers.precision import resolve, within_memory
 from thanosql.speech.results import Transcription
-from thanosql.speech.sound.audio import blocks
+from thanosql.speech.sound.audio import blocks, channels
+from thanosql.speech.sound.channels import Levels
 from thanosql.speech.sound.files import naming
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class _Piece:
     "How long somebody speaks in the window; None if nobody looked."
     hotwords: tuple[str, ...] = ()
     "Those of the recording."
+    channel: int | None = None
+    "The one that is heard; None for the mean of all."
+    channels: int | None = None
+    "How many of the recording are heard, each by itself; None if it is not so heard."
+    mixes_speech: bool = False
+    "Whether channels with different speech were averaged; known at the end."
     error: str | None = None
     "Why the recording is bad."
 
@@ -65,7 +72,7 @@ class _Heard:
         if piece.speech_seconds is not None:
             self._speech_seconds = (self._speech_seconds or 0.0) + piece.speech_seconds
 
-    def transcription(self, seconds: float) -> Transcription:
+    def transcription(self, last: _Piece) -> Transcription:
         """Return the transcription, once its last window is heard."""
         found = self._decoder.finish()
         return Transcription(
@@ -78,7 +85,10 @@ class _Heard:
                 windows=self._windows,
                 speech_seconds=self._speech_seconds,
             ),
-            seconds=seconds,
+            seconds=last.seconds,
+            channel=last.channel,
+            channels=last.channels,
+            mixes_speech=last.mixes_speech,
         )
 
 
@@ -104,7 +114,8 @@ def transcribe(
     recording longer than `chunk_seconds` is cut into windows (`Recognizer.windows`),
     and each window counts as one item of a batch. What voice activity detection, `vad`,
     finds to be without speech is not heard. If no recording ends in a batch, an empty
-    list is yielded.
+    list is yielded. A recording of which each channel is heard has a transcription for
+    each, one after the other.
 
     Raises AudioError naming the row (counted from `first_row`) when its batch is
     reached; with on_error="null" that recording's text is None instead. Raises
@@ -121,25 +132,41 @@ def transcribe(
 
     def pieces(row: int, wanted: Recording) -> Generator[_Piece, None, None]:
         try:
-            with closing(blocks(wanted.audio, root)) as waveform:
-                for window in plan.cut(waveform):
-                    features = None
-                    if not window.silent:
-                        features = compute.stage(recognizer.features(window.waveform))
-                    yield _Piece(
-                        features,
-                        window.frames,
-                        window.spans,
-                        window.seconds,
-                        window.last,
-                        window.speech_seconds,
-                        wanted.hotwords,
-                    )
+            if wanted.channel == "each":
+                count = channels(wanted.audio, root)
+                for channel in range(1, count + 1):
+                    yield from heard(wanted, channel, count)
+            else:
+                yield from heard(
+                    wanted, None if wanted.channel == "mix" else wanted.channel
+                )
         except AudioError as error:
             if on_error == "raise":
                 with naming(row):
                     raise
             yield _Piece(None, slice(0), (), 0.0, last=True, error=str(error))
+
+    def heard(
+        wanted: Recording, channel: int | None, count: int | None = None
+    ) -> Generator[_Piece, None, None]:
+        levels = Levels()
+        with closing(blocks(wanted.audio, root, channel, levels)) as waveform:
+            for window in plan.cut(waveform):
+                features = None
+                if not window.silent:
+                    features = compute.stage(recognizer.features(window.waveform))
+                yield _Piece(
+                    features,
+                    window.frames,
+                    window.spans,
+                    window.seconds,
+                    window.last,
+                    window.speech_seconds,
+                    wanted.hotwords,
+                    channel,
+                    count,
+                    window.last and levels.tell_of_different_speech(),
+                )
 
     cut = (pieces(row, wanted) for row, wanted in enumerate(recordings, first_row))
     recording: _Heard | None = None  # the one that is not at its end yet
@@ -163,9 +190,9 @@ def transcribe(
                     recording = None
                     continue
                 recording = recording or _Heard(decoding.start(piece.hotwords))
-                heard = piece.features is not None
-                recording.hear(piece, next(following) if heard else None)
+                is_heard = piece.features is not None
+                recording.hear(piece, next(following) if is_heard else None)
                 if piece.last:
-                    done.append(recording.transcription(piece.seconds))
+                    done.append(recording.transcription(piece))
                     recording = None
             yield done

@@ -273,7 +273,25 @@ class PredictOptions(_ListeningOptions):
 
     statement: ClassVar[str] = "PREDICT"
 
+    channel: int | Literal["mix", "each"] = _option(
+        "mix",
+        either(one_of("mix", "each"), _FROM_ONE),
+        "which of a recording's channels is heard, from 1; `mix`: the mean of all; "
+        "`each`: a row a channel, and one more column, `channel`",
+    )
     result_col: str = _option("predicted", _COLUMN, "name of the new column")
+    words: bool = _option(
+        False,
+        _FLAG,
+        "two more columns: `words`, a JSON list of the words with their times, and "
+        "`confidence`, of the whole text",
+    )
+    per_word: bool = _option(
+        False,
+        _FLAG,
+        "a row a word in place of one a recording: `word`, `start`, `end`, "
+        "`confidence`",
+    )
     details: bool = _option(
         False,
         _FLAG,
@@ -287,6 +305,11 @@ class EvaluateOptions(_ListeningOptions):
 
     statement: ClassVar[str] = "EVALUATE"
 
+    channel: int | Literal["mix"] = _option(
+        "mix",
+        either(one_of("mix"), _FROM_ONE),
+        "which of a recording's channels is heard, from 1; `mix`: the mean of all",
+    )
     text_col: str = _option("text", _COLUMN, "column with the true transcripts")
     per_row: bool = _option(
         False, _FLAG, "a row an utterance, in place of one row for all"

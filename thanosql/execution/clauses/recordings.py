@@ -7,12 +7,13 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain, tee
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.execution.relation import Column, Relation, columns_of, row_of
+from thanosql.execution.relation import Column, Relation, columns_of, folded, row_of
 from thanosql.execution.source import Pairs, Source, TranscriptCache
-from thanosql.speech.results import RowScores, Scores, Transcription
+from thanosql.speech.results import RowScores, Scores, Transcription, Word
 from thanosql.store import history
 
 if TYPE_CHECKING:
@@ -22,43 +23,150 @@ if TYPE_CHECKING:
     from thanosql.store.records import StoredModel
 
     Row = Sequence[Any]
-    Transcribed = Iterator[tuple[Row, Transcription]]
+    Transcribed = Iterator[tuple[Row, Sequence[Transcription]]]
 
 AUDIO = "AUDIO BLOB"
 """The declared type of the column with the recordings in what PRINT AUDIO yields."""
 
 _ROW_SCORE_COLUMNS = columns_of(RowScores)
+_WORD_COLUMNS: tuple[Column, ...] = (
+    ("word", "TEXT"),
+    ("start", "REAL"),
+    ("end", "REAL"),
+    ("confidence", "REAL"),
+)
 
 
 def predict(context: Context, node: statements.Predict) -> Relation:
-    """PREDICT: yield the rows of the query, each with its transcript."""
+    """PREDICT: yield the rows of the query with what is heard, or a row a word."""
     options = context.options(statements.PredictOptions, node.options)
+    if options.words and options.per_word:
+        message = (
+            "words is a column of a row a recording, per_word a row a word; choose one"
+        )
+        raise errors.OptionError(message)
     model = context.models.get(node.model_name)
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
-    added = (
+    added = _predicted_columns(options)
+    _check_new_columns(source, options.result_col, added)
+    transcribed = _transcribed(context, model, source, audio, options)
+    warnings = _OnceWarnings()
+
+    def scan() -> Iterator[Row]:
+        for number, (row, found) in enumerate(transcribed(), start=1):
+            warnings.note(number, found)
+            for values in (
+                _by_word(number, found)
+                if options.per_word
+                else _by_recording(number, found, options.result_col)
+            ):
+                yield (*row, *(values[name] for name, _ in added))
+
+    return Relation((*source.columns, *added), scan)
+
+
+def _predicted_columns(options: statements.PredictOptions) -> tuple[Column, ...]:
+    """Return the columns that PREDICT puts behind the query's."""
+    if options.per_word:
+        heard = _WORD_COLUMNS
+    else:
+        words = (("words", "TEXT"), ("confidence", "REAL")) if options.words else ()
+        heard = ((options.result_col, "TEXT"), *words)
+    return (
+        *((("channel", "INTEGER"),) if options.channel == "each" else ()),
+        *heard,
         *((("details", "TEXT"),) if options.details else ()),
         *_error_column(options),
     )
-    _check_new_columns(source, options.result_col, *(name for name, _ in added))
-    transcribed = _transcribed(context, model, source, audio, options)
 
-    warned = False
 
-    def scan() -> Iterator[Row]:
-        nonlocal warned
-        for number, (row, found) in enumerate(transcribed(), start=1):
-            if found.details.repeats_itself and not warned:
-                warned = True
-                errors.warn(
-                    f"row {number}: its text repeats itself, though it was drawn "
-                    "anew; a larger model may do better. Only the first such row is "
-                    "named; with details=True, repeats_itself tells of each"
+def _by_recording(
+    number: int, found: Iterable[Transcription], result_col: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the values of a row's columns, by name, for each transcription of it."""
+    for each in found:
+        yield {
+            "channel": each.channel,
+            result_col: each.text,
+            "words": _words(each),
+            "confidence": _rounded(each.confidence),
+            "details": _details(each),
+            "error": _error(number, each),
+        }
+
+
+def _by_word(number: int, found: Iterable[Transcription]) -> Iterator[dict[str, Any]]:
+    """Yield the values of a row's columns, by name, for each word of its recording.
+
+    The words of several channels are in order of time. Where the recording is bad, one
+    row says so.
+    """
+    spoken = [(word.start, each, word) for each in found for word in each.words]
+    spoken.sort(key=itemgetter(0))
+    for _, each, word in spoken:
+        yield {
+            "channel": each.channel,
+            **_word(word),
+            "details": _details(each),
+            "error": None,
+        }
+    for each in found:
+        if each.error is not None:
+            empty = dict.fromkeys(name for name, _ in _WORD_COLUMNS)
+            error = _error(number, each)
+            yield {"channel": each.channel, **empty, "details": None, "error": error}
+
+
+def _words(found: Transcription) -> str | None:
+    """Return a recording's words, as a JSON list of objects; None if it is bad."""
+    if found.text is None:
+        return None
+    return json.dumps([_word(each) for each in found.words], ensure_ascii=False)
+
+
+def _word(word: Word) -> dict[str, Any]:
+    """Return a word by the names of its columns, and of its keys in JSON."""
+    return {
+        "word": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "confidence": _rounded(word.confidence),
+    }
+
+
+def _rounded(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, 4)
+
+
+class _OnceWarnings:
+    """Warnings that each name only the first row of a statement that has the fault."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def note(self, number: int, found: Iterable[Transcription]) -> None:
+        """Warn of what was found in a row."""
+        for each in found:
+            if each.details.repeats_itself:
+                self._warn(
+                    f"row {number}: ",
+                    "its text repeats itself, though it was drawn anew; a larger model "
+                    "may do better. Only the first such row is named; with "
+                    "details=True, repeats_itself tells of each",
                 )
-            values = {"details": _details(found), "error": _error(number, found)}
-            yield (*row, found.text, *(values[name] for name, _ in added))
+            if each.mixes_speech:
+                self._warn(
+                    f"row {number}: ",
+                    "its channels hold different speech, which is heard mixed; with "
+                    "channel='each', or a number, each is heard by itself. Only the "
+                    "first such row is named",
+                )
 
-    return Relation((*source.columns, (options.result_col, "TEXT"), *added), scan)
+    def _warn(self, row: str, what: str) -> None:
+        if what not in self._given:
+            self._given.add(what)
+            errors.warn(row + what)
 
 
 def _error_column(
@@ -87,15 +195,18 @@ def _details(found: Transcription) -> str | None:
     return json.dumps(values, ensure_ascii=False)
 
 
-def _check_new_columns(source: Source, result_col: str, *others: str) -> None:
-    if source.position(result_col) is not None:
+def _check_new_columns(
+    source: Source, result_col: str, added: Sequence[Column]
+) -> None:
+    names = [name for name, _ in added]
+    if result_col in names and source.position(result_col) is not None:
         message = (
             f"the query has a column {result_col!r} already; "
             "set result_col to another name for the transcripts"
         )
         raise errors.OptionError(message)
-    taken = [name for name in others if source.position(name) is not None]
-    if taken or result_col.casefold() in others:
+    taken = [name for name in names if source.position(name) is not None]
+    if taken or len({folded(name) for name in names}) < len(names):
         message = (
             f"a column {taken[0] if taken else result_col!r} is one of those that are "
             "added; rename it in the query, or set another result_col"
@@ -112,15 +223,20 @@ def _transcribed(
 ) -> Callable[[], Transcribed]:
     """Return a function that starts a scan over the rows and their transcriptions.
 
+    A row has one, but where each channel is heard: then one a channel, in order.
+
     A scan after the first (the inner side of a join) reads the query again, but runs
     the model only from the first row that no earlier scan has come to.
     """
     cache = TranscriptCache()
 
+    def recording(row: Row) -> speech.Recording:
+        return speech.Recording(row[audio], options.channel)
+
     def scan() -> Transcribed:
         rows = iter(source)
         for number, row in enumerate(rows, start=1):
-            found = cache.get(row[audio])
+            found = cache.get(recording(row))
             if found is not None:
                 yield row, found
             else:  # `run_model` takes all rows that are left
@@ -129,7 +245,7 @@ def _transcribed(
     def run_model(first_row: int, rows: Iterable[Row]) -> Transcribed:
         # Up to two batches of recordings are read before their texts come out.
         ahead, rows = tee(rows)
-        recordings = (speech.Recording(row[audio]) for row in ahead)
+        recordings = map(recording, ahead)
         with context.progress() as progress:
             recognizer = speech.loaded(context.stored_files(model), options.device)
             with closing(
@@ -142,10 +258,16 @@ def _transcribed(
                     first_row,
                 )
             ) as batches:
+                channels: list[Transcription] = []
                 for batch in batches:
-                    done = [(next(rows), found) for found in batch]
-                    for row, found in done:
-                        cache.put(row[audio], found)
+                    done = []
+                    for found in batch:
+                        channels.append(found)
+                        if found.channels in (None, found.channel):  # its last
+                            done.append((next(rows), channels))
+                            channels = []
+                    for row, each in done:
+                        cache.put(recording(row), each)
                     yield from done
 
     return scan
@@ -159,14 +281,15 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
     pairs = Pairs(source, options)
     lenient = options.on_error == "null"
     transcribed = _transcribed(context, model, source, pairs.audio, options)
-    warnings = _Warnings(context, model)
+    warnings, mixed = _Warnings(context, model), _OnceWarnings()
 
     def scored(
         scorer: speech.Scorer,
     ) -> Iterator[tuple[Row, str | None, RowScores | None, str | None]]:
         """Yield each row, its transcript, its scores, and why there are none."""
-        for number, (row, found) in enumerate(transcribed(), start=1):
+        for number, (row, (found,)) in enumerate(transcribed(), start=1):
             warnings.note(row[pairs.audio])
+            mixed.note(number, (found,))
             scores, error = None, _error(number, found)
             if found.text is not None:
                 try:
@@ -185,16 +308,15 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
 
     if options.per_row:
         error = _error_column(options)
-        added = (*_ROW_SCORE_COLUMNS, *error)
-        _check_new_columns(source, options.result_col, *(name for name, _ in added))
+        added = ((options.result_col, "TEXT"), *_ROW_SCORE_COLUMNS, *error)
+        _check_new_columns(source, options.result_col, added)
 
         def each_row() -> Iterator[Row]:
             for row, text, scores, reason in scored(scorer()):
                 values = row_of(scores, _ROW_SCORE_COLUMNS)
                 yield (*row, text, *values, *((reason,) if error else ()))
 
-        columns = (*source.columns, (options.result_col, "TEXT"), *added)
-        return Relation(columns, each_row)
+        return Relation((*source.columns, *added), each_row)
 
     columns = columns_of(Scores, without="" if lenient else "left_out")
     totals: list[Row] = []  # one, once the first scan has made it

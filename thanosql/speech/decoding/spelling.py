@@ -32,7 +32,10 @@ _SPACES = frozenset("\u200b\ufeff\u3164\uffa0")
 _WITHIN_WORDS = frozenset(["'", *map(chr, APOSTROPHES), *"·‧׳״"])  # noqa: RUF001
 # A separator inside a number ("1,000.5") or a quote in a Hebrew abbreviation (צה"ל).
 _BETWEEN = re.compile(r"(?<=\d)[.,．，٫٬](?=\d)|(?<=[א-ת])\"(?=[א-ת])")  # noqa: RUF001
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _BOTH_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
+# How word pieces begin that have a space before them: SentencePiece, byte-level BPE.
+_WORD_BEGINS = ("▁", "Ġ")
 # Tokens that are no text: <s>, </s>, <unk>, [PAD], [UNK].
 _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -92,6 +95,7 @@ class Spelling:
             for token, index in tokenizer.get_vocab().items()
             if token not in special and not _BRACKETED.fullmatch(token)
         }
+        self._delimiter = delimiter
         self._unknown = tokenizer.unk_token_id
         self._special = {
             index
@@ -161,13 +165,11 @@ class Spelling:
         if self._ids is not None:
             return {index: letter for letter, index in self._ids.items()}
         tokenizer: Any = self._tokenizer
-        delimiter = getattr(tokenizer, "word_delimiter_token", None)
         names = {index: tokenizer.convert_ids_to_tokens(index) for index in self.ids}
-        if delimiter is not None:
-            names[tokenizer.convert_tokens_to_ids(delimiter)] = " "
-        # How a space is written by SentencePiece, and by byte-level byte-pair encoding.
+        if self._delimiter is not None:
+            names[tokenizer.convert_tokens_to_ids(self._delimiter)] = " "
         return {
-            index: name.replace("▁", " ").replace("Ġ", " ")
+            index: re.sub("|".join(_WORD_BEGINS), " ", name)
             for index, name in names.items()
         }
 
@@ -181,6 +183,11 @@ class Spelling:
         # Repeats are merged already, so "ll" is two letters and must stay so.
         text = self._tokenizer.decode(spoken, group_tokens=False)
         return " ".join(self.written(str(text)).split())
+
+    def begins_word(self, token: int) -> bool:
+        """Return whether a token parts what follows from the word before it."""
+        name = str(self._tokenizer.convert_ids_to_tokens(token))
+        return name == self._delimiter or name.startswith(_WORD_BEGINS)
 
     def written(self, letters: str) -> str:
         """Return spelled letters as readable text: jamo composed into syllables."""
@@ -271,6 +278,11 @@ def compose_jamo(text: str) -> str:
     as they are.
     """
     return _SYLLABLE.sub(_composed, text)
+
+
+def is_unspaced(letter: str) -> bool:
+    """Return whether a letter is of a script that puts no space between words."""
+    return _IS_UNSPACED.fullmatch(letter) is not None
 
 
 def _composed(match: re.Match[str]) -> str:

@@ -19,9 +19,10 @@ import torch
 from torch.nn import functional
 
 from thanosql.errors import DataError, OptionError
-from thanosql.speech.decoding.best_path import BestPath
+from thanosql.speech.decoding.best_path import BestPath, TimedBestPath
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
 from thanosql.speech.decoding.spelling import Spelling
+from thanosql.speech.decoding.words import Grid
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
@@ -124,8 +125,8 @@ class CTCRecognizer(Recognizer):
         plan = layout(self.stride, chunk_seconds)
         return WithSpeech(plan) if vad is True else plan
 
-    def decoding(self, request: Request = NO_REQUEST) -> BestPath:
-        """Return the best path.
+    def decoding(self, request: Request = NO_REQUEST) -> BestPath | TimedBestPath:
+        """Return the best path, with times where words are asked for.
 
         Raises OptionError for what only a model that writes by itself can do.
         """
@@ -136,13 +137,19 @@ class CTCRecognizer(Recognizer):
                     f"such as WhisperTinyEn; {reason}"
                 )
                 raise OptionError(message)
+        if request.words:
+            grids = self.frame_grid, self.feature_grid
+            return TimedBestPath(self.spelling, self.blank, *grids)
         return BestPath(self.spelling, self.blank)
 
-    def scores(self, batch: Sequence[Tensor], decoding: BestPath) -> list[Tensor]:
-        """Return what the decoding needs of each utterance's logits."""
-        if not self.alone:
-            return decoding.scores(*self.logits(batch))
-        return [row for each in batch for row in decoding.scores(*self.logits([each]))]
+    def scores(
+        self, batch: Sequence[Tensor], decoding: BestPath | TimedBestPath
+    ) -> list[Any]:
+        """Return what the decoding needs of each utterance's logits and features."""
+        batches = [[each] for each in batch] if self.alone else [batch]
+        return [
+            row for each in batches for row in decoding.scores(*self.logits(each), each)
+        ]
 
     def loss(
         self,
@@ -189,18 +196,30 @@ class CTCRecognizer(Recognizer):
         encoder: nn.Module | None = getattr(base, "feature_extractor", None)
         return encoder
 
-    @cached_property
+    @property
     def stride(self) -> int:
-        """The number of samples from one frame of logits to the next.
+        """The number of samples from one frame of logits to the next."""
+        return self.frame_grid.step
 
-        It is measured, because each architecture's config names it differently: samples
-        a feature with the feature extractor, features a frame of logits with `frames`.
+    @cached_property
+    def feature_grid(self) -> Grid:
+        """Where the features of a waveform lie in it.
+
+        The step is measured, because each architecture's config names it differently.
+        As many samples are left over after the middle of the last feature as there are
+        before that of the first: none where the ends are padded.
         """
         few, many = (len(self.features(_noise(seconds))) for seconds in (1, 5))
+        step = round(4 * SAMPLE_RATE / (many - few))
+        return Grid(step, (5 * SAMPLE_RATE - (many - 1) * step) // 2)
+
+    @cached_property
+    def frame_grid(self) -> Grid:
+        """Where the frames of logits lie in the waveform; measured like features."""
         features = 10**9
-        return round(4 * SAMPLE_RATE / (many - few)) * round(
-            features / self.frames(features)
-        )
+        step = self.feature_grid.step * round(features / self.frames(features))
+        frames = self.frames(len(self.features(_noise(5))))
+        return Grid(step, (5 * SAMPLE_RATE - (frames - 1) * step) // 2)
 
     @torch.inference_mode()
     def try_out(self) -> None:

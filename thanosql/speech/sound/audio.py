@@ -4,6 +4,7 @@ load("a.flac", None)            relative to the working directory
 load("a.flac", Path("clips"))   relative to another folder
 load("s3://bucket/a.mp3", None) any URL that fsspec opens
 load(blob, None)                the bytes of an encoded file
+load("call.wav", None, 2)       its second channel
 
 `blocks` takes the same and yields the waveform piece by piece, so that an hour of it
 need never be in memory. `load` joins these pieces.
@@ -32,6 +33,7 @@ import torch
 import torchaudio
 
 from thanosql.errors import AudioError
+from thanosql.speech import recording
 from thanosql.speech.sound import containers, media
 from thanosql.speech.sound.files import check_url, open_file
 
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000  # Hz; every base is trained on it
+    from thanosql.speech.sound.channels import Levels
+
+SAMPLE_RATE = recording.SAMPLE_RATE
 
 LONGEST = 12 * 3_600  # seconds of a recording; a few KB can decode to gigabytes
 
@@ -62,31 +66,50 @@ _IN_MEMORY = 2**25  # bytes; a larger copy goes to a temporary file
 _URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 
 
-def load(value: object, root: Path | None) -> NDArray[np.float32]:
+def load(
+    value: object, root: Path | None, channel: int | None = None
+) -> NDArray[np.float32]:
     """Return the waveform of a recording: (samples,), mono, 16 kHz, -1..1.
 
     value: a path (str or PathLike; relative to `root`, else to the working directory),
     a URL, or the bytes of an encoded file. The format is found by content, not by name.
-    Channels are averaged; if two cancel each other, one is inverted first.
+    channel: the one that is heard, from 1. If None, channels are averaged; if two
+    cancel each other, one is inverted first.
 
     Raises AudioError that names the file and what is wrong with it; also if the file is
-    incomplete, or has a second recording after the first.
+    incomplete, has a second recording after the first, or lacks the channel.
     """
-    with closing(blocks(value, root)) as pieces:
+    with closing(blocks(value, root, channel)) as pieces:
         return np.concatenate([*pieces])
 
 
 def blocks(
-    value: object, root: Path | None
+    value: object,
+    root: Path | None,
+    channel: int | None = None,
+    levels: Levels | None = None,
 ) -> Generator[NDArray[np.float32], None, None]:
     """Yield the waveform that `load` returns, piece by piece, each (samples,).
 
     The file is read as pieces are asked for, and closed after the last one or with the
-    generator. Raises what `load` raises, when the reading reaches the fault.
+    generator. levels: is told of all channels' samples on the way. Raises what `load`
+    raises, when the reading reaches the fault.
     """
     with _samples(value, root) as (name, rate, samples):
         _check_rate(rate, name)
+        if channel is not None:
+            samples = _alone(samples, channel, name)
+        elif levels is not None:
+            samples = levels.watched(samples, rate)
         yield from _resampled(_mono(samples, rate, name), rate)
+
+
+def channels(value: object, root: Path | None) -> int:
+    """Return how many channels a recording has; raises as `load`."""
+    with _samples(value, root) as (name, _, samples):
+        for piece in samples:
+            return int(piece.shape[1])
+        raise _no_samples(name)
 
 
 def original_rate(value: object, root: Path | None) -> int:
@@ -263,8 +286,21 @@ def _mono(samples: _Samples, rate: int, name: str) -> _Samples:
                 mono = _mean(piece * signs)
         yield mono
     if not read:
-        message = f"{name} has no samples"
-        raise AudioError(message)
+        raise _no_samples(name)
+
+
+def _alone(samples: _Samples, channel: int, name: str) -> _Samples:
+    """Yield the samples of one channel, each (samples, 1)."""
+    for piece in samples:
+        if channel > (count := piece.shape[1]):
+            has = f"{count} channels" if count > 1 else "one channel only"
+            message = f"{name} has no channel {channel}; it has {has}"
+            raise AudioError(message)
+        yield piece[:, channel - 1 : channel]
+
+
+def _no_samples(name: str) -> AudioError:
+    return AudioError(f"{name} has no samples")
 
 
 def _mean(piece: NDArray[np.float32]) -> NDArray[np.float32]:
