@@ -20,8 +20,8 @@ class Recording:
     "A path, a URL or the bytes of an encoded file, as `sound.audio.load` takes them."
     channel: int | Literal["mix", "each"] = "mix"
     "What is heard: one of them, from 1; the mean of all; or each by itself."
-    hotwords: tuple[str, ...] = ()
-    "Words and names to be expected in it."
+    hotwords: Any = None
+    "Words and names to be expected in it: a text, as the option hotwords takes it."
 
 
 class Span(NamedTuple):

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from thanosql.errors import OptionError
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from thanosql.speech.recording import Span
     from thanosql.speech.results import Hypothesis
@@ -66,8 +68,31 @@ class Request:
     best_path: bool = False
     "Whether the text without language model and hotwords is wanted, too."
 
+    @property
+    def searches(self) -> bool:
+        """Whether a CTC model's best path is not enough."""
+        return bool(
+            self.beam_size
+            or self.alternatives
+            or self.language_model
+            or self.hotwords
+            or self.own_hotwords
+        )
+
 
 NO_REQUEST = Request()
+
+
+def refuse(request: Request, reasons: Mapping[str, str], others: str) -> None:
+    """Raise OptionError if a request asks for what a kind of models cannot do.
+
+    reasons: field of the request -> why. others: the models that can.
+    """
+    for wanted, reason in reasons.items():
+        if getattr(request, wanted) not in (None, (), False):
+            option = "hotwords_col" if wanted == "own_hotwords" else wanted
+            message = f"option {option} is for {others}; {reason}"
+            raise OptionError(message)
 
 
 class Decoder(Protocol):

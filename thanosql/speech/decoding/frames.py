@@ -1,12 +1,12 @@
-"""Logits in, the likely tokens of each frame out, and the path of a text through them.
+"""Logits in, the likely tokens of each frame out.
 
 Few tokens are likely at a frame, so the frames of a long recording take little memory.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # A token counts at a frame if its log-probability is at least this, and always if it is
 # the likeliest.
 LEAST_LIKELY = -7.0
-_UNLIKELY = math.exp(LEAST_LIKELY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,17 @@ class Frames:
             begin = end
 
 
+def silent(blank: int) -> Frames:
+    """Return one frame that is sure to be blank."""
+    return Frames(
+        best=np.array([blank], np.int32),
+        blanks=np.ones(1, np.float32),
+        ends=np.zeros(1, np.int64),
+        tokens=np.zeros(0, np.int32),
+        probabilities=np.zeros(0, np.float32),
+    )
+
+
 def likely(logits: Tensor, lengths: Tensor, written: Tensor) -> list[Frames]:
     """Return the likely tokens of each row's frames.
 
@@ -94,55 +104,16 @@ def likely(logits: Tensor, lengths: Tensor, written: Tensor) -> list[Frames]:
     return found
 
 
-def forced_path(
-    frames: Frames, tokens: Sequence[int], *, blank: int, space: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the likeliest path that reads as `tokens`, and its probabilities.
-
-    Both are (frames,). blank: what stands for all that writes nothing. space: as a
-    `PrefixBeamSearch` has it: where one is written already, another writes nothing.
-
-    Viterbi's algorithm over the tokens with a blank before, between and after them. What
-    is unlikely in a frame is taken for just that, so that there is a path for every
-    text; only if there are fewer frames than tokens, the last are left out.
-    """
-    count = len(frames.ends)
-    tokens = tokens[:count]
-    states = np.full(2 * len(tokens) + 1, blank, np.int64)
-    states[1::2] = tokens
-    # From a token to the next without a blank, unless they are equal.
-    skips = np.zeros(len(states), bool)
-    skips[3::2] = states[3::2] != states[1:-2:2]
-    after_space = np.zeros(len(states), bool)
-    after_space[2::2] = states[1::2] == space
-    after_space[0] = space is not None
-    score = np.full(len(states), -np.inf)
-    score[0] = 0.0
-    came = np.zeros((count, len(states)), np.int8)
-    heard = np.empty((count, len(states)), np.float32)
-    entry = np.zeros(1 + max(states.max(initial=0), frames.tokens.max(initial=0)))
-    begin = 0
-    for frame, end in enumerate(frames.ends.tolist()):
-        here = frames.tokens[begin:end]
-        entry[here] = frames.probabilities[begin:end]
-        entry[blank] = frames.blanks[frame]
-        probabilities = np.maximum(entry[states], _UNLIKELY)
-        if space is not None:
-            probabilities[after_space] += entry[space] if space in here else 0.0
-        entry[here] = 0.0
-        begin = end
-        choices = np.full((3, len(states)), -np.inf)
-        choices[0] = score
-        choices[1, 1:] = score[:-1]
-        choices[2, 2:] = np.where(skips[2:], score[:-2], -np.inf)
-        came[frame] = choices.argmax(0)
-        score = choices.max(0) + np.log(probabilities)
-        heard[frame] = probabilities
-    path = np.empty(count, np.int64)
-    state = len(states) - 1
-    if len(states) > 1 and score[-2] > score[-1]:
-        state -= 1
-    for frame in reversed(range(count)):
-        path[frame] = state
-        state -= int(came[frame, state])
-    return states[path], heard[np.arange(count), path]
+def joined(pieces: Sequence[Frames]) -> Frames:
+    """Return frames that follow one another as one."""
+    counts = [len(each.tokens) for each in pieces]
+    before = [0, *accumulate(counts)]
+    return Frames(
+        np.concatenate([each.best for each in pieces]),
+        np.concatenate([each.blanks for each in pieces]),
+        np.concatenate(
+            [each.ends + first for each, first in zip(pieces, before, strict=False)]
+        ),
+        np.concatenate([each.tokens for each in pieces]),
+        np.concatenate([each.probabilities for each in pieces]),
+    )

@@ -60,7 +60,7 @@ class PrefixBeamSearch:
         self._root = _Prefix(None, -1 if space is None else space, fusion.start)
         self._root.after_blank = 1.0
         self._beam = [self._root]
-        self._committed: list[int] = []
+        self._committed: list[int] = []  # what all texts begin with
         self._frames = 0
 
     def advance(self, frames: Iterable[tuple[float, list[tuple[int, float]]]]) -> None:
@@ -69,16 +69,20 @@ class PrefixBeamSearch:
             if entries:
                 self._advance(blank, entries)
             else:
-                self.pause()
+                self._pause()
             self._frames += 1
             if self._frames % _COMMIT == 0:
                 self._commit()
 
-    def pause(self) -> None:
-        """Take a frame that can only be blank."""
-        for prefix in self._beam:
-            prefix.after_blank += prefix.after_token
-            prefix.after_token = 0.0
+    @property
+    def sure(self) -> int:
+        """The number of tokens that all texts begin with, as far as that is known."""
+        return len(self._committed)
+
+    def likeliest(self) -> list[int]:
+        """Return the tokens of the best text so far, as if it went on."""
+        best = max(self._beam, key=lambda each: each.after_blank + each.after_token)
+        return self._tokens(best)
 
     def texts(self) -> list[tuple[list[int], float]]:
         """Return the texts of the beam as tokens, and their log-probabilities.
@@ -124,6 +128,12 @@ class PrefixBeamSearch:
                 else:
                     added.append((mass, prefix, token, after))
         self._select(added)
+
+    def _pause(self) -> None:
+        """Take a frame that can only be blank."""
+        for prefix in self._beam:
+            prefix.after_blank += prefix.after_token
+            prefix.after_token = 0.0
 
     def _select(self, added: list[tuple[float, _Prefix, int, State]]) -> None:
         """Make the beam of the best prefixes: of its own, and of those added."""

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
-from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
 from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
 from thanosql.speech.decoding.windows_text import WindowText
@@ -134,6 +134,7 @@ class WhisperRecognizer(Recognizer):
         for a language that the model lacks, a translation by a model of English only,
         or a prompt that is too long.
         """
+        refuse(request, _REASONS, "CTC models, such as TinyEn")
         return self._settings.dictation(request)
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:
