@@ -82,7 +82,9 @@ def brute_force(log_probs, gain):
     likely_enough = (log_probs >= LEAST_LIKELY).tolist()
     sums = {}
     for path in itertools.product(range(len(LETTERS)), repeat=len(log_probs)):
-        if all(likely_enough[t][token] or token == BLANK for t, token in enumerate(path)):
+        if all(
+            likely_enough[t][token] or token == BLANK for t, token in enumerate(path)
+        ):
             score = sum(float(log_probs[t, token]) for t, token in enumerate(path))
             text = text_of(collapse(torch.tensor(path), BLANK))
             sums[text] = sums.get(text, 0.0) + math.exp(score)

@@ -75,6 +75,9 @@ _LIBRISPEECH = "LibriSpeech, 960 h"
 _LIBRI_LIGHT = "Libri-Light, 60,000 h, untranscribed"
 _94_000_HOURS = "94,000 h of English, untranscribed"
 
+NGRAM = "NGram"
+"The base of language models, and their architecture; it is no model of recordings."
+
 BASES: Mapping[str, Base] = {
     # Come with the package, ready to transcribe
     "WhisperTinyEn": Base(
@@ -226,6 +229,8 @@ BASES: Mapping[str, Base] = {
     "ParakeetTiny": Base(
         "package:catalog/parakeet_tiny", "", 1_450_000, "Apache-2.0", "nothing yet"
     ),
+    # No model of recordings: a language model, counted from the user's texts
+    NGRAM: Base("n-grams of a text column", "", 0, "", "nothing yet"),
 }
 
 

@@ -14,7 +14,13 @@ from thanosql.speech.fitting import (
     prepare,
     train,
 )
-from thanosql.speech.language_models import build_language_model, open_language_model
+from thanosql.speech.language_models import (
+    build_language_model,
+    export_arpa,
+    import_arpa,
+    language_model_facts,
+    open_language_model,
+)
 from thanosql.speech.listening import Scorer, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
@@ -37,6 +43,9 @@ __all__ = [
     # make and open language models
     "build_language_model",
     "open_language_model",
+    "language_model_facts",
+    "import_arpa",
+    "export_arpa",
     # turn recordings into transcripts, and transcripts into scores
     "Recording",
     "transcribe",

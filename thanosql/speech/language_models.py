@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from thanosql.speech.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     from thanosql.speech.loading import StoredFiles
     from thanosql.speech.ngram.files import Facts
@@ -68,3 +69,27 @@ def build_language_model(
         text_col=text_col,
         progress=progress,
     )
+
+
+def import_arpa(path: Path, directory: Path, progress: Progress = silent) -> Facts:
+    """Write the files of the model in an ARPA file; DataError if it is damaged."""
+    from thanosql.speech.ngram import arpa
+
+    return arpa.read(path, directory, progress)
+
+
+def export_arpa(stored: Mapping[str, memoryview], file: BinaryIO) -> None:
+    """Write a stored model's files as an ARPA file."""
+    from thanosql.speech.ngram import arpa
+
+    arpa.write(stored, file)
+
+
+def language_model_facts(settings: Mapping[str, memoryview]) -> Facts:
+    """Return what is to be known of a model; ValueError and its like if damaged.
+
+    settings: its small files.
+    """
+    from thanosql.speech.ngram.files import read_facts
+
+    return read_facts(settings)

@@ -124,6 +124,7 @@ class Scores:
     wer_low: float | None
     wer_high: float | None
     cer: float | None
+    wer_without: float | None  # the WER without language model and hotwords
     words: int  # in the references
     substitutions: int  # these three count words
     deletions: int

@@ -16,7 +16,6 @@ from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks, channels
 from thanosql.speech.sound.channels import Levels
 from thanosql.speech.sound.files import naming
-
 from thanosql.statements.checks import read_names
 
 if TYPE_CHECKING:
@@ -82,6 +81,7 @@ class _Heard:
             confidence=found.confidence,
             words=found.words,
             alternatives=found.alternatives,
+            best_path=found.best_path,
             details=replace(
                 found.details,
                 windows=self._windows,

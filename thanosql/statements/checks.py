@@ -44,16 +44,32 @@ def number(text: str, is_allowed: Callable[[float], bool]) -> Accepted:
     return Accepted(text, read)
 
 
-def whole_number(least: int) -> Accepted:
-    """Accept whole numbers from `least` on."""
+def whole_number(least: int, most: int = 2**63 - 1) -> Accepted:
+    """Accept whole numbers from `least` to `most`, which SQLite's integers end at."""
 
     def read(value: Any) -> int:
-        # Below 2**63, as SQLite's integers are.
-        if not (_is_number(value) and least <= value < 2**63 and value == int(value)):
+        if not (_is_number(value) and least <= value <= most and value == int(value)):
             raise ValueError
         return int(value)
 
-    return Accepted(f"a whole number, {least} or more", read)
+    bounds = f", {least} or more" if most == 2**63 - 1 else f" from {least} to {most}"
+    return Accepted(f"a whole number{bounds}", read)
+
+
+def thresholds() -> Accepted:
+    """Accept whole numbers in a text, of which the first is 0 and none is less."""
+
+    def read(value: Any) -> str:
+        if value == 0 and _is_number(value):
+            value = "0"
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]+( +[0-9]+)*", value):
+            raise ValueError
+        found = [int(number) for number in value.split()]
+        if found[0] != 0 or found != sorted(found) or found[-1] >= 2**63:
+            raise ValueError
+        return " ".join(map(str, found))
+
+    return Accepted("numbers such as '0 0 1', the first 0 and none falling", read)
 
 
 def byte_count(text: str) -> Accepted:
@@ -106,7 +122,10 @@ def read_names(value: Any) -> tuple[str, ...]:
         raise ValueError
     found = value.split(",")
     if value.lstrip().startswith("["):
-        found = json.loads(value)  # its error is a ValueError
+        try:
+            found = json.loads(value)
+        except RecursionError:
+            raise ValueError from None
         if not all(isinstance(name, str) for name in found):
             raise ValueError
     return tuple(name for each in found if (name := " ".join(each.split())))

@@ -24,6 +24,7 @@ from thanosql.statements.checks import (
     number,
     one_of,
     or_null,
+    thresholds,
     true_or_false,
     whole_number,
 )
@@ -217,6 +218,30 @@ class FitOptions(BuildOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NGramOptions:
+    """Options of BUILD MODEL ... USING NGram, which counts a language model."""
+
+    statement: ClassVar[str] = "BUILD MODEL ... USING NGram"
+
+    text_col: str = _option("text", _COLUMN, "column with the texts")
+    order: int = _option(
+        3, whole_number(1, 6), "the most words that are counted together", unit="words"
+    )
+    prune: str = _option(
+        "0",
+        thresholds(),
+        "for n-grams of one word, of two and so on: those that are there so often or "
+        "less are left out; the last number is for all longer ones, too",
+    )
+    validation: float = _option(
+        0.1,
+        number("a share from 0 to below 1", lambda value: 0 <= value < 1),
+        "share of the texts that the perplexity is measured on; the model has them too",
+    )
+    overwrite: bool = _option(False, _FLAG, "replace a model of the same name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _ListeningOptions(_SpeechOptions):
     """Options of all statements that transcribe."""
 
@@ -326,8 +351,8 @@ class PredictOptions(_ListeningOptions):
     alternatives: int | None = _option(
         None,
         or_null(_FROM_ONE),
-        "one more column, `alternatives`: a JSON list of so many of the best texts of a "
-        "CTC model, each with its confidence",
+        "one more column, `alternatives`: a JSON list of that many of the best texts "
+        "of a CTC model, each with its confidence",
     )
     details: bool = _option(
         False,
@@ -439,6 +464,7 @@ class CopyOptions:
 
 Options = (
     BuildOptions
+    | NGramOptions
     | PredictOptions
     | EvaluateOptions
     | PrintAudioOptions

@@ -141,6 +141,11 @@ class ModelStore:
 
     def _way_to(self, name: str) -> str:
         """Return how to go on where no model of the name is stored, for the error."""
+        if name.casefold() == bases.NGRAM.casefold():
+            return (
+                f"; {name!r} is a base of language models: BUILD MODEL counts one from "
+                "a text column, for the option language_model"
+            )
         base = bases.find(name)
         if base is not None and base.language:
             return (

@@ -11,6 +11,9 @@ import apsw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PATIENCE = 60.0
+"""Seconds to wait for a lock before what took hours to make is given up for it."""
+
 
 @contextmanager
 def transaction(connection: apsw.Connection, patience: float = 0.0) -> Iterator[None]:

@@ -6,11 +6,12 @@ A function checks what can be known before anything runs (model, options, column
 returns the columns and a function that starts a scan. A change of the database is an
 effect, which the context keeps for later. `thanosql.speech` does the long work.
 
-    training.py    BUILD, FIT MODEL
-    models.py      GET, DROP, IMPORT, EXPORT MODEL
-    recordings.py  PREDICT, EVALUATE, PRINT AUDIO
-    data.py        COPY, GET DATASET
-    facts.py       LIST, DESCRIBE
+    training.py         BUILD, FIT MODEL
+    models.py           GET, DROP, IMPORT, EXPORT MODEL
+    language_models.py  BUILD MODEL ... USING NGram; its models in the others
+    recordings.py       PREDICT, EVALUATE, PRINT AUDIO
+    data.py             COPY, GET DATASET
+    facts.py            LIST, DESCRIBE
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from thanosql import errors, statements
 from thanosql.catalog import bases, datasets
 from thanosql.catalog.datasets import download
 from thanosql.execution import tables
+from thanosql.execution.clauses import language_models
 from thanosql.execution.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.execution.relation import Column, Relation
 from thanosql.speech.results import VALIDATION_NORMALIZE
@@ -63,6 +64,8 @@ def _describe_model(context: Context, name: str) -> list[Fact]:
     model = context.models.get(name)
     facts = _row_facts(SUMMARY_COLUMNS, summary(model))
     facts += [("sha256", model.sha256), ("query", model.query)]
+    if language_models.is_language_model(model):
+        facts += language_models.facts_of(context, model)
     facts += history.facts(context.models.tables, model.run_id)
     if model.wer is not None:
         facts.append(("normalize", VALIDATION_NORMALIZE))
@@ -129,7 +132,11 @@ def _describe_base(context: Context, name: str) -> list[Fact]:
             stored = context.models.find(name)
             return [
                 *_row_facts(_BASE_COLUMNS, row),
-                ("learning_rate", bases.BASES[row[0]].learning_rate),
+                *(
+                    []
+                    if language_models.is_ngram(name)
+                    else [("learning_rate", bases.BASES[row[0]].learning_rate)]
+                ),
                 ("stored_as", stored and stored.name),
             ]
     hint = errors.nearest(name, bases.BASES) or f"; known are {', '.join(bases.BASES)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
+from thanosql.execution.clauses import language_models
 from thanosql.execution.relation import Column, Relation, row_of
 from thanosql.store.files import export as export_files
 from thanosql.store.records import ModelRecord, StoredModel
@@ -61,15 +62,27 @@ def get(context: Context, node: statements.GetModel) -> Relation:
 
 
 def _store(context: Context, name: str, origin: str, *, overwrite: bool) -> Relation:
-    """Store a base, or a model of a directory, without training it."""
+    """Store a base, or a model of a directory or ARPA file, without training it."""
+    if language_models.is_ngram(origin):
+        message = (
+            f"{origin!r} is nothing to store by itself: BUILD MODEL ... USING {origin} "
+            "counts a language model of a text column"
+        )
+        raise errors.NotSupportedError(message)
     stored: list[Sequence[Any]] = []
 
     def store() -> None:
         context.models.check_new(name, overwrite=overwrite)
         context.warn_if_transaction_is_implicit("the model")
-        recognizer = speech.import_base(origin)
-        record = model_record(recognizer, name, origin)
-        model = save_model(context, recognizer, record, overwrite=overwrite)
+        arpa = language_models.arpa_file(origin)
+        if arpa is not None:
+            model = language_models.import_arpa(
+                context, name, arpa, overwrite=overwrite
+            )
+        else:
+            recognizer = speech.import_base(origin)
+            record = model_record(recognizer, name, origin)
+            model = save_model(context, recognizer, record, overwrite=overwrite)
         stored.append(summary(model))
 
     context.effect(store)
@@ -84,6 +97,13 @@ def export(context: Context, node: statements.ExportModel) -> Relation:
     written: list[Sequence[Any]] = []
 
     def write() -> None:
+        if language_models.is_language_model(model):
+            written.append(
+                language_models.export_arpa(
+                    context, model, place, overwrite=options.overwrite
+                )
+            )
+            return
         try:
             target = Path(place).expanduser()
             if target.exists() and not target.is_dir():

@@ -12,12 +12,13 @@ import apsw
 
 from thanosql import errors, speech, statements
 from thanosql.catalog import bases
+from thanosql.execution.clauses import language_models
 from thanosql.execution.clauses.models import model_record, save_model
 from thanosql.execution.relation import Column, Relation, columns_of, row_of
 from thanosql.execution.source import KeptPairs, Pairs
 from thanosql.speech.results import EpochResult
 from thanosql.store import records, runs, training_folders
-from thanosql.store.transactions import check_snapshot
+from thanosql.store.transactions import PATIENCE, check_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from thanosql.store.models import ModelStore
     from thanosql.store.records import StoredModel
 
-PATIENCE = 60.0
-"""Seconds to wait for a lock before hours of training are given up for it."""
-
 _LEDGER_COLUMNS = columns_of(EpochResult, without="best")
 EPOCH_COLUMNS: tuple[Column, ...] = (*_LEDGER_COLUMNS, ("kept", "INTEGER"))
 _FINDING_COLUMNS: tuple[Column, ...] = (
@@ -42,7 +40,15 @@ _FINDING_COLUMNS: tuple[Column, ...] = (
 
 
 def build(context: Context, node: statements.BuildModel) -> Relation:
-    """BUILD MODEL: yield one row an epoch."""
+    """BUILD MODEL: yield one row an epoch; of a language model, one row."""
+    if language_models.is_ngram(node.base):
+        return language_models.build(context, node)
+    language_models.check_options(
+        node, statements.BuildOptions, statements.NGramOptions
+    )
+    start = context.models.find(node.base)
+    if start is not None:
+        language_models.check_transcribes(start, "BUILD MODEL")
     options = context.options(statements.BuildOptions, node.options)
     return _relation(
         context,
@@ -61,6 +67,7 @@ def fit(context: Context, node: statements.FitModel) -> Relation:
     """FIT MODEL: yield one row an epoch."""
     options = context.options(statements.FitOptions, node.options)
     parent = context.models.get(node.model_name)
+    language_models.check_transcribes(parent, "FIT MODEL")
     # FIT MODEL m USING m asks to replace m.
     in_place = node.name.casefold() == parent.name.casefold()
     return _relation(

@@ -71,7 +71,9 @@ class Beam:
             if not self._is_spaced:
                 reason = "the model's vocabulary has no space that would end a word"
             elif not len(self._lexicon):
-                reason = "the model can spell none of its words; its alphabet is another"
+                reason = (
+                    "the model can spell none of its words; its alphabet is another"
+                )
             if reason:
                 message = f"option language_model is of no use here: {reason}"
                 raise OptionError(message)
@@ -158,15 +160,15 @@ class Beam:
         return sorted(filter(str.isalnum, self.spelling.normalize(text).dropped))
 
     def _fusion(self, names: tuple[str, ...]) -> Fusion:
-        """Return what texts gain with these hotwords; DataError if one has no spelling."""
+        """Return what texts gain with hotwords; DataError if one has no spelling."""
         spellings = []
         for name in names:
             spelling = self._spelled(" ".join(name.split()))
             if not spelling:
                 lacking = ", ".join(map(repr, self._lacking(name))) or "all of it"
                 message = (
-                    f"the model cannot spell the hotword {name!r}: its vocabulary lacks "
-                    f"{lacking}; write it as the model would"
+                    f"the recognizer cannot spell the hotword {name!r}: its vocabulary "
+                    f"lacks {lacking}; write it as the model would"
                 )
                 raise DataError(message)
             spellings.append(spelling)
@@ -223,9 +225,7 @@ class BeamDecoder:
         best = texts[0]
         found = Hypothesis(best.text)
         if request.words:
-            path, probabilities = map(
-                torch.from_numpy, self._path.finish(best.tokens)
-            )
+            path, probabilities = map(torch.from_numpy, self._path.finish(best.tokens))
             found = read(
                 decoding.spelling, decoding.blank, path, probabilities, self._timeline
             )

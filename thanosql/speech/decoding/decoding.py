@@ -28,13 +28,13 @@ class LanguageModel(Protocol):
     def start(self) -> Hashable:
         """Return the state before the first word of a text."""
 
-    def score(self, state: Hashable, word: str) -> tuple[float, Hashable]:
+    def score(self, state: Any, word: str) -> tuple[float, Hashable]:
         """Return the log-probability of a word after a state, and the state after it.
 
         A word that the model does not know has the probability of an unknown one.
         """
 
-    def end(self, state: Hashable) -> float:
+    def end(self, state: Any) -> float:
         """Return the log-probability that the text ends after a state."""
 
     @property

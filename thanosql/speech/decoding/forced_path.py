@@ -119,9 +119,7 @@ class ForcedPath:
             state -= int(steps[frame, state])
         return states
 
-    def _chances(
-        self, frames: Frames, path: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _chances(self, frames: Frames, path: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return how likely each token of a path is in its frame: (frames,)."""
         return np.array(
             [

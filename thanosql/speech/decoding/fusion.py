@@ -96,7 +96,7 @@ class Fusion:
         hotwords: Hotwords,
         names: Lexicon,
     ) -> None:
-        """Begin. tokens: the letters of each token. names: the words of the hotwords."""
+        """Begin. tokens: the letters of each. names: the words of the hotwords."""
         self._tokens = tokens
         self._weights = weights
         self._model = language_model

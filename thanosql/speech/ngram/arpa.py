@@ -309,4 +309,5 @@ class _Reader:
         """Return the nodes that go on from nodes by words, and whether they exist."""
         wanted = nodes << _WORD_BITS | words
         places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        return places + 1, self._keys[places] == wanted
+        is_there: NDArray[Any] = self._keys[places] == wanted
+        return places + 1, is_there

@@ -113,11 +113,13 @@ class Counts:
 
     def parents(self, where: slice) -> NDArray[Any]:
         """Return the parents of some; 0 of single words."""
-        return self.keys[where] >> _WORD_BITS
+        found: NDArray[Any] = self.keys[where] >> _WORD_BITS
+        return found
 
     def words(self, where: slice) -> NDArray[Any]:
         """Return the last words of some."""
-        return self.keys[where] & (2**_WORD_BITS - 1)
+        found: NDArray[Any] = self.keys[where] & (2**_WORD_BITS - 1)
+        return found
 
 
 def count(

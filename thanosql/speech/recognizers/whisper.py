@@ -51,6 +51,15 @@ _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _MOST_BYTES = 2**29  # of keys and values of utterances that are written together
 _FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
+# Why Whisper refuses the options of a search over frames.
+_NAMES = "name words and names in prompt"
+_REASONS = {
+    "alternatives": "Whisper writes one text",
+    "language_model": f"Whisper has learned how words follow one another; {_NAMES}",
+    "word_bonus": "Whisper has learned how words follow one another",
+    "hotwords": f"Whisper chooses words by what is before them; {_NAMES}",
+    "own_hotwords": f"Whisper chooses words by what is before them; {_NAMES}",
+}
 
 
 class WhisperRecognizer(Recognizer):

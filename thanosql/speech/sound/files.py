@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thanosql.errors import AudioError
+from thanosql.errors import AudioError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
