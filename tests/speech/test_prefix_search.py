@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thanosql.speech.decoding import forced_path
 from thanosql.speech.decoding.best_path import collapse
-from thanosql.speech.decoding.frames import LEAST_LIKELY, forced_path, likely
+from thanosql.speech.decoding.forced_path import ForcedPath
+from thanosql.speech.decoding.frames import LEAST_LIKELY, likely
 from thanosql.speech.decoding.fusion import Fusion, Lexicon, Weights
 from thanosql.speech.decoding.hotwords import Hotwords
 from thanosql.speech.decoding.prefix_search import PrefixBeamSearch
@@ -28,15 +30,14 @@ WEIGHTS = Weights(language_model=0.7, word=0.4, unknown_letter=-1.1)
 class Bigram:
     """A language model of three words, whose state is the word before."""
 
-    chances = {"a": 0.5, "ab": 0.2, "ban": 0.1}
-    words = tuple(chances)
+    words = ("a", "ab", "ban")
 
     def start(self):
         return "<s>"
 
     def score(self, state, word):
-        repeats = 0.5 if word == state else 1.0
-        return math.log(self.chances.get(word, 0.01) * repeats), word
+        chance = {"a": 0.5, "ab": 0.2, "ban": 0.1}.get(word, 0.01)
+        return math.log(chance * (0.5 if word == state else 1.0)), word
 
     def end(self, state):
         return math.log({"a": 0.3, "<s>": 0.05}.get(state, 0.2))
@@ -208,20 +209,23 @@ def test_memory_does_not_grow_with_the_frames():
 @settings(max_examples=100, deadline=None)
 @given(log_probs(most=12), st.data())
 def test_a_forced_path_reads_as_its_tokens_and_is_the_likeliest(log_probs, data):
-    texts = search(log_probs, fusion(), 20)
-    tokens, _ = data.draw(st.sampled_from(texts))
-    frames = frames_of(log_probs)
-    path, heard = forced_path(frames, tokens, blank=BLANK, space=SPACE)
+    tokens, _ = data.draw(st.sampled_from(search(log_probs, fusion(), 20)))
+    forced = ForcedPath(BLANK, SPACE)
+    forced.feed(frames_of(log_probs))
+    path, chances = forced.finish(tokens)
     assert collapse(torch.tensor(path), BLANK) == tokens
-    assert len(heard) == len(path)
+    assert len(chances) == len(path)
     if len(log_probs) <= 5:
-        chances = log_probs.exp().numpy()
-        chances[chances < math.exp(LEAST_LIKELY)] = math.exp(LEAST_LIKELY)
+        each = log_probs.exp().numpy().clip(min=math.exp(LEAST_LIKELY))
 
-        def chance(other):
-            total, spaced = 1.0, True
-            for t, token in enumerate(other):
-                total *= chances[t, token]
+        def chance(path):
+            total, before = 1.0, SPACE
+            for frame, token in enumerate(path):
+                total *= each[frame, token]
+                # A second space writes nothing, as a blank.
+                if token == BLANK and before == SPACE:
+                    total *= 1 + each[frame, SPACE] / each[frame, BLANK]
+                before = before if token == BLANK else token
             return total
 
         best = max(
@@ -229,4 +233,23 @@ def test_a_forced_path_reads_as_its_tokens_and_is_the_likeliest(log_probs, data)
             for other in itertools.product(range(len(LETTERS)), repeat=len(path))
             if collapse(torch.tensor(other), BLANK) == tokens
         )
-        assert float(np.prod(heard)) >= best * (1 - 1e-3)
+        assert chance(path.tolist()) == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("enough", [5, 40])
+def test_a_forced_path_may_be_found_piece_by_piece(monkeypatch, enough):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(300, len(LETTERS), generator=generator) * 4
+    frames = frames_of(torch.log_softmax(logits, -1))
+    found = PrefixBeamSearch(fusion(Bigram()), 8, SPACE)
+    whole, pieces = ForcedPath(BLANK, SPACE), ForcedPath(BLANK, SPACE)
+    whole.feed(frames)
+    monkeypatch.setattr(forced_path, "_ENOUGH", enough)
+    for begin in range(0, 300, 20):
+        piece = frames[begin : begin + 20]
+        found.advance(piece)
+        pieces.feed(piece)
+        pieces.tell(found.likeliest(), found.sure)
+    assert len(pieces._path) > 1
+    (tokens, _), *_ = found.texts()
+    assert whole.finish(tokens)[0].tolist() == pieces.finish(tokens)[0].tolist()
