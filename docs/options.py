@@ -22,6 +22,7 @@ from thanosql.statements.grammar import BY_VERB, STATEMENTS
 DOCS = Path(__file__).parent
 INDEX = DOCS / "statements/index.md"
 PAGES = (
+    DOCS / "language-models.md",
     DOCS / "models.md",
     DOCS / "tiny-en.md",
     *sorted(DOCS.glob("statements/*.md")),
@@ -34,7 +35,7 @@ TABLES = {cls.statement: cls for cls in get_args(statements.Options)}
 def with_tables(page: str) -> str:
     """Return the page with every table between its markers as it should be."""
     return re.sub(
-        r"(<!-- (options: )?([A-Z ]+|[a-z_]+) -->\n).*?((?:# )?<!-- end -->)",
+        r"(<!-- (options: )?([A-Z][A-Za-z. ]+|[a-z_]+) -->\n).*?((?:# )?<!-- end -->)",
         lambda found: (
             found[1]
             + (options_table(TABLES[found[3]]) if found[2] else LISTS[found[3]]())

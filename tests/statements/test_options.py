@@ -16,6 +16,7 @@ from thanosql.statements import (
     GetDatasetOptions,
     GetModelOptions,
     ImportOptions,
+    NGramOptions,
     PredictOptions,
     PrintAudioOptions,
     as_dict,
@@ -27,6 +28,7 @@ from thanosql.statements import (
 CLASSES = [
     BuildOptions,
     FitOptions,
+    NGramOptions,
     PredictOptions,
     EvaluateOptions,
     PrintAudioOptions,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, get_args
 import apsw
 
 from thanosql import errors, statements
+from thanosql.catalog.bases import NGRAM
 from thanosql.statements import quoted
 from thanosql.statements.grammar import STATEMENTS
 from thanosql.statements.tokens import Token, tokenize
@@ -121,7 +122,10 @@ def _open_options(tokens: Sequence[Token]) -> type[statements.Options] | None:
             if tokens[i - 1].keyword != "OPTIONS":
                 return None
             words = [token.keyword for token in tokens[:i]]
-            return next(_options_of(words), None)
+            found = next(_options_of(words), None)
+            if found is statements.BuildOptions and words[-2] == NGRAM.upper():
+                return statements.NGramOptions
+            return found
     return None
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thanosql.speech.ngram.files import Facts
     from thanosql.speech.ngram.model import NGramModel
 
-_KEPT_LOADED = 2  # models; one of 5 million n-grams takes 70 MB, and its scores 150 MB
+_KEPT_LOADED = 2  # models; one of 5 million n-grams takes 70 MB, and its scores 40 MB
 _loaded: OrderedDict[str, NGramModel] = OrderedDict()  # by the digest of their files
 _lock = threading.Lock()
 

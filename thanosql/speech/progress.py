@@ -15,8 +15,10 @@ class Progress(Protocol):
 
         stage: "inspect" (done and total count files), "examine" (rows), "train"
         (steps), "validate" (utterances) or "transcribe" (recordings; total is None, as
-        it is not known). facts: "train" has epoch, loss, learning_rate and
-        audio_seconds; "validate" has epoch.
+        it is not known); of a language model, "read" and "validate" (texts), "count
+        2-grams" (words) and so on, "estimate" (lengths) and "read 1-grams" (lines).
+        facts: "train" has epoch, loss, learning_rate and audio_seconds; "validate" of
+        a training has epoch.
         """
 
 

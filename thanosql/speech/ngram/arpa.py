@@ -301,7 +301,8 @@ class _Reader:
             left = left[~is_there]
             # The root, which this comes to at last, goes on by every word.
             suffixes[left] = self._suffixes[suffixes[left]]
-        return suffixes.astype("i4")
+        found_all: NDArray[Any] = suffixes.astype("i4")
+        return found_all
 
     def _children(
         self, nodes: NDArray[Any], words: NDArray[Any]

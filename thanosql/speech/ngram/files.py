@@ -35,7 +35,7 @@ NGRAMS = "ngrams.safetensors"
 VOCABULARY = "vocabulary.txt"
 FACTS = "language_model.json"
 
-BLOCK = 2**20
+BLOCK = 2**18
 "Items of a long array that are worked on at once."
 
 _DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4")}

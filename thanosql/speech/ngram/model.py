@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.ngram.files import Buffer, Facts, Trie
 
-_KEPT_SCORES = 2**20  # some 150 MB at most
+_KEPT_SCORES = 2**18  # some 40 MB at most
 
 
 class NGramModel:
@@ -82,7 +82,8 @@ class NGramModel:
         """Return the natural log-probability of a whole text."""
         state, total = self.start(), 0.0
         for word in words:
-            gain, state = self.score(state, word)
+            # Not by `score`: what is asked for once needs not be kept.
+            gain, state = self._score(state, self._numbers.get(word, UNKNOWN))
             total += gain
         return total + self.end(state)
 
