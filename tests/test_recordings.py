@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -89,6 +90,59 @@ def test_channels_of_opposite_sign_have_the_text_of_one(connection, two):
     opposite = encoded(np.stack([x, -x], axis=1), "WAV", "FLOAT")
     alone, both = texts(connection, encoded(x, "WAV", "FLOAT"), opposite)
     assert alone == both != ""
+
+
+def test_each_side_of_a_call_reads_exactly_as_it_does_alone(connection, two):
+    # One asks for a while and then is silent; the other answers.
+    asks, answers = two
+    silence = [np.zeros(len(each), np.float32) for each in (answers, asks)]
+    sides = [np.append(asks, silence[0]), np.append(silence[1], answers)]
+    call = encoded(np.stack(sides, axis=1), "WAV", "FLOAT")
+    alone = [encoded(each, "WAV", "FLOAT") for each in sides]
+    with pytest.warns(thanosql.Warning, match="row 1: its channels hold different"):
+        texts(connection, call)
+    for options in ("", ", words=TRUE", ", chunk_seconds=3", ", vad=TRUE"):
+        rows = connection.execute(
+            f"PREDICT USING m OPTIONS (channel='each'{options}) "
+            "AS SELECT 1, ? AS audio",
+            (call,),
+        ).fetchall()
+        expected = [
+            connection.execute(
+                f"PREDICT USING m OPTIONS (channel=1{options}) AS SELECT ? AS audio",
+                (each,),
+            ).fetchone()[1:]
+            for each in alone
+        ]
+        assert [row[2] for row in rows] == [1, 2]
+        assert [row[3:] for row in rows] == expected
+        assert len({row[3] for row in rows}) == 2
+
+
+@pytest.mark.thorough(seconds=15)
+def test_words_that_the_model_is_sure_of_are_wrong_less_often(connection, speech):
+    connection.execute("GET MODEL TinyEn")
+    connection.execute("CREATE TABLE clips (audio, text)")
+    clips = speech("librispeech", "test")[:60]
+    connection.executemany("INSERT INTO clips VALUES (?, ?)", clips)
+    connection.commit()
+    rows = connection.execute(
+        "PREDICT USING TinyEn OPTIONS (words=TRUE) AS SELECT audio, text FROM clips"
+    )
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for _, text, predicted, words, _ in rows:
+        found = json.loads(words)
+        assert " ".join(each["word"] for each in found) == predicted
+        good = set()
+        for chunk in jiwer.process_words(text, predicted).alignments[0]:
+            if chunk.type == "equal":
+                good.update(range(chunk.hyp_start_idx, chunk.hyp_end_idx))
+        for number, each in enumerate(found):
+            if each["confidence"] >= 0.9 or each["confidence"] < 0.5:
+                right[each["confidence"] >= 0.9].append(number in good)
+    assert min(map(len, right.values())) > 100
+    assert np.mean(right[True]) > 0.8
+    assert np.mean(right[False]) < 0.4
 
 
 _PEAK = """

@@ -85,8 +85,8 @@ def test_words_are_json_beside_the_text(calls):
 def test_words_are_ready_for_json_each(calls):
     joined = calls.execute(
         "SELECT n, predicted, group_concat(value ->> 'word', ' ') "
-        "FROM (PREDICT USING m OPTIONS (words=TRUE) AS SELECT id AS n, audio FROM calls), "
-        "json_each(words) GROUP BY n, predicted"
+        "FROM (PREDICT USING m OPTIONS (words=TRUE) "
+        "AS SELECT id AS n, audio FROM calls), json_each(words) GROUP BY n, predicted"
     ).fetchall()
     assert len(joined) > 5
     assert all(text == again for _, text, again in joined)

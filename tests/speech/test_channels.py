@@ -116,7 +116,7 @@ def room(samples, seed):
 
 
 def chord(notes, seed):
-    """Return music: notes of half a second, louder now on the left, now on the right."""
+    """Return music: notes of half a second, each louder on the left or the right."""
     rng = np.random.default_rng(seed)
     time = np.arange(RATE // 2) / RATE
     left, right = [], []

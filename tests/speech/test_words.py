@@ -34,7 +34,7 @@ GRID = Grid(640, 0)
 JAMO = [*"ㄱㄴㅎㅏㅣㄹ"]  # compatibility jamo, as Korean models spell
 CONJOINING = ["\u1112", "\u1161", "\u11ab", "\u1100"]
 VOCABULARIES = {
-    "characters": ["<pad>", "<unk>", "|", "'", *"ABΣΟς"],
+    "characters": ["<pad>", "<unk>", "|", "'", *"ABΣΔς"],
     "jamo": ["<pad>", "<unk>", "|", *JAMO],
     "conjoining jamo": ["<pad>", "<unk>", "|", *CONJOINING],
     "no spaces": ["<pad>", "<unk>", *"我们はー字กิ", "a"],
