@@ -140,15 +140,16 @@ def _names(connection: Any) -> dict[str, dict[str, float]]:
     unknown = sorted({w for t in said for w in t if len(w) >= 5} - known)
     names = unknown[:: len(unknown) // NAMES][:NAMES]
     found = {}
-    listed = ", ".join(names)
-    for label, options in (
-        ("language model", "language_model='librispeech'"),
-        ("hotwords", f"hotwords='{listed}'"),
-        ("both", f"language_model='librispeech', hotwords='{listed}'"),
+    hotwords = (", ".join(names),)
+    for label, options, parameters in (
+        ("language model", "language_model='librispeech'", ()),
+        ("hotwords", "hotwords=?", hotwords),
+        ("both", "language_model='librispeech', hotwords=?", hotwords),
     ):
         rows = connection.execute(
             f"SELECT text, predicted FROM (PREDICT USING TinyEn OPTIONS ({options}, "
-            "precision='fp32') AS SELECT audio, text FROM librispeech_test)"
+            "precision='fp32') AS SELECT audio, text FROM librispeech_test)",
+            parameters,
         ).fetchall()
         counts = [(Counter(t.split()), Counter(p.split())) for t, p in rows]
         found[label] = {

@@ -98,8 +98,8 @@ def test_the_same_recording_with_other_hotwords_is_heard_again(commands):
         text
         for *_, text in commands.execute(
             "SELECT * FROM (VALUES (1), (2)) CROSS JOIN (PREDICT USING TinyEn OPTIONS "
-            "(hotwords_col='names') AS SELECT names, audio FROM commands_test, (SELECT "
-            "NULL AS names UNION ALL SELECT 'television') WHERE commands_test.rowid = 6)"
+            "(hotwords_col='names') AS SELECT names, audio FROM commands_test c, "
+            "(SELECT NULL AS names UNION ALL SELECT 'television') WHERE c.rowid = 6)"
         )
     }
     assert len(texts) == 2

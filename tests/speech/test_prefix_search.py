@@ -206,6 +206,23 @@ def test_memory_does_not_grow_with_the_frames():
     assert len(found.texts()[0][0]) > 1000
 
 
+def test_what_a_fusion_remembers_is_bounded_and_changes_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(400, len(LETTERS), generator=generator) * 2
+    log_probs = torch.log_softmax(logits, -1)
+    expected = search(log_probs, fusion(Bigram(), ("ban a",)), 8)
+    monkeypatch.setattr("thanosql.speech.decoding.fusion._REMEMBERED", 30)
+    forgetful = fusion(Bigram(), ("ban a",))
+    assert search(log_probs, forgetful, 8) == expected
+    reached, waiting = set(), [forgetful.start]
+    while waiting:
+        state = waiting.pop()
+        if id(state) not in reached:
+            reached.add(id(state))
+            waiting += [after for _, after in state.following.values()]
+    assert len(reached) <= 31
+
+
 @settings(max_examples=100, deadline=None)
 @given(log_probs(most=12), st.data())
 def test_a_forced_path_reads_as_its_tokens_and_is_the_likeliest(log_probs, data):

@@ -81,26 +81,29 @@ def likely(logits: Tensor, lengths: Tensor, written: Tensor) -> list[Frames]:
     log_probs = torch.log_softmax(logits.to(torch.float32), dim=-1)
     best = log_probs.argmax(dim=-1)
     written = written.to(logits.device)
+    blanks = log_probs.masked_fill(written, -torch.inf).logsumexp(-1).exp()
     keep = log_probs >= LEAST_LIKELY
     keep.scatter_(-1, best[..., None], value=True)
-    keep &= written
-    blanks = log_probs.masked_fill(written, -torch.inf).logsumexp(-1).exp()
-    kept = log_probs.cpu().exp().numpy(), keep.cpu().numpy()
-    rows = zip(
-        *kept, best.cpu().numpy(), blanks.cpu().numpy(), lengths.tolist(), strict=True
-    )
-    found = []
-    for probabilities, likely, path, blank, length in rows:
-        mask = likely[:length]
+    counts = torch.arange(logits.shape[1]) < lengths[:, None]
+    keep &= written & counts.to(logits.device)[..., None]
+    # Only what is kept leaves a GPU, row by row and frame by frame.
+    tokens = keep.nonzero()[:, 2].to(torch.int32).cpu().numpy()
+    probabilities = log_probs[keep].exp().cpu().numpy()
+    entries = keep.sum(-1).cpu().numpy()
+    best, blanks = best.to(torch.int32).cpu(), blanks.cpu()
+    found, begin = [], 0
+    for row, length in enumerate(lengths.tolist()):
+        end = begin + int(entries[row].sum())
         found.append(
             Frames(
-                best=path[:length].astype(np.int32),
-                blanks=blank[:length].copy(),
-                ends=mask.sum(-1).cumsum(),
-                tokens=mask.nonzero()[1].astype(np.int32),
-                probabilities=probabilities[:length][mask],
+                best=best[row, :length].numpy(),
+                blanks=blanks[row, :length].numpy(),
+                ends=entries[row, :length].cumsum(),
+                tokens=tokens[begin:end],
+                probabilities=probabilities[begin:end],
             )
         )
+        begin = end
     return found
 
 

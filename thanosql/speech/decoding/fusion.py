@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from thanosql.speech.decoding.decoding import LanguageModel
     from thanosql.speech.decoding.hotwords import Hotwords
 
-# States that are remembered at most. One takes about half a kilobyte.
-_REMEMBERED = 50_000
+# States that are remembered at most. One takes some 800 bytes.
+_REMEMBERED = 20_000
 _MOST = 700.0  # nats, up or down; their exponential is a float still
 
 
@@ -130,10 +130,16 @@ class Fusion:
         after = self._states.get(key)
         if after is None:
             if len(self._states) >= _REMEMBERED:
-                self._states.clear()
+                self._forget()
             after = self._states[key] = State(letters, history, hotword, paid)
         found = state.following[token] = math.exp(max(-_MOST, min(gain, _MOST))), after
         return found
+
+    def _forget(self) -> None:
+        """Forget all states but those that a search has in its beam."""
+        for each in (self.start, *self._states.values()):
+            each.following.clear()  # or one would keep all that come after it
+        self._states.clear()
 
     def end(self, state: State) -> float:
         """Return the log-gain of ending a text in a state."""
