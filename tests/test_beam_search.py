@@ -150,7 +150,7 @@ def test_hotwords_of_a_row_that_are_none_name_it(commands, names):
         f"SELECT CASE rowid WHEN 2 THEN {names} END AS names, audio "
         "FROM commands_test WHERE rowid <= 3"
     )
-    with pytest.raises(thanosql.DataError, match="row 2: .*hotword"):
+    with pytest.raises(thanosql.DataError, match=r"row 2: .*hotword"):
         commands.execute(
             f"PREDICT USING TinyEn OPTIONS (hotwords_col='names') AS {query}"
         ).fetchall()
