@@ -1,11 +1,14 @@
 """What the documentation says is what the package does."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
 from contextlib import closing
 from pathlib import Path
+from random import Random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -103,7 +106,7 @@ def test_the_examples_of_the_statements_yield_what_is_shown(
     )
     connection.execute("UPDATE calls SET text = 'turn right' WHERE text = 'turn left'")
     connection.commit()
-    for path in [*examples.pages(), DOCS / "recipes.md"]:
+    for path in [*examples.pages(), DOCS / "functions.md", DOCS / "recipes.md"]:
         page = path.read_text(encoding="utf-8")
         assert "```sql" in page
         hold(path, examples.with_outputs(page, connection))
@@ -114,6 +117,59 @@ def test_the_examples_of_the_statements_yield_what_is_shown(
         exec(compile(example, "docs/recipes.md", "exec"), names)
     names["engine"].dispose()
     assert connection.execute("SELECT count(*) FROM transcripts").fetchone() == (6,)
+    files = sorted(Path("subtitles").iterdir())
+    assert [file.name for file in files] == [f"call-{n}.srt" for n in range(1, 7)]
+    texts = [file.read_text(encoding="utf-8").splitlines() for file in files[:2]]
+    assert [lines[2] for lines in texts] == ["open door", "stop"]
+
+
+@pytest.mark.parametrize(
+    "recordings",
+    [200, pytest.param(10_000, marks=pytest.mark.thorough(seconds=10))],
+)
+def test_the_recipe_finds_a_phrase_in_as_many_recordings(tmp_path, recordings):
+    random = Random(1)
+    vocabulary = ["turn", "left", *(f"word{number}" for number in range(5_000))]
+    weights = [1 / (10 + rank) for rank in range(len(vocabulary))]
+    said = []
+
+    def rows():
+        for number in range(recordings):
+            words = random.choices(vocabulary, weights, k=100)
+            said.extend(
+                (number, place / 2)
+                for place in range(99)
+                if words[place : place + 2] == ["turn", "left"]
+            )
+            times = [
+                {"word": word, "start": place / 2, "end": place / 2 + 0.4}
+                for place, word in enumerate(words)
+            ]
+            yield number, " ".join(words), json.dumps(times)
+
+    con = thanosql.connect(tmp_path / "said.db")
+    con.execute("CREATE TABLE said (id, predicted, words)")
+    con.executemany("INSERT INTO said VALUES (?, ?, ?)", rows())
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    recipe = page[page.index("## Where a phrase is said") :]
+    _, index, fill, find = re.findall(r"```sql\n(.+?)\n```", recipe, re.DOTALL)[:4]
+    con.execute(index)
+    con.execute(fill)
+    assert con.execute(f"{find} ORDER BY 1, 2").fetchall() == said
+    assert len(said) > recordings / 100
+    # Only the recordings that have the phrase are read.
+    con.create_function("find_phrase", 2, called := Mock(return_value="[]"))
+    assert con.execute(find).fetchall() == []
+    assert called.call_count == len({number for number, _ in said})
+    con.close()
+
+
+def test_the_example_of_subtitles_yields_what_is_shown(capsys):
+    (example,) = blocks("functions.md", "python")
+    con = thanosql.connect(":memory:")
+    exec(compile(example, "docs/functions.md", "exec"), {"con": con})
+    con.close()
+    assert capsys.readouterr().out.rstrip("\n") == blocks("functions.md", "text")[0]
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm"]
-HEAVY += ["apsw.ext", "IPython"]
+HEAVY += ["apsw.ext", "IPython", "thanosql.execution.functions.subtitles"]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,20 @@ def test_nothing_heavy_is_imported_for(statements):
     script = (
         f"import sys, thanosql; {statements}; "
         f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_sql_functions_import_nothing_heavy():
+    calls = "SELECT subtitles('[]', 'srt'), find_phrase('[]', 'a')"
+    script = (
+        "import sys, thanosql; con = thanosql.connect(':memory:'); "
+        f'con.execute("{calls}").fetchall(); '
+        "print([m for m in ['torch', 'numpy', 'pandas', 'thanosql.speech'] "
+        "if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

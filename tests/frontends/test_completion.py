@@ -1,8 +1,11 @@
 """Completion: which words may come next, wherever a person asks."""
 
+from dataclasses import fields
+
 import pytest
 
-from thanosql.frontends.completion import complete
+from thanosql.frontends.completion import OPTIONS, complete
+from thanosql.statements.grammar import STATEMENTS
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,17 @@ def test_options_and_their_values_are_completed(before, expected):
 def test_no_value_is_offered_where_none_is_known(before):
     assert "'auto'" not in complete(None, before)
     assert "'basic'" not in complete(None, before)
+
+
+@pytest.mark.parametrize("first_words", sorted(STATEMENTS), ids=" ".join)
+def test_every_statement_is_completed_from_its_first_letters(first_words):
+    first, rest = first_words[0], " ".join(first_words[1:])
+    assert f"{first} {rest}".strip() + " " in complete(None, first[:3])
+    if rest:
+        assert f"{rest} " in complete(None, f"SELECT * FROM ({first} ")
+
+
+@pytest.mark.parametrize("statement", sorted(OPTIONS))
+def test_every_option_of_a_statement_is_offered(statement):
+    offered = complete(None, f"{statement} m OPTIONS (")
+    assert offered == [f"{field.name}=" for field in fields(OPTIONS[statement])]

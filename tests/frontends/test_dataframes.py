@@ -1,6 +1,7 @@
 """How rows look in a notebook: players, curves; without a kernel."""
 
 import base64
+import json
 import re
 from xml.etree import ElementTree
 
@@ -69,6 +70,88 @@ def test_a_page_is_not_filled_without_end(play):
 
 def test_text_beside_a_player_is_text(play):
     assert "<td>&lt;script&gt;</td>" in play(b"", text="<script>")
+
+
+WORDS = json.dumps(
+    [
+        {"word": "<b>go", "start": 0.5, "end": 0.8, "confidence": 0.95},
+        {"word": "left", "start": 0.9, "end": 1.25, "confidence": 0.25},
+        {"word": "now", "start": None, "end": None, "confidence": None},
+    ]
+)
+
+
+@pytest.fixture
+def shown(connection):
+    """Return a function: rows of a table with columns in, their HTML out."""
+
+    def shown(columns, *rows):
+        marks = ", ".join("?" * len(rows[0]))
+        connection.execute(f"CREATE TABLE heard ({columns})")
+        connection.executemany(f"INSERT INTO heard VALUES ({marks})", rows)
+        frame = dataframes.frame(connection.execute("SELECT * FROM heard"))
+        assert list(frame.columns) == columns.split(", ")
+        assert frame.to_numpy().tolist() == [list(row) for row in rows]
+        return frame._repr_html_()
+
+    return shown
+
+
+def test_words_are_shaded_by_confidence_beside_the_player(shown):
+    page = shown("audio, predicted, words", (tones("abc"), "go left", WORDS))
+    assert page.count("<audio") == 1
+    texts = re.findall(
+        r'<span title="(.*?)" .*?(0[.]\d+)\)" role="button".*?>(.*?)<', page
+    )
+    assert texts == [
+        ("0.50 to 0.80 s, confidence 0.95", "0.04", "&lt;b&gt;go"),
+        ("0.90 to 1.25 s, confidence 0.25", "0.52", "left"),
+    ]
+    assert '<s title="not said">now</s>' in page
+    assert "onclick" in page
+
+
+def test_words_without_a_recording_are_text_that_plays_nothing(shown):
+    page = shown("name, words", ("a<b", WORDS), ("c", "no JSON"))
+    assert "confidence 0.25" in page
+    assert "onclick" not in page
+    assert "role=" not in page
+    assert "a&lt;b" in page
+    assert "no JSON" in page
+
+
+def test_words_of_a_recording_that_cannot_be_played_are_no_buttons(shown):
+    page = shown("audio_path, words", ("nowhere.wav", WORDS))
+    assert "cannot read" in page
+    assert "onclick" not in page
+
+
+def test_words_that_are_no_words_are_an_ordinary_column(shown):
+    # EVALUATE has a column of that name, with their number.
+    assert "<audio" not in shown("audio, words", (b"RIFF", 7))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[1]", '["a"]', "[", '[{"word": 1}]', '[{"word": "a", "start": "<b>"}]', "7"],
+)
+def test_other_json_is_an_ordinary_column(shown, value):
+    assert "<span" not in shown("words", (value,))
+
+
+def test_a_page_has_no_words_without_end(shown):
+    word = {"word": "a", "start": 1, "end": 2, "confidence": 1}
+    many = json.dumps([word] * 15_000)
+    page = shown("words", (many,), (many,), (many,))
+    assert page.count("<span") == 20_000
+    assert "a</span> and 10,000 more words</td>" in page
+    assert "> and 15,000 more words</td>" in page
+
+
+def test_words_of_scripts_without_spaces_have_none(shown):
+    words = [{"word": each, "start": 1, "end": 2} for each in "東京"]
+    page = shown("words", (json.dumps(words),))
+    assert re.sub("<[^>]+>", "", page).endswith("東京")
 
 
 def test_only_a_training_has_a_curve(connection):

@@ -1,6 +1,7 @@
 """pandas, Polars and Arrow: rows as tables, by what those packages offer themselves."""
 
 import importlib
+import json
 
 import pandas
 import polars
@@ -25,6 +26,38 @@ def test_pandas_reads_through_an_engine_without_a_warning(engine, spoken):
     assert list(frame.columns) == ["audio", "text", "predicted"]
     assert list(frame.text) == [text for (text,) in spoken]
     assert (frame.text == frame.predicted).mean() > 0.9
+
+
+WORDS = """PREDICT USING tiny OPTIONS (words=TRUE)
+           AS SELECT audio FROM spoken LIMIT 3"""
+
+
+def check_words(words, predicted, confidence):
+    """Check a row of PREDICT with words, whose JSON is read by the standard library."""
+    assert type(words) is str
+    assert type(confidence) is float
+    said = json.loads(words)
+    assert " ".join(word["word"] for word in said) == predicted
+    assert all(0 <= word["start"] < word["end"] for word in said)
+
+
+def test_words_are_json_text_and_confidences_are_numbers_everywhere(engine, counted):
+    frame = pandas.read_sql(WORDS, engine)
+    assert frame.confidence.dtype == "float64"
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(WORDS).mappings().all()
+    table = polars.read_database(WORDS, counted)
+    assert table.schema["confidence"] == polars.Float64
+    for row in [*frame.to_dict("records"), *rows, *table.to_dicts()]:
+        check_words(row["words"], row["predicted"], row["confidence"])
+    assert len(frame) == len(rows) == len(table) == 3
+
+
+def test_a_row_a_word_is_text_and_numbers_in_pandas(engine):
+    frame = pandas.read_sql(WORDS.replace("words=", "per_word="), engine)
+    assert list(frame.columns) == ["audio", "word", "start", "end", "confidence"]
+    assert {str(frame[name].dtype) for name in frame.columns[2:]} == {"float64"}
+    assert (frame.start < frame.end).all()
 
 
 def test_pandas_binds_parameters_through_an_engine(engine):

@@ -1,5 +1,6 @@
 """The `thanosql` command: as a process, and at a real terminal."""
 
+import json
 import os
 import platform
 import re
@@ -70,6 +71,34 @@ def test_rows_are_printed_in_a_mode(capsys, mode, printed):
     assert shell.main(["--mode", mode, "", rows]) == 0
     shown = capsys.readouterr().out
     assert printed in shown if mode in ("box", "html") else printed == shown
+
+
+@pytest.mark.parametrize(("mode", "space"), [("box", " "), ("table", ".")])
+def test_words_are_readable_in_a_table_and_json_elsewhere(capsys, mode, space):
+    words = [
+        {"word": "go", "start": 0.5, "end": 0.8, "confidence": 0.95},
+        {"word": "left", "start": 0.9, "end": 1.25, "confidence": 0.25},
+        {"word": "now", "start": None, "end": None, "confidence": None},
+    ]
+    query = f"SELECT '{json.dumps(words)}' AS words, '[1]' AS others"
+    assert shell.main(["--mode", mode, "", query]) == 0
+    printed = capsys.readouterr().out
+    assert "[0.50] go [0.90] left (0.25) [-] now".replace(" ", space) in printed
+    assert "[1]" in printed
+    assert shell.main(["--mode", mode, "", "SELECT 7 AS words, NULL AS words"]) == 0
+    assert "7" in capsys.readouterr().out
+    for mode in ("list", "csv", "jsonl"):
+        assert shell.main(["--mode", mode, "", query]) == 0
+        assert "confidence" in capsys.readouterr().out
+
+
+def test_a_subtitle_file_is_printed_as_it_is(capsys):
+    words = '[{"word": "go", "start": 0.5, "end": 1.75}]'
+    query = f"SELECT subtitles('{words}', 'vtt')"
+    assert shell.main(["--mode", "list", "", query]) == 0
+    assert capsys.readouterr().out == (
+        "WEBVTT\n\n1\n00:00:00.500 --> 00:00:01.750\ngo\n\n"
+    )
 
 
 def test_speech_statements_and_plain_ones_print_alike(path, capsys):

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import apsw
 
 from thanosql import errors
-from thanosql.driver import adapters
+from thanosql.driver import adapters, functions
 
 TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Database:
             self._open = _opened(database, cached_statements, uri)
         try:
             self._open.set_busy_timeout(milliseconds)
+            functions.add_to(self._open)
         except apsw.Error as error:  # the given connection is closed, say
             raise errors.from_apsw(error) from error
         self._open.convert_binding = adapters.convert_binding

@@ -1,7 +1,8 @@
 """Rows in a notebook: a cursor's rows in, a pandas DataFrame out.
 
-What BUILD yields shows its curve above the table, and what PRINT AUDIO yields shows a
-player in each row; in all else they are ordinary DataFrames.
+What BUILD yields shows its curve above the table, what PRINT AUDIO yields a player in
+each row, and what PREDICT yields with words has these shaded by how sure they are, with
+the player beside them; in all else they are ordinary DataFrames.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import pandas as pd
 
 from thanosql import errors, speech
 from thanosql.execution.clauses.recordings import AUDIO
-from thanosql.frontends import curve
+from thanosql.frontends import curve, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from thanosql.driver.cursor import Cursor
 
 _MOST_ROWS = 50  # with a player
 _MOST_BYTES = 10_000_000  # of recordings in one table; in base64 they grow by a third
+_MOST_WORDS = 20_000  # with times, in one table; each is some 130 bytes of the page
 _LONGEST = 200  # characters of a text in a row with a player
 _FORMATS = (
     (b"RIFF", "audio/wav"),
@@ -40,15 +42,34 @@ def frame(cursor: Cursor) -> pd.DataFrame:
     rows = cursor.fetchall()
     if {"epoch", "train_loss", "validation_loss", "wer", "cer"}.issubset(names):
         return Training(rows, columns=names)
-    if AUDIO in cursor.declared_types:
+    spoken = _with_words(names, rows)
+    if AUDIO in cursor.declared_types or spoken is not None:
         recordings = Recordings(rows, columns=names)
-        recordings.played = cursor.declared_types.index(AUDIO)
+        recordings.played = _with_audio(names, cursor.declared_types)
+        recordings.spoken = spoken
         root = cursor.connection.audio_root
         recordings.root = None if root is None else Path(root)
         return recordings
     if any(isinstance(value, bytes) for row in rows[:1] for value in row):
         return Blobs(rows, columns=names)
     return pd.DataFrame(rows, columns=names)
+
+
+def _with_words(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> int | None:
+    """Return the position of PREDICT's column `words`, if there is one."""
+    if words.COLUMN not in names:
+        return None
+    position = names.index(words.COLUMN)
+    values = (row[position] for row in rows if row[position] is not None)
+    return None if words.parsed(next(values, None)) is None else position
+
+
+def _with_audio(names: Sequence[str], declared: Sequence[str | None]) -> int | None:
+    """Return the position of the column to play: PRINT AUDIO's, or by its name."""
+    if AUDIO in declared:
+        return declared.index(AUDIO)
+    named = [name for name in ("audio", "audio_path") if name in names]
+    return names.index(named[0]) if named else None
 
 
 class Blobs(pd.DataFrame):
@@ -96,11 +117,16 @@ class Training(pd.DataFrame):
 
 
 class Recordings(Blobs):
-    """The rows of PRINT AUDIO, shown with players that hold the recordings."""
+    """The rows of PRINT AUDIO, or of PREDICT with words, shown with players.
 
-    _metadata = ("played", "root")
-    played: int
+    The players hold the recordings. A click on a word plays its row's from there.
+    """
+
+    _metadata = ("played", "spoken", "root")
+    played: int | None
     "The position of the column with the recordings."
+    spoken: int | None
+    "The position of the column with the words."
     root: Path | None
     "The only folder whose files are read, if there is one."
 
@@ -114,13 +140,21 @@ class Recordings(Blobs):
         )
 
     def _rows(self) -> Iterator[str]:
-        room = _MOST_BYTES
+        room, words_left = _MOST_BYTES, _MOST_WORDS
         for index, *row in self.head(_MOST_ROWS).itertuples():
-            cells = [html.escape(_brief(value)) for value in row]
-            cells[self.played], size = self._player(row[self.played], room)
-            room -= size
-            columns = "".join(f"<td>{cell}</td>" for cell in cells)
-            yield f"<tr><th>{html.escape(str(index))}</th>{columns}</tr>"
+            cells = [f"<td>{html.escape(_brief(value))}</td>" for value in row]
+            plays = False
+            if self.played is not None:
+                player, size = self._player(row[self.played], room)
+                plays = player.startswith("<audio")
+                cells[self.played] = f"<td>{player}</td>"
+                room -= size
+            if self.spoken is not None:
+                said = words.parsed(row[self.spoken])
+                if said is not None:
+                    cells[self.spoken] = words.cell(said, words_left, plays=plays)
+                    words_left = max(0, words_left - len(said))
+            yield f"<tr><th>{html.escape(str(index))}</th>{''.join(cells)}</tr>"
 
     def _player(self, audio: Any, room: int) -> tuple[str, int]:
         """Return a player, or why there is none, and the recording's bytes in it."""

@@ -24,7 +24,7 @@ import apsw.ext
 import apsw.shell
 
 from thanosql import errors, statements
-from thanosql.frontends import completion, interactive, package
+from thanosql.frontends import completion, interactive, package, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -203,7 +203,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
             return
         names = tuple(column[0] for column in cursor.description)
         if getattr(self.output, "all_at_once", False):
-            rows = cursor.fetchall()
+            rows = words.readable(names, cursor.fetchall())
             if rows:
                 self.output(names, rows)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from thanosql.speech.decoding.spelling import Normalized
@@ -43,3 +44,16 @@ class Subwords:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text).strip()
+
+    def ends(self, ids: Sequence[int], text: str) -> list[int]:
+        """Return how many characters of the text are written after each of its tokens.
+
+        text: what `decode` makes of all the ids. A token may hold a part of a character
+        only, which counts as written with its last part.
+        """
+        found: list[int] = []
+        for count in range(1, len(ids)):
+            pairs = zip(self.decode(ids[:count]), text, strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            found.append(max([same, *found[-1:]]))
+        return [*found, len(text)] if ids else []

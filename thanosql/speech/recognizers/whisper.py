@@ -8,7 +8,6 @@ after a prefix of special tokens (`whisper_settings.py`).
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,9 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
-from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
-from thanosql.speech.decoding.windows_text import WindowText
 from thanosql.speech.prefetch import chunks
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
@@ -31,6 +28,8 @@ from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.spec_augment import spec_augment
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
+from thanosql.speech.recognizers.whisper_words import FRAMES_A_SECOND
+from thanosql.speech.recognizers.whisper_writing import Writer
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.pauses import AtPauses
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from thanosql.speech.decoding.windows_text import WindowText
     from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _MOST_BYTES = 2**29  # of keys and values of utterances that are written together
-_FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _IGNORED = -100  # a target that is not scored
 # Why Whisper refuses the options of a search over frames.
 _NAMES = "name words and names in prompt"
@@ -98,7 +97,7 @@ class WhisperRecognizer(Recognizer):
     @property
     def window_seconds(self) -> float:
         """The seconds that the encoder hears at once."""
-        return float(self._config.max_source_positions / _FRAMES_A_SECOND)
+        return float(self._config.max_source_positions / FRAMES_A_SECOND)
 
     def features(self, waveform: NDArray[np.float32]) -> Tensor:
         """Return the log-mels of one utterance, filled up with silence.
@@ -154,7 +153,9 @@ class WhisperRecognizer(Recognizer):
         return [
             text
             for group in chunks(batch, max(1, _MOST_BYTES // size))
-            for text in self._written(self.encoded(group), decoding, TEMPERATURES)
+            for text in self._writer.texts(
+                self.encoded(group), decoding, TEMPERATURES, group
+            )
         ]
 
     @cached_property
@@ -217,7 +218,7 @@ class WhisperRecognizer(Recognizer):
         frames = self.encoded(batch)
         mean = self._cross_entropy(frames, targets)
         # Without a second hearing: an epoch in which all texts loop would take hours.
-        heard = self._written(frames, decoding, temperatures=())
+        heard = self._writer.texts(frames, decoding, temperatures=())
         return mean, decode(decoding, heard)
 
     def misfit(self, targets: Sequence[int], length: int, seconds: float) -> str:
@@ -281,6 +282,10 @@ class WhisperRecognizer(Recognizer):
     def _settings(self) -> WhisperSettings:
         return WhisperSettings(self.model, self.spelling.encode)
 
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.model, self._settings, self.spelling)
+
     @property
     def _own_prefix(self) -> tuple[int, ...]:
         """The prefix that the model is trained with."""
@@ -337,76 +342,3 @@ class WhisperRecognizer(Recognizer):
         return functional.cross_entropy(
             logits.float(), sent(labels[scored], self.device)
         )
-
-    def _written(
-        self,
-        frames: Sequence[Tensor],
-        dictation: Dictation,
-        temperatures: Sequence[float],
-    ) -> list[WindowText]:
-        """Return the text of each utterance.
-
-        frames: the encoder's output of each. temperatures: at which a text that repeats
-        itself is drawn again, one after the other.
-        """
-        steps = WhisperSteps(self.model, frames)
-        languages, probabilities = self._found_languages(steps, dictation, len(frames))
-        prefixes = torch.tensor(
-            [self._settings.prefix(dictation, language) for language in languages],
-            device=self.device,
-        )
-        rules = self._settings.rules(prefixes.shape[1], self.device)
-        steps.begin(range(len(frames)))
-        if dictation.beam_size > 1:
-            found = beam_search(steps, prefixes, rules, dictation.beam_size)
-        else:
-            found = write(steps, prefixes, rules)
-
-        def window_text(row: int, written: Written, *, again: bool) -> WindowText:
-            language = languages[row]
-            return WindowText(
-                self.spelling.decode(written.tokens),
-                written.log_probability,
-                written.scored,
-                self._settings.codes.get(language or -1, "en"),
-                probabilities[row],
-                again,
-            )
-
-        texts = [window_text(i, each, again=False) for i, each in enumerate(found)]
-        looping = [i for i, text in enumerate(texts) if text.loops]
-        # Seeded by what the window was first heard as, so that no other draw counts.
-        seeds = {i: zlib.crc32(repr(found[i].tokens).encode()) for i in looping}
-        for temperature in temperatures:
-            if not looping:
-                break
-            steps.begin(looping)
-            drawn = write(
-                steps,
-                prefixes[looping],
-                rules,
-                temperature,
-                [torch.Generator().manual_seed(seeds[i]) for i in looping],
-            )
-            for i, each in zip(looping, drawn, strict=True):
-                texts[i] = window_text(i, each, again=True)
-            looping = [i for i in looping if texts[i].loops]
-        return texts
-
-    def _found_languages(
-        self, steps: WhisperSteps, dictation: Dictation, count: int
-    ) -> tuple[list[int | None], list[float | None]]:
-        """Return each utterance's language token, and its probability if it is found.
-
-        steps: with one hypothesis for each utterance. The language is the likeliest of
-        those tokens after <|startoftranscript|> (Radford et al. 2022, section 2.3).
-        """
-        if not self._settings.languages or dictation.language is not None:
-            return [dictation.language] * count, [None] * count
-        start = torch.full((count, 1), self._settings.start, device=self.device)
-        tokens = torch.tensor(
-            list(self._settings.languages.values()), device=self.device
-        )
-        shares = steps.advance(start)[:, tokens].softmax(-1)
-        best, places = shares.max(-1)
-        return tokens[places].tolist(), best.tolist()

@@ -61,6 +61,41 @@ class WhisperSteps:
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Take the next tokens of each hypothesis; return the logits after the last."""
+        return self._scores(self._hidden(tokens)[:, -1])
+
+    def follow(self, utterance: int, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Take a whole text of one utterance; return what was asked, and the logits.
+
+        tokens: (tokens,), int64, the prefix included. Results: for each layer the
+        queries to the frames, (heads, tokens, head's width), for `attention`; the
+        logits after each token, (tokens, vocabulary), float32.
+        """
+        self.begin([utterance])
+        asked: list[Tensor] = []
+        hidden = self._hidden(tokens[None], asked)
+        return [queries[0] for queries in asked], self._scores(hidden[0])
+
+    def attention(
+        self,
+        utterance: int,
+        layer: int,
+        queries: Tensor,
+        heads: Sequence[int],
+        frames: int,
+    ) -> Tensor:
+        """Return how queries of a layer weigh the first frames of an utterance.
+
+        queries: (heads, tokens, head's width), of these heads. Result: (heads, tokens,
+        frames), float32, whose sum over the frames is 1.
+        """
+        keys = self._across[layer][0][utterance, heads, :frames]
+        return torch.matmul(queries, keys.transpose(1, 2)).float().softmax(-1)
+
+    def _hidden(self, tokens: Tensor, asked: list[Tensor] | None = None) -> Tensor:
+        """Return the last layer's output for the next tokens of each hypothesis.
+
+        asked: takes the queries to the frames of each layer.
+        """
         end = self._length + tokens.shape[1]
         positions = self._decoder.embed_positions.weight[self._length : end]
         hidden = self._decoder.embed_tokens(tokens) + positions
@@ -68,11 +103,16 @@ class WhisperSteps:
             inputs = layer.self_attn_layer_norm(hidden)
             hidden = hidden + self._attend_before(number, layer.self_attn, inputs)
             inputs = layer.encoder_attn_layer_norm(hidden)
-            hidden = hidden + self._attend_across(number, layer.encoder_attn, inputs)
+            attention = layer.encoder_attn
+            queries = self._split(attention.q_proj(inputs) * attention.scaling)
+            if asked is not None:
+                asked.append(queries)
+            hidden = hidden + self._attend_across(number, attention, queries)
             inputs = layer.final_layer_norm(hidden)
             hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(inputs)))
         self._length = end
-        return self._scores(self._decoder.layer_norm(hidden[:, -1]))
+        normed: Tensor = self._decoder.layer_norm(hidden)
+        return normed
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Return the logits (hypotheses, vocabulary) of (hypotheses, width)."""
@@ -112,9 +152,8 @@ class WhisperSteps:
         joined: Tensor = attention.out_proj(found.transpose(1, 2).flatten(2))
         return joined
 
-    def _attend_across(self, number: int, attention: Any, inputs: Tensor) -> Tensor:
+    def _attend_across(self, number: int, attention: Any, queries: Tensor) -> Tensor:
         """Return the attention of tokens to the frames of their utterance."""
-        queries = self._split(attention.q_proj(inputs) * attention.scaling)
         keys, values = self._across[number]
         parts = []
         for first, utterances, count in self._runs:

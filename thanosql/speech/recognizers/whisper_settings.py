@@ -46,10 +46,12 @@ class Dictation:
     beam_size: int
     into_english: bool
     "Whether the text is a translation."
+    words: bool
+    "Whether the times of words are wanted."
 
     def start(self, hotwords: tuple[str, ...] = ()) -> WindowTexts:
         """Return a decoder for one recording."""
-        return WindowTexts("en" if self.into_english else None)
+        return WindowTexts("en" if self.into_english else None, words=self.words)
 
 
 class WhisperSettings:
@@ -143,6 +145,7 @@ class WhisperSettings:
             prompt=() if request.prompt is None else self._prompt(request.prompt),
             beam_size=request.beam_size or self._config.num_beams or 1,
             into_english=task == "translate",
+            words=request.words,
         )
 
     def adopt(self, request: Request) -> None:
