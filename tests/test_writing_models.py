@@ -105,7 +105,6 @@ def test_a_bad_recording_has_no_details(imported):
         ("language='en'", "writes the language that it was trained on"),
         ("task='transcribe'", "cannot translate"),
         ("prompt='Mr. Quilter'", "scores every frame by itself"),
-        ("beam_size=4", "needs no beam"),
     ],
 )
 def test_a_ctc_model_refuses_options_of_others_with_a_reason(

@@ -313,19 +313,15 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
         Request(hotwords=("Anna",)),
         Request(lm_weight=0.5),
         Request(word_bonus=0.5),
+        Request(own_hotwords=True),
         Request(hotword_weight=2.0),
+        Request(align=True),
     ],
 )
 def test_what_a_transducer_cannot_do_is_refused_with_the_reason(request_):
     recognizer = transducer("parakeet_tdt")
     with pytest.raises(OptionError, match="transducer"):
         recognizer.decoding(request_)
-
-
-def test_hotwords_of_a_recording_are_refused_too(tmp_path):
-    recognizer = open_base(str(write_config(tmp_path, "parakeet_tdt")), lambda: TEXTS)
-    with pytest.raises(OptionError, match="hotwords"):
-        recognizer.decoding().start(("Anna",))
 
 
 def test_a_beam_of_one_is_the_greedy_search(tmp_path):

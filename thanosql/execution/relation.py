@@ -46,15 +46,15 @@ def unregister(connection: apsw.Connection, name: str) -> None:
     connection.create_module(name, None)
 
 
-def columns_of(values: type, *, without: str = "") -> tuple[Column, ...]:
+def columns_of(values: type, *, without: Sequence[str] = ()) -> tuple[Column, ...]:
     """Return a column for each field of a dataclass of numbers and texts.
 
-    without: the name of a field that is left out.
+    without: the names of fields that are left out.
     """
     return tuple(
         (field.name, _DECLARED[str(field.type).removesuffix(" | None")])
         for field in fields(values)
-        if field.name != without
+        if field.name not in without
     )
 
 

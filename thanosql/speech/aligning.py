@@ -49,7 +49,7 @@ def align(
             words = tuple(split_words(text)) if isinstance(text, str) else ()
             faults.append(_fault(text, words, recognizer.spelling, options.text_col))
             if faults[-1] is None:
-                yield Recording(audio, hotwords=words)
+                yield Recording(audio, words=words)
 
     def bad() -> Iterator[Alignment]:
         """Yield the rows with bad texts, up to the next one with a good text."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
 
+    from thanosql.speech.decoding.decoding import LanguageModel
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.recording import Recording
@@ -28,14 +29,17 @@ def transcribe(
     root: Path | None,
     progress: Progress,
     first_row: int = 1,
+    language_model: LanguageModel | None = None,
 ) -> Generator[list[Transcription], None, None]:
     """Yield the transcriptions of recordings, in order, a batch at a time.
 
-    first_row: the row number of the first recording, for errors.
+    first_row: the row number of the first recording, for errors. language_model: the
+    one that the options name.
     """
     from thanosql.speech import transcription
     from thanosql.speech.decoding.decoding import Request
 
+    predict = options if isinstance(options, PredictOptions) else None
     done = 0
     progress("transcribe", done, None)  # loading the model may have taken seconds
     with closing(
@@ -50,8 +54,15 @@ def transcribe(
                 options.task,
                 options.prompt,
                 options.beam_size,
-                words=isinstance(options, PredictOptions)
-                and (options.words or options.per_word),
+                words=predict is not None and (predict.words or predict.per_word),
+                alternatives=None if predict is None else predict.alternatives,
+                language_model=language_model,
+                lm_weight=options.lm_weight,
+                word_bonus=options.word_bonus,
+                hotwords=options.hotwords or (),
+                own_hotwords=options.hotwords_col is not None,
+                hotword_weight=options.hotword_weight,
+                best_path=predict is None,
             ),
             chunk_seconds=options.chunk_seconds,
             vad=options.vad,
@@ -87,7 +98,7 @@ class Scorer:
         self._normalize = NORMALIZERS[options.normalize]
         self._rows = 0
         self._audio_seconds = 0.0
-        self._words = self._characters = metrics.EditCounts()
+        self._words = self._characters = self._without = metrics.EditCounts()
         self._utterances: Counter[tuple[int, int]] = Counter()  # (errors, words)
 
     def score(self, row: int, text: Any, found: Transcription) -> RowScores:
@@ -112,6 +123,9 @@ class Scorer:
         self._audio_seconds += found.seconds
         self._words += words
         self._characters += characters
+        if found.best_path is not None:
+            without = self._normalize(found.best_path)
+            self._without += metrics.word_errors([reference], [without])
         self._utterances[words.errors, words.reference_length] += 1
         return RowScores(
             wer=words.rate,
@@ -138,6 +152,7 @@ class Scorer:
             wer_low=low,
             wer_high=high,
             cer=self._characters.rate,
+            wer_without=self._without.rate,
             words=self._words.reference_length,
             substitutions=self._words.substitutions,
             deletions=self._words.deletions,

@@ -23,11 +23,10 @@ class Recording:
     "A path, a URL or the bytes of an encoded file, as `sound.audio.load` takes them."
     channel: int | Literal["mix", "each"] = "mix"
     "What is heard: one of them, from 1; the mean of all; or each by itself."
-    hotwords: tuple[str, ...] = ()
-    """Words and names to be expected in it.
-
-    Of a text that is to be aligned with it: its words, all and in order.
-    """
+    hotwords: Any = None
+    "Words and names to be expected in it: a text, as the option hotwords takes it."
+    words: tuple[str, ...] = ()
+    "Those of its text, all and in order, where it is to be aligned with it."
 
 
 class Span(NamedTuple):

@@ -92,6 +92,8 @@ class Hypothesis:
     "Empty if the decoding does not compute them."
     alternatives: tuple[Alternative, ...] = ()
     "The best texts, this one first; empty unless they are asked for."
+    best_path: str | None = None
+    "The text without language model and hotwords; None unless it is asked for."
     details: Details = Details()
     alignment: Alignment | None = None
     "Of a text that was given; then the hypothesis's text is that one."
@@ -106,6 +108,7 @@ class Transcription:
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    best_path: str | None = None
     details: Details = Details()
     alignment: Alignment | None = None
     seconds: float = 0.0
@@ -153,6 +156,7 @@ class Scores:
     wer_low: float | None
     wer_high: float | None
     cer: float | None
+    wer_without: float | None  # the WER without language model and hotwords
     words: int  # in the references
     substitutions: int  # these three count words
     deletions: int

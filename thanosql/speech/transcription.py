@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from thanosql.errors import AudioError
+from thanosql.errors import DataError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request
 from thanosql.speech.prefetch import chunks, prefetched
 from thanosql.speech.recognizers.precision import resolve, within_memory
@@ -17,6 +17,7 @@ from thanosql.speech.results import Transcription
 from thanosql.speech.sound.audio import blocks, channels
 from thanosql.speech.sound.channels import Levels
 from thanosql.speech.sound.files import naming
+from thanosql.statements.checks import read_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -43,8 +44,8 @@ class _Piece:
     "Whether the recording ends here."
     speech_seconds: float | None = None
     "How long somebody speaks in the window; None if nobody looked."
-    hotwords: tuple[str, ...] = ()
-    "Those of the recording."
+    decoder: Decoder | None = None
+    "The one of the recording, or of its channel; None if the recording is bad."
     channel: int | None = None
     "The one that is heard; None for the mean of all."
     channels: int | None = None
@@ -81,6 +82,7 @@ class _Heard:
             confidence=found.confidence,
             words=found.words,
             alternatives=found.alternatives,
+            best_path=found.best_path,
             details=replace(
                 found.details,
                 windows=self._windows,
@@ -119,10 +121,11 @@ def transcribe(
     list is yielded. A recording of which each channel is heard has a transcription for
     each, one after the other.
 
-    Raises AudioError naming the row (counted from `first_row`) when its batch is
-    reached; with on_error="null" that recording's text is None instead. Raises
-    OptionError if the device or precision is not available here, if `chunk_seconds` is
-    too small for the model, or if the model cannot do what is requested.
+    Raises AudioError, or DataError for its hotwords, naming the row (counted from
+    `first_row`) when its batch is reached; with on_error="null" that recording's text
+    is None instead. Raises OptionError if the device or precision is not available
+    here, if `chunk_seconds` is too small for the model, or if the model cannot do what
+    is requested.
     """
     compute = resolve(device, precision, inference=True)
     if compute.precision == "int8":
@@ -142,7 +145,7 @@ def transcribe(
                 yield from heard(
                     wanted, None if wanted.channel == "mix" else wanted.channel
                 )
-        except AudioError as error:
+        except DataError as error:
             if on_error == "raise":
                 with naming(row):
                     raise
@@ -151,6 +154,7 @@ def transcribe(
     def heard(
         wanted: Recording, channel: int | None, count: int | None = None
     ) -> Generator[_Piece, None, None]:
+        decoder = decoding.start(wanted.words or _names(wanted.hotwords))
         levels = Levels()
         with closing(blocks(wanted.audio, root, channel, levels)) as waveform:
             for window in plan.cut(waveform):
@@ -164,7 +168,7 @@ def transcribe(
                     window.seconds,
                     window.last,
                     window.speech_seconds,
-                    wanted.hotwords,
+                    decoder,
                     channel,
                     count,
                     window.last and levels.tell_of_different_speech(),
@@ -192,10 +196,23 @@ def transcribe(
                     done.append(partial(Transcription, text=None, error=piece.error))
                     recording = None
                     continue
-                recording = recording or _Heard(decoding.start(piece.hotwords))
+                assert piece.decoder is not None
+                recording = recording or _Heard(piece.decoder)
                 is_heard = piece.features is not None
                 recording.hear(piece, next(following) if is_heard else None)
                 if piece.last:
                     done.append(partial(recording.transcription, piece))
                     recording = None
             yield [transcription() for transcription in done]
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return the hotwords that a row gives, as the option `hotwords` takes them."""
+    try:
+        return () if value is None else read_names(value)
+    except ValueError:
+        message = (
+            f"its hotwords are {value!r:.60}, not words and names between commas, or a "
+            "JSON array of them"
+        )
+        raise DataError(message) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 import re
@@ -110,6 +111,31 @@ def matching(text: str, pattern: str) -> Accepted:
         return value
 
     return Accepted(text, read)
+
+
+def read_names(value: Any) -> tuple[str, ...]:
+    """Return the names of a text: between commas, or a JSON array of texts.
+
+    Raises ValueError if it is neither.
+    """
+    if not isinstance(value, str):
+        raise ValueError
+    found = value.split(",")
+    if value.lstrip().startswith("["):
+        try:
+            found = json.loads(value)
+        except RecursionError:
+            raise ValueError from None
+        if not all(isinstance(name, str) for name in found):
+            raise ValueError
+    return tuple(name for each in found if (name := " ".join(each.split())))
+
+
+def names() -> Accepted:
+    """Accept a text that holds names."""
+    return Accepted(
+        "words and names between commas, or a JSON array of them", read_names
+    )
 
 
 def true_or_false() -> Accepted:

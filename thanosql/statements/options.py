@@ -20,6 +20,7 @@ from thanosql.statements.checks import (
     byte_count,
     either,
     matching,
+    names,
     number,
     one_of,
     or_null,
@@ -290,8 +291,38 @@ class _ListeningOptions(_SpeechOptions):
     beam_size: int | None = _option(
         None,
         or_null(_FROM_ONE),
-        "texts that are weighed at once, for a model that writes text by itself; the "
-        "model's own if not given, else 1",
+        "texts that are weighed at once; if not given, 1 or what the model says of "
+        "itself, and 32 for a CTC model with any of the following options",
+    )
+    language_model: str | None = _option(
+        None,
+        or_null(_NAME),
+        "stored language model that helps a CTC model to choose words",
+    )
+    lm_weight: float | None = _option(
+        None,
+        or_null(number("a number from 0 to 10", lambda value: 0 <= value <= 10)),
+        "how much the language model counts beside the recognizer, which counts 1; 0.5 "
+        "if not given",
+    )
+    word_bonus: float | None = _option(
+        None,
+        or_null(number("a number from -10 to 10", lambda value: -10 <= value <= 10)),
+        "what a text gains for each word, in nats; 1 beside a language model, else 0",
+    )
+    hotwords: tuple[str, ...] | None = _option(
+        None, or_null(names()), "what a CTC model is to expect in every recording"
+    )
+    hotwords_col: str | None = _option(
+        None,
+        or_null(_COLUMN),
+        "column with more of them, for each recording its own; NULL for none",
+    )
+    hotword_weight: float | None = _option(
+        None,
+        or_null(number("a number from 0 to 20", lambda value: 0 <= value <= 20)),
+        "what a text gains for each letter of a hotword, in nats; 1 if not given, 0.5 "
+        "beside a language model",
     )
     vad: Literal["auto"] | bool = _option(
         "auto",
@@ -326,6 +357,12 @@ class PredictOptions(_ListeningOptions):
         _FLAG,
         "a row a word in place of one a recording: `word`, `start`, `end`, "
         "`confidence`",
+    )
+    alternatives: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
+        "one more column, `alternatives`: a JSON list of that many of the best texts "
+        "of a CTC model, each with its confidence",
     )
     details: bool = _option(
         False,

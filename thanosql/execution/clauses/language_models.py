@@ -69,6 +69,35 @@ def check_transcribes(model: StoredModel, statement: str) -> None:
         raise errors.NotSupportedError(message)
 
 
+def named(
+    context: Context, options: statements.PredictOptions | statements.EvaluateOptions
+) -> StoredModel | None:
+    """Return the language model that a statement's options name, or None.
+
+    Raises OptionError if it is none, or if there is nothing that another option weighs.
+    """
+    names = options.hotwords or options.hotwords_col
+    for option, value, weighed in (
+        ("lm_weight", options.language_model, "a language_model"),
+        ("hotword_weight", names, "hotwords or hotwords_col"),
+    ):
+        if getattr(options, option) is not None and not value:
+            message = (
+                f"option {option} weighs {weighed}, and there is none; name it too"
+            )
+            raise errors.OptionError(message)
+    if options.language_model is None:
+        return None
+    model = context.models.get(options.language_model)
+    if not is_language_model(model):
+        message = (
+            f"option language_model: {model.name!r} is a model of recordings; name one "
+            f"that BUILD MODEL ... USING {NGRAM} has counted"
+        )
+        raise errors.OptionError(message)
+    return model
+
+
 def build(context: Context, node: statements.BuildModel) -> Relation:
     """BUILD MODEL ... USING NGram: yield one row, what was counted."""
     check_options(node, statements.NGramOptions, statements.BuildOptions)

@@ -41,9 +41,10 @@ _WORD_COLUMNS: tuple[Column, ...] = (
 def predict(context: Context, node: statements.Predict) -> Relation:
     """PREDICT: yield the rows of the query with what is heard, or a row a word."""
     options = context.options(statements.PredictOptions, node.options)
-    if options.words and options.per_word:
+    if options.per_word and (options.words or options.alternatives):
         message = (
-            "words is a column of a row a recording, per_word a row a word; choose one"
+            "words and alternatives are columns of a row a recording, per_word a row a "
+            "word; choose one"
         )
         raise errors.OptionError(message)
     model = context.models.get(node.model_name)
@@ -78,6 +79,7 @@ def _predicted_columns(options: statements.PredictOptions) -> tuple[Column, ...]
     return (
         *((("channel", "INTEGER"),) if options.channel == "each" else ()),
         *heard,
+        *((("alternatives", "TEXT"),) if options.alternatives else ()),
         *((("details", "TEXT"),) if options.details else ()),
         *_error_column(options),
     )
@@ -93,6 +95,7 @@ def _by_recording(
             result_col: each.text,
             "words": _words(each),
             "confidence": _rounded(each.confidence),
+            "alternatives": _alternatives(each),
             "details": _details(each),
             "error": _error(number, each),
         }
@@ -125,6 +128,17 @@ def _words(found: Transcription) -> str | None:
     if found.text is None:
         return None
     return json.dumps([_word(each) for each in found.words], ensure_ascii=False)
+
+
+def _alternatives(found: Transcription) -> str | None:
+    """Return a recording's best texts, as a JSON list of objects; None if it is bad."""
+    if found.text is None:
+        return None
+    values = [
+        {"text": each.text, "confidence": _rounded(each.confidence)}
+        for each in found.alternatives
+    ]
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _word(word: Word) -> dict[str, Any]:
@@ -231,9 +245,14 @@ def _transcribed(
     the model only from the first row that no earlier scan has come to.
     """
     cache = TranscriptCache()
+    language_model = language_models.named(context, options)
+    names = None
+    if options.hotwords_col is not None:
+        names = source.position_for("hotwords_col", options.hotwords_col)
 
     def recording(row: Row) -> speech.Recording:
-        return speech.Recording(row[audio], options.channel)
+        hotwords = None if names is None else row[names]
+        return speech.Recording(row[audio], options.channel, hotwords)
 
     def scan() -> Transcribed:
         rows = iter(source)
@@ -258,6 +277,11 @@ def _transcribed(
                     context.audio_root,
                     progress,
                     first_row,
+                    None
+                    if language_model is None
+                    else speech.open_language_model(
+                        context.stored_files(language_model)
+                    ),
                 )
             ) as batches:
                 channels: list[Transcription] = []
@@ -321,7 +345,14 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
 
         return Relation((*source.columns, *added), each_row)
 
-    columns = columns_of(Scores, without="" if lenient else "left_out")
+    helped = options.language_model or options.hotwords or options.hotwords_col
+    columns = columns_of(
+        Scores,
+        without=(
+            *(() if helped else ("wer_without",)),
+            *(() if lenient else ("left_out",)),
+        ),
+    )
     totals: list[Row] = []  # one, once the first scan has made it
 
     def all_rows() -> Iterator[Row]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -89,12 +90,9 @@ class Aligning:
             found.append(Scores(shares, peaks, tokens, silences))
         return found
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> Aligner:
-        """Return a decoder for one recording.
-
-        hotwords: all the words of its text, in order.
-        """
-        return Aligner(self, hotwords)
+    def start(self, expected: tuple[str, ...] = ()) -> Aligner:
+        """Return a decoder for one recording. expected: the words of its text."""
+        return Aligner(self, expected)
 
     def _pauses(self, features: Tensor, path: Tensor) -> list[tuple[int, int]]:
         letters = torch.isin(path, torch.tensor([*self.spelling.ids]))
@@ -139,6 +137,7 @@ class Aligner:
         self._aligning = aligning
         self._words = words
         self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see `finish`
+        finalize(self, self._file.close)  # where the recording never comes to its end
         self._highest: list[NDArray[np.float32]] = []
         self._paths: list[NDArray[np.int64]] = []
         self._timeline = Timeline(aligning.frames)

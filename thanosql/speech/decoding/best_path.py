@@ -44,8 +44,8 @@ class BestPath:
         best = logits.argmax(dim=-1).cpu()  # the one time this waits for a GPU
         return [path[:n] for path, n in zip(best, lengths.tolist(), strict=True)]
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> BestPathDecoder:
-        """Return a decoder for one recording. hotwords: are left to a beam search."""
+    def start(self, expected: tuple[str, ...] = ()) -> BestPathDecoder:
+        """Return a decoder for one recording. expected: is for a beam search."""
         return BestPathDecoder(self)
 
 
@@ -118,14 +118,20 @@ class TimedBestPath:
             )
         return found
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> TimedBestPathDecoder:
-        """Return a decoder for one recording. hotwords: are left to a beam search."""
+    def start(self, expected: tuple[str, ...] = ()) -> TimedBestPathDecoder:
+        """Return a decoder for one recording. expected: is for a beam search."""
         return TimedBestPathDecoder(self)
 
     def _pauses(self, features: Tensor, path: Tensor) -> list[tuple[int, int]]:
-        letters = torch.isin(path, torch.tensor([*self.spelling.ids]))
-        places = torch.nonzero(letters)[:, 0]
-        return pauses(features, places, self.features, self.frames)
+        return pauses_of(self.spelling, features, path, self.features, self.frames)
+
+
+def pauses_of(
+    spelling: Spelling, features: Tensor, path: Tensor, grid: Grid, frames: Grid
+) -> list[tuple[int, int]]:
+    """Return the pauses of a window as `pauses` does; path: (frames,), token ids."""
+    letters = torch.isin(path, torch.tensor([*spelling.ids]))
+    return pauses(features, torch.nonzero(letters)[:, 0], grid, frames)
 
 
 class TimedBestPathDecoder:
@@ -157,25 +163,42 @@ class TimedBestPathDecoder:
         expected right. It is 1 of a text without words.
         """
         path = torch.cat(self._tokens)
-        probabilities = torch.cat(self._probabilities).tolist()
-        tokens, counts = torch.unique_consecutive(path, return_counts=True)
-        heard, end = [], 0
-        for token, count in zip(tokens.tolist(), counts.tolist(), strict=True):
-            first, end = end, end + count
-            if token != self._decoding.blank:
-                heard.append(
-                    Heard(
-                        token,
-                        self._timeline.second(first),
-                        self._timeline.second(end - 1),
-                        max(probabilities[first:end]),
-                    )
+        probabilities = torch.cat(self._probabilities)
+        decoding = self._decoding
+        return read(
+            decoding.spelling, decoding.blank, path, probabilities, self._timeline
+        )
+
+
+def read(
+    spelling: Spelling,
+    blank: int,
+    path: Tensor,
+    probabilities: Tensor,
+    timeline: Timeline,
+) -> Hypothesis:
+    """Return the text of a path and its words.
+
+    path, probabilities: (frames,), a token of each frame, and how likely it is.
+    """
+    chances = probabilities.tolist()
+    tokens, counts = torch.unique_consecutive(path, return_counts=True)
+    heard, end = [], 0
+    for token, count in zip(tokens.tolist(), counts.tolist(), strict=True):
+        first, end = end, end + count
+        if token != blank:
+            heard.append(
+                Heard(
+                    token,
+                    timeline.second(first),
+                    timeline.second(end - 1),
+                    max(chances[first:end]),
                 )
-        spelling = self._decoding.spelling
-        text = spelling.decode([each.token for each in heard])
-        words = timed_words(spelling, text, heard, self._timeline)
-        confidence = fmean(word.confidence for word in words) if words else 1.0
-        return Hypothesis(text, confidence, words)
+            )
+    text = spelling.decode([each.token for each in heard])
+    words = timed_words(spelling, text, heard, timeline)
+    confidence = fmean(word.confidence for word in words) if words else 1.0
+    return Hypothesis(text, confidence, words)
 
 
 def collapse(path: Tensor, blank: int) -> list[int]:

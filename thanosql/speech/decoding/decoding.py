@@ -12,8 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from thanosql.errors import OptionError
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from thanosql.speech.recording import Span
     from thanosql.speech.results import Hypothesis
@@ -27,13 +29,13 @@ class LanguageModel(Protocol):
     def start(self) -> Hashable:
         """Return the state before the first word of a text."""
 
-    def score(self, state: Hashable, word: str) -> tuple[float, Hashable]:
+    def score(self, state: Any, word: str) -> tuple[float, Hashable]:
         """Return the log-probability of a word after a state, and the state after it.
 
         A word that the model does not know has the probability of an unknown one.
         """
 
-    def end(self, state: Hashable) -> float:
+    def end(self, state: Any) -> float:
         """Return the log-probability that the text ends after a state."""
 
     @property
@@ -61,12 +63,43 @@ class Request:
     word_bonus: float | None = None
     hotwords: tuple[str, ...] = ()
     "Words and names to be expected in every recording."
+    own_hotwords: bool = False
+    "Whether recordings may bring hotwords of their own."
     hotword_weight: float | None = None
     align: bool = False
     "Whether the words of a text are known, and when each was said is wanted."
+    best_path: bool = False
+    "Whether the text without language model and hotwords is wanted, too."
+
+    @property
+    def searches(self) -> bool:
+        """Whether a CTC model's best path is not enough."""
+        return bool(
+            self.beam_size
+            or self.alternatives
+            or self.language_model
+            or self.hotwords
+            or self.own_hotwords
+        )
 
 
 NO_REQUEST = Request()
+
+
+# What stands in a statement for the fields that are no options themselves.
+_NOT_OPTIONS = {"own_hotwords": "option hotwords_col", "align": "ALIGN"}
+
+
+def refuse(request: Request, reasons: Mapping[str, str], others: str) -> None:
+    """Raise OptionError if a request asks for what a kind of models cannot do.
+
+    reasons: field of the request -> why. others: the models that can.
+    """
+    for wanted, reason in reasons.items():
+        if getattr(request, wanted) not in (None, (), False):
+            what = _NOT_OPTIONS.get(wanted, f"option {wanted}")
+            message = f"{what} is for {others}; {reason}"
+            raise OptionError(message)
 
 
 class Decoder(Protocol):
@@ -89,11 +122,11 @@ class Decoder(Protocol):
 class Decoding(Protocol):
     """A way to turn scores into text."""
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> Decoder:
+    def start(self, expected: tuple[str, ...] = ()) -> Decoder:
         """Return a decoder for one recording.
 
-        hotwords: those to be expected in this recording, beside the request's. Of a
-        text that is to be aligned: its words, all and in order.
+        expected: words to be expected in it: hotwords, beside the request's, or where
+        a text is aligned those of the text, all and in order.
         """
 
 

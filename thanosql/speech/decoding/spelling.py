@@ -10,7 +10,8 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from thanosql.errors import DataError
 from thanosql.speech.words import APOSTROPHES, UNSPACED
@@ -150,6 +151,29 @@ class Spelling:
             return tuple(self._ids[letter] for letter in letters)
         ids = self._tokenizer(letters, add_special_tokens=False)["input_ids"]
         return tuple(i for i in ids if i != self._unknown)
+
+    def letters(self, text: str) -> str:
+        """Return a normalized text in the vocabulary's own letters, such as jamo.
+
+        What the vocabulary cannot spell is left out.
+        """
+        if self._ids is not None and self._ids.keys() >= set(text):
+            return text
+        return "".join(self._letters(text, Counter()))
+
+    @cached_property
+    def tokens(self) -> dict[int, str]:
+        """The letters of each token that is text, with a space where it parts words."""
+        if self._ids is not None:
+            return {index: letter for letter, index in self._ids.items()}
+        tokenizer: Any = self._tokenizer
+        names = {index: tokenizer.convert_ids_to_tokens(index) for index in self.ids}
+        if self._delimiter is not None:
+            names[tokenizer.convert_tokens_to_ids(self._delimiter)] = " "
+        return {
+            index: re.sub("|".join(_WORD_BEGINS), " ", name)
+            for index, name in names.items()
+        }
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids whose repeats are merged and blanks removed.

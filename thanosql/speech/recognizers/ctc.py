@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from thanosql.errors import DataError, OptionError
+from thanosql.errors import DataError
 from thanosql.speech.decoding.alignment import Aligning
+from thanosql.speech.decoding.beam import Beam
 from thanosql.speech.decoding.best_path import BestPath, TimedBestPath
-from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
 from thanosql.speech.decoding.spelling import Spelling
 from thanosql.speech.decoding.words import Grid
 from thanosql.speech.recognizers.precision import sent
@@ -49,7 +50,6 @@ _REASONS = {
     "language": "a CTC model writes the language that it was trained on",
     "task": "a CTC model writes what it hears, and cannot translate",
     "prompt": "a CTC model scores every frame by itself, whatever came before",
-    "beam_size": "a CTC model's best path needs no beam",
 }
 CUT_OFF = 0.1  # seconds of silence that training may add to a recording's end
 
@@ -128,29 +128,30 @@ class CTCRecognizer(Recognizer):
 
     def decoding(
         self, request: Request = NO_REQUEST
-    ) -> BestPath | TimedBestPath | Aligning:
-        """Return the best path, with times where words are asked for.
+    ) -> BestPath | TimedBestPath | Beam | Aligning:
+        """Return the decoding that a statement asks for.
 
-        Or what aligns a text, where that is.
-
-        Raises OptionError for what only a model that writes by itself can do.
+        It is the best path, with times where words are asked for; a beam search; or
+        what aligns a text. Raises OptionError for what only a model that writes by
+        itself can do, and for a language model or hotwords that the vocabulary cannot
+        spell.
         """
-        for option, reason in _REASONS.items():
-            if getattr(request, option) is not None:
-                message = (
-                    f"option {option} is for models that write text by themselves, "
-                    f"such as WhisperTinyEn; {reason}"
-                )
-                raise OptionError(message)
-        if not (request.align or request.words):
-            return BestPath(self.spelling, self.blank)
-        kind = Aligning if request.align else TimedBestPath
-        return kind(self.spelling, self.blank, self.frame_grid, self.feature_grid)
+        others = "models that write text by themselves, such as WhisperTinyEn"
+        refuse(request, _REASONS, others)
+        grids = self.frame_grid, self.feature_grid
+        if request.align:
+            return Aligning(self.spelling, self.blank, *grids)
+        if request.searches:
+            outputs = self.model.config.vocab_size
+            return Beam(self.spelling, self.blank, outputs, request, grids)
+        if request.words:
+            return TimedBestPath(self.spelling, self.blank, *grids)
+        return BestPath(self.spelling, self.blank)
 
     def scores(
         self,
         batch: Sequence[Tensor],
-        decoding: BestPath | TimedBestPath | Aligning,
+        decoding: BestPath | TimedBestPath | Beam | Aligning,
     ) -> list[Any]:
         """Return what the decoding needs of each utterance's logits and features."""
         batches = [[each] for each in batch] if self.alone else [batch]

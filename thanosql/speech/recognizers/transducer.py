@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
-from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
 from thanosql.speech.decoding.spelling import Spelling
 from thanosql.speech.decoding.words import Grid
 from thanosql.speech.recognizers import parakeet, transducer_loss
@@ -51,7 +51,9 @@ _REASONS = {
     "lm_weight": "a transducer's search is greedy; a CTC model takes a language model",
     "word_bonus": "a transducer's search is greedy; a CTC model takes a language model",
     "hotwords": "a transducer's search is greedy; a CTC model takes them",
+    "own_hotwords": "a transducer's search is greedy; a CTC model takes them",
     "hotword_weight": "a transducer's search is greedy; a CTC model takes hotwords",
+    "align": "a transducer does not score every frame by itself; take a CTC model",
 }
 _LEAST_SHARE = 0.8  # least length of an utterance, as a share of its group's longest
 
@@ -134,10 +136,7 @@ class TransducerRecognizer(Recognizer):
 
         Raises OptionError for what other models can do.
         """
-        for option, reason in _REASONS.items():
-            if getattr(request, option):
-                message = f"option {option} is not for this model; {reason}"
-                raise OptionError(message)
+        refuse(request, _REASONS, "other models")
         for option in ("beam_size", "alternatives"):
             if (getattr(request, option) or 1) > 1:
                 message = (

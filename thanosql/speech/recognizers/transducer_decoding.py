@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from thanosql.errors import OptionError
 from thanosql.speech.decoding.words import Heard, Timeline, timed_words
 from thanosql.speech.recognizers.transducer_search import Lane
 from thanosql.speech.results import Details, Hypothesis
@@ -44,14 +43,8 @@ class Transduction:
     lanes: list[Lane] = field(default_factory=list)
     "Those with frames that wait."
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> TransducerDecoder:
-        """Return a decoder for one recording. Raises OptionError for hotwords."""
-        if hotwords:
-            message = (
-                "hotwords are not for this model; a transducer's search is greedy; a "
-                "CTC model takes them"
-            )
-            raise OptionError(message)
+    def start(self, expected: tuple[str, ...] = ()) -> TransducerDecoder:
+        """Return a decoder for one recording. expected: is for a beam search."""
         return TransducerDecoder(self)
 
     def wait(self, lane: Lane) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
-from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
+from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
 from thanosql.speech.decoding.subwords import Subwords
 from thanosql.speech.prefetch import chunks
 from thanosql.speech.recognizers.precision import sent
@@ -50,6 +50,16 @@ TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _MOST_BYTES = 2**29  # of keys and values of utterances that are written together
 _IGNORED = -100  # a target that is not scored
+# Why Whisper refuses the options of a search over frames.
+_NAMES = "name words and names in prompt"
+_REASONS = {
+    "alternatives": "Whisper writes one text",
+    "language_model": f"Whisper has learned how words follow one another; {_NAMES}",
+    "word_bonus": "Whisper has learned how words follow one another",
+    "hotwords": f"Whisper chooses words by what is before them; {_NAMES}",
+    "own_hotwords": f"Whisper chooses words by what is before them; {_NAMES}",
+    "align": "Whisper does not score every frame; they align its transcripts, too",
+}
 
 
 class WhisperRecognizer(Recognizer):
@@ -133,13 +143,7 @@ class WhisperRecognizer(Recognizer):
         for a language that the model lacks, a translation by a model of English only,
         or a prompt that is too long, or an alignment.
         """
-        if request.align:
-            message = (
-                "a model that writes text by itself does not score every frame, so it "
-                "cannot align a text; ALIGN USING a CTC model, such as TinyEn, which "
-                "also times what this model has transcribed"
-            )
-            raise OptionError(message)
+        refuse(request, _REASONS, "CTC models, such as TinyEn")
         return self._settings.dictation(request)
 
     def scores(self, batch: Sequence[Tensor], decoding: Dictation) -> list[WindowText]:

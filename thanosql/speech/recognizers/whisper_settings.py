@@ -49,7 +49,7 @@ class Dictation:
     words: bool
     "Whether the times of words are wanted."
 
-    def start(self, hotwords: tuple[str, ...] = ()) -> WindowTexts:
+    def start(self, expected: tuple[str, ...] = ()) -> WindowTexts:
         """Return a decoder for one recording."""
         return WindowTexts("en" if self.into_english else None, words=self.words)
 

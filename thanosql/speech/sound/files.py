@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thanosql.errors import AudioError
+from thanosql.errors import AudioError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +74,9 @@ def _without_waiting(path: str, flags: int) -> int:
 
 @contextmanager
 def naming(row: int) -> Iterator[None]:
-    """Put the row's number, from 1, before the message of an AudioError."""
+    """Put the row's number, from 1, before the message of a DataError."""
     try:
         yield
-    except AudioError as error:
+    except DataError as error:
         message = f"row {row}: {error}"
-        raise AudioError(message) from error
+        raise type(error)(message) from error
