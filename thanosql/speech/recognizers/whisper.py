@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode
@@ -25,12 +23,12 @@ from thanosql.speech.decoding.search import Written, beam_search, write
 from thanosql.speech.decoding.subwords import Subwords
 from thanosql.speech.decoding.windows_text import WindowText
 from thanosql.speech.prefetch import chunks
-from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.spec_augment import spec_augment
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
+from thanosql.speech.recognizers.whisper_teaching import taught
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.pauses import AtPauses
 
@@ -50,7 +48,6 @@ TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _MOST_BYTES = 2**29  # of keys and values of utterances that are written together
 _FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
-_IGNORED = -100  # a target that is not scored
 
 
 class WhisperRecognizer(Recognizer):
@@ -306,27 +303,9 @@ class WhisperRecognizer(Recognizer):
         self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]
     ) -> Tensor:
         """Return the mean cross-entropy over the targets and ends of the batch."""
-        end = self._settings.end
-        prefix = self._own_prefix
-        rows = [torch.tensor([*prefix, *each]) for each in targets]
-        wanted = [
-            torch.tensor([*[_IGNORED] * (len(prefix) - 1), *each, end])
-            for each in targets
-        ]
-        given = pad_sequence(rows, batch_first=True, padding_value=end)
-        labels = pad_sequence(wanted, batch_first=True, padding_value=_IGNORED)
-        scored = labels != _IGNORED
-        hidden = self._untyped.model.decoder(
-            input_ids=sent(given, self.device),
-            encoder_hidden_states=torch.stack(list(frames)),
-            use_cache=False,
-        ).last_hidden_state
-        # Logits are computed only where they are scored: the vocabulary is wide.
-        places = sent(scored.flatten().nonzero()[:, 0], self.device)
-        logits = self._untyped.proj_out(hidden.flatten(0, 1)[places])
-        return functional.cross_entropy(
-            logits.float(), sent(labels[scored], self.device)
-        )
+        stacked = torch.stack(list(frames))
+        settings = self._settings
+        return taught(self.model, stacked, targets, self._own_prefix, settings.end)
 
     def _written(
         self,
