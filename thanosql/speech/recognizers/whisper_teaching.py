@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from thanosql.speech.recognizers.precision import sent
+from thanosql.speech.recognizers.whisper_encoder import padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,15 +30,15 @@ _IGNORED = -100  # a target that is not scored
 
 def taught(
     model: PreTrainedModel,
-    frames: Tensor,
+    frames: Sequence[Tensor],
     targets: Sequence[Sequence[int]],
     prefix: Sequence[int],
     end: int,
 ) -> Tensor:
     """Return the mean cross-entropy over the targets and ends of a batch.
 
-    frames: the encoder's output, (batch, frames, width). targets: of each utterance,
-    which the decoder is given after the tokens of `prefix`; `end` ends them.
+    frames: the encoder's output of each utterance, (frames, width). targets: which the
+    decoder is given after the tokens of `prefix`; `end` ends them.
     """
     untyped: Any = model
     decoder, last = untyped.model.decoder, untyped.proj_out
@@ -56,7 +57,7 @@ def taught(
         # dense. That of a few tokens is added to it, without a second one as large.
         sparse=decoder.embed_tokens.weight is last.weight,
     )
-    hidden = _passed_on(decoder, embedded, frames)
+    hidden = _passed_on(decoder, embedded, *padded(frames))
     # Logits are computed only where they are scored: the vocabulary is wide.
     places = sent(scored.flatten().nonzero()[:, 0], model.device)
     logits = last(hidden.flatten(0, 1)[places]).float()
@@ -64,7 +65,9 @@ def taught(
     return mean
 
 
-def _passed_on(decoder: Any, embedded: Tensor, frames: Tensor) -> Tensor:
+def _passed_on(
+    decoder: Any, embedded: Tensor, frames: Tensor, unheard: Tensor | None
+) -> Tensor:
     """Return the last hidden state at each token, (batch, n, width), as embedded."""
     training = decoder.training
     positions = decoder.embed_positions.weight[: embedded.shape[1]]
@@ -73,19 +76,24 @@ def _passed_on(decoder: Any, embedded: Tensor, frames: Tensor) -> Tensor:
         if training and decoder.layerdrop > 0 and torch.rand([]) < decoder.layerdrop:
             continue
         if layer.gradient_checkpointing and training and torch.is_grad_enabled():
-            hidden = checkpoint(_passed, layer, hidden, frames, use_reentrant=False)
+            hidden = checkpoint(
+                _passed, layer, hidden, frames, unheard, use_reentrant=False
+            )
         else:
-            hidden = _passed(layer, hidden, frames)
+            hidden = _passed(layer, hidden, frames, unheard)
     last: Tensor = decoder.layer_norm(hidden)
     return last
 
 
-def _passed(layer: Any, hidden: Tensor, frames: Tensor) -> Tensor:
+def _passed(
+    layer: Any, hidden: Tensor, frames: Tensor, unheard: Tensor | None
+) -> Tensor:
     """Return the output (batch, n, width) of a `WhisperDecoderLayer`."""
     inputs = layer.self_attn_layer_norm(hidden)
     hidden = hidden + _dropped(layer, _attend_before(layer.self_attn, inputs))
     inputs = layer.encoder_attn_layer_norm(hidden)
-    hidden = hidden + _dropped(layer, attend_across(layer.encoder_attn, inputs, frames))
+    found = attend_across(layer.encoder_attn, inputs, frames, unheard)
+    hidden = hidden + _dropped(layer, found)
     inputs = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
     inputs = functional.dropout(inputs, layer.activation_dropout, layer.training)
     return hidden + _dropped(layer, layer.fc2(inputs))
@@ -109,15 +117,21 @@ def _attend_before(attention: Any, inputs: Tensor) -> Tensor:
     return joined
 
 
-def attend_across(attention: Any, inputs: Tensor, frames: Tensor) -> Tensor:
+def attend_across(
+    attention: Any, inputs: Tensor, frames: Tensor, unheard: Tensor | None = None
+) -> Tensor:
     """Return the attention of tokens to the frames of their utterance.
 
+    unheard: what `whisper_encoder.padding` returns for the frames.
     A score is (Wq x) . (Wk f) = (Wk' Wq x) . f, and a head's output is the sum of
     a (Wv f + b) = Wv (sum of a f) + b (sum of a), with the weights a of the frames f.
     """
     (batch, count, width), heads = inputs.shape, attention.num_heads
     if count * (heads - 1) > width:  # projecting the frames is less work
-        found: Tensor = attention(inputs, key_value_states=frames)[0]
+        mask = None if unheard is None else unheard[:, None]
+        found: Tensor = attention(inputs, key_value_states=frames, attention_mask=mask)[
+            0
+        ]
         return found
     keys, values = (
         projection.weight.view(heads, -1, width)
@@ -128,10 +142,11 @@ def attend_across(attention: Any, inputs: Tensor, frames: Tensor) -> Tensor:
     )
     # The heads side by side, as if they were tokens.
     wide = torch.einsum("bnhd,hdw->bhnw", queries, keys).flatten(1, 2)
+    scores = torch.matmul(wide, frames.transpose(1, 2))
+    if unheard is not None:
+        scores = scores + unheard
     weights = functional.dropout(
-        torch.matmul(wide, frames.transpose(1, 2)).softmax(-1),
-        attention.dropout,
-        attention.training,
+        scores.softmax(-1), attention.dropout, attention.training
     )
     context = torch.matmul(weights, frames).view(batch, heads, count, width)
     bias = attention.v_proj.bias.view(heads, -1)
