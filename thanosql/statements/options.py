@@ -149,8 +149,8 @@ class BuildOptions(_SpeechOptions):
     window: Literal["exact", "short"] | None = _option(
         None,
         or_null(one_of("exact", "short")),
-        "of a model that hears 30 s at a time, such as Whisper: `exact` fills them with "
-        "silence, `short` only the next full second, to which the model must be "
+        "of a model that hears 30 s at a time, such as Whisper: `exact` fills them "
+        "with silence, `short` only the next full second, to which the model must be "
         "trained; its own if not given",
     )
     speed_perturbation: bool = _option(
