@@ -11,7 +11,6 @@ import json
 import zlib
 from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -32,7 +31,7 @@ from thanosql.speech.recognizers.whisper_encoder import (
     FRAMES_A_SECOND,
     SETTING,
     Window,
-    encode,
+    encoded,
     window_frames,
 )
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
@@ -301,18 +300,11 @@ class WhisperRecognizer(Recognizer):
 
         batch: features, or such outputs, which are returned as they are.
         """
-        outputs = list(batch)
         unheard = [i for i, each in enumerate(batch) if self._are_features(each)]
-        # On a CPU one by one: one utterance keeps all cores busy, in less memory, and
-        # its frames cannot depend on the others. A GPU takes all of a length at once.
-        size = 1 if self.device.type == "cpu" else len(batch)
-        unheard.sort(key=lambda i: len(batch[i]))
-        for _, equal in groupby(unheard, lambda i: len(batch[i])):
-            for together in chunks(equal, size):
-                features = torch.stack([batch[i].T for i in together]).to(self.device)
-                hidden = encode(self.encoder, features)
-                for i, each in zip(together, hidden, strict=True):
-                    outputs[i] = each
+        frames = encoded([batch[i] for i in unheard], self.encoder, self.device)
+        outputs = list(batch)
+        for i, each in zip(unheard, frames, strict=True):
+            outputs[i] = each
         return outputs
 
     def _are_features(self, tensor: Tensor) -> bool:

@@ -8,11 +8,14 @@ until it is trained on them (`SHORT`).
 from __future__ import annotations
 
 import math
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
+
+from thanosql.speech.prefetch import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +42,22 @@ def window_frames(window: Window, seconds: float, most: int) -> int:
         return most
     steps = math.ceil((seconds + _TAIL_SECONDS) / _STEP_SECONDS)
     return min(most, round(steps * _STEP_SECONDS * FRAMES_A_SECOND))
+
+
+def encoded(
+    batch: Sequence[Tensor], encoder: Any, device: torch.device
+) -> list[Tensor]:
+    """Return the frames (n, width) of each utterance's log-mels (2 n, mels)."""
+    outputs: dict[int, Tensor] = {}
+    # On a CPU one by one: one utterance keeps all cores busy, in less memory, and its
+    # frames cannot depend on the others. A GPU takes all of a length at once.
+    size = 1 if device.type == "cpu" else len(batch)
+    by_length = sorted(range(len(batch)), key=lambda i: len(batch[i]))
+    for _, equal in groupby(by_length, lambda i: len(batch[i])):
+        for together in chunks(equal, size):
+            features = torch.stack([batch[i].T for i in together]).to(device)
+            outputs |= zip(together, encode(encoder, features), strict=True)
+    return [outputs[i] for i in range(len(batch))]
 
 
 def encode(encoder: Any, features: Tensor) -> Tensor:
