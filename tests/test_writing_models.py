@@ -228,12 +228,59 @@ def test_a_model_of_several_languages_is_trained_in_one(
     imported.execute(f"EXPORT MODEL mine TO '{tmp_path / 'exported'}'")
     written = json.loads((tmp_path / "exported/generation_config.json").read_text())
     assert (written["language"], written["task"]) == ("ko", "transcribe")
+    told = imported.execute(
+        "SELECT value FROM (DESCRIBE MODEL mine) "
+        "WHERE property IN ('option language', 'option task')"
+    ).fetchall()
+    assert told == [("ko",), ("transcribe",)]
     ((details,),) = imported.execute(
         "SELECT details FROM (PREDICT USING mine OPTIONS (details=True, vad=False) "
         "AS SELECT audio FROM clips LIMIT 1)"
     ).fetchall()
     found = json.loads(details)
     assert (found["language"], found["language_probability"]) == ("ko", None)
+
+
+def test_a_window_that_a_model_is_trained_on_goes_where_it_goes(
+    imported, directories, tmp_path
+):
+    imported.execute("CREATE TABLE clips(audio, text)")
+    imported.executemany("INSERT INTO clips VALUES (?, ?)", spoken(6))
+    imported.commit()
+    imported.execute(
+        f"""BUILD MODEL mine USING '{directories["english"]}'
+            OPTIONS (epochs=1, validation=0, window='short') AS SELECT * FROM clips"""
+    )
+    imported.execute(
+        "FIT MODEL mine USING mine OPTIONS (epochs=1, validation=0) "
+        "AS SELECT * FROM clips"
+    )
+    told = "SELECT value FROM (DESCRIBE MODEL mine) WHERE property = 'option window'"
+    assert imported.execute(told).fetchone() == ("short",)
+    exported = tmp_path / "exported"
+    imported.execute(f"EXPORT MODEL mine TO '{exported}'")
+    assert json.loads((exported / "config.json").read_text())["audio_window"] == "short"
+    AutoModelForSpeechSeq2Seq.from_pretrained(exported)
+    imported.execute(f"IMPORT MODEL again FROM '{exported}'")
+    texts = [
+        imported.execute(
+            f"SELECT predicted FROM (PREDICT USING {name} OPTIONS (vad=False) "
+            "AS SELECT audio FROM clips)"
+        ).fetchall()
+        for name in ("mine", "again")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_a_window_is_refused_by_a_model_that_needs_none(connection, base):
+    connection.execute("CREATE TABLE clips(audio, text)")
+    connection.executemany("INSERT INTO clips VALUES (?, ?)", spoken(6))
+    connection.commit()
+    with pytest.raises(errors.OptionError, match="option window is for a model that"):
+        connection.execute(
+            f"BUILD MODEL m USING '{base}' OPTIONS (window='short') "
+            "AS SELECT * FROM clips"
+        )
 
 
 # The model that comes with the package

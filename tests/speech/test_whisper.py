@@ -22,8 +22,10 @@ from thanosql.speech.decoding.decoding import WHOLE, Request
 from thanosql.speech.decoding.windows_text import WindowText, WindowTexts
 from thanosql.speech.recognizers import families
 from thanosql.speech.recognizers import whisper as module
+from thanosql.speech.recognizers.whisper_teaching import attend_across
 from thanosql.speech.sound.audio import load
 from thanosql.speech.training.batches import row_features
+from thanosql.speech.training.conditions import gradient_checkpointing, seeded
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
 
@@ -242,26 +244,96 @@ def test_a_model_of_several_languages_is_told_which_to_be_trained_in(tmp_path):
     recognizer.adopt(Request())  # it has one now
 
 
-def test_the_loss_is_that_of_transformers(english):
-    batch = features(english, AUDIO[:3])
-    targets = [english.targets(text) for text in ("some words", "a", "and more")]
-    start = english.tokenizer.convert_tokens_to_ids(
+def labelled(recognizer, targets):
+    """Return the tokens given and wanted, as transformers' forward takes them."""
+    start = recognizer.tokenizer.convert_tokens_to_ids(
         ["<|startoftranscript|>", "<|notimestamps|>"]
     )
-    end = english.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    labels = torch.full((3, 1 + max(map(len, targets)) + 1), -100)
+    end = recognizer.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    labels = torch.full((len(targets), 1 + max(map(len, targets)) + 1), -100)
     given = torch.full_like(labels, end)
     for i, target in enumerate(targets):
         labels[i, 1 : len(target) + 2] = torch.tensor([*target, end])
         given[i, : len(target) + 2] = torch.tensor([*start, *target])
+    return {"decoder_input_ids": given, "labels": labels}
+
+
+TEXTS = ("some words", "a", "and more")
+
+
+def test_the_loss_is_that_of_transformers(english):
+    batch = features(english, AUDIO[:3])
+    targets = [english.targets(text) for text in TEXTS]
     with torch.no_grad():
         theirs = english.model(
-            torch.stack([x.T for x in batch]), decoder_input_ids=given, labels=labels
+            torch.stack([x.T for x in batch]), **labelled(english, targets)
         ).loss
         ours = english.loss(batch, targets).mean
         assessed, _ = english.assess(batch, targets, english.decoding())
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(assessed, theirs)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("is_frozen", [True, False])
+@pytest.mark.parametrize("heads", [2, 8])  # a text is short, and long, for so many
+def test_gradients_are_those_of_transformers(tmp_path, heads, is_frozen, checkpointed):
+    recognizer = opened(whisper(tmp_path, decoder_attention_heads=heads))
+    model = recognizer.model.double().train()
+    recognizer.encoder.requires_grad_(not is_frozen)
+    batch = [each.double() for each in features(recognizer, AUDIO[:3])]
+    targets = [recognizer.targets(text) for text in TEXTS]
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+    waves = torch.stack([x.T for x in batch])
+    theirs = gradients(model(waves, **labelled(recognizer, targets)).loss)
+    with gradient_checkpointing(model, checkpointed):
+        ours = gradients(recognizer.loss(batch, targets).mean)
+    assert ours.keys() == theirs.keys()
+    largest = max(float(each.abs().max()) for each in theirs.values())
+    # The loss itself is of single precision, and so is what comes back from it.
+    for name, each in theirs.items():
+        assert float((ours[name] - each).abs().max()) < 1e-6 * largest, name
+
+
+@pytest.mark.parametrize(
+    "kind", ["dropout", "activation_dropout", "attention_dropout", "decoder_layerdrop"]
+)
+def test_each_dropout_is_drawn_in_training_only(tmp_path, kind):
+    recognizer = opened(whisper(tmp_path, **{kind: 0.5}))
+    recognizer.encoder.requires_grad_(False)
+    frames = recognizer.frozen(features(recognizer, AUDIO[:3]))
+    targets = [recognizer.targets(text) for text in TEXTS]
+
+    def loss(seed):
+        with seeded(seed), torch.no_grad():
+            return float(recognizer.loss(frames, targets).mean)
+
+    plain = loss(0)
+    assert loss(1) == plain
+    recognizer.model.train()
+    assert [loss(i) for i in range(8)] == [loss(i) for i in range(8)]
+    assert len({loss(i) for i in range(8)}) > 1
+
+
+def test_dropped_weights_of_frames_take_their_share_of_the_bias_along(tmp_path):
+    recognizer = opened(whisper(tmp_path, attention_dropout=0.3))
+    attention = recognizer.model.model.decoder.layers[0].encoder_attn.train()
+    with torch.no_grad():
+        attention.v_proj.weight.zero_()
+        attention.v_proj.bias.fill_(1)
+        attention.out_proj.weight.copy_(torch.eye(32))
+        attention.out_proj.bias.zero_()
+        inputs, frames = torch.randn(3, 7, 32), torch.randn(3, 100, 32)
+        found = attend_across(attention, inputs, frames)
+    # What transformers gives: the sum of the weights that are left, the same in a head.
+    assert torch.equal(found[..., 0], found[..., 15])
+    assert found.std() > 0.01
+    assert abs(float(found.mean()) - 1) < 0.1
 
 
 def test_frames_of_a_frozen_encoder_stand_for_the_features(tmp_path):
@@ -270,8 +342,8 @@ def test_frames_of_a_frozen_encoder_stand_for_the_features(tmp_path):
     assert recognizer.frozen(batch)[0] is batch[0]
     recognizer.encoder.requires_grad_(False)
     recognizer.model.train()
+    recognizer.encoder.eval()  # as a training has a frozen one
     frames = recognizer.frozen(batch)
-    assert recognizer.encoder.training
     assert frames[0].shape == (100, 32)
     recognizer.model.eval()
     targets = [recognizer.targets(text) for text in ("ab", "c", "dd")]

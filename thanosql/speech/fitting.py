@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from thanosql import errors
 from thanosql.speech.dropped import warn_of_dropped
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from thanosql.speech.decoding.decoding import Request
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.results import EpochResult
@@ -37,6 +38,10 @@ class Material:
     """An open base and the examined rows to train it on."""
 
     recognizer: Recognizer
+    request: Request
+    "The language and the task of the texts, where the model knows several."
+    window: Literal["exact", "short"] | None
+    "What the model hears; None if it hears each recording as long as it is."
     rows: Rows
     validation_rows: Rows
     "The rows that `held_out` refers to: `rows`, or those of the validation query."
@@ -95,7 +100,9 @@ def prepare(
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_start()
-    recognizer.adopt(Request(language=options.language, task=options.task))
+    asked = Request(language=options.language, task=options.task)
+    request = recognizer.adopt(asked)
+    window = recognizer.adopt_window(options.window)
     examined = examination.examine(recognizer, rows, root, progress, checkup)
     if checkup is None:
         if examined.bad:
@@ -127,6 +134,8 @@ def prepare(
         )
     return Material(
         recognizer,
+        request,
+        window,
         rows,
         rows if held_out is None else held_out,
         str(device),
@@ -139,11 +148,17 @@ def prepare(
 
 
 def chosen(material: Material, options: BuildOptions) -> BuildOptions:
-    """Return the options with what `freeze_encoder='auto'` comes to for these rows."""
+    """Return the options with what those that were left open come to for these rows."""
     from thanosql.speech.training.conditions import freezes_encoder
 
     freezes = freezes_encoder(material.recognizer, material.learned, options)
-    return replace(options, freeze_encoder=freezes)
+    return replace(
+        options,
+        freeze_encoder=freezes,
+        language=material.request.language,
+        task=cast("Literal['transcribe', 'translate'] | None", material.request.task),
+        window=material.window,
+    )
 
 
 def parameter_counts(material: Material, options: BuildOptions) -> tuple[int, int]:

@@ -166,6 +166,13 @@ class BuildOptions(_SpeechOptions):
         "whether the texts are in the recordings' language or in English, for a model "
         "that can do both; its own if not given"
     )
+    window: Literal["exact", "short"] | None = _option(
+        None,
+        or_null(one_of("exact", "short")),
+        "of a model that hears 30 s at a time, such as Whisper: `exact` fills them "
+        "with silence, `short` only the next full second, to which the model must be "
+        "trained; its own if not given",
+    )
     speed_perturbation: bool = _option(
         False,
         _FLAG,

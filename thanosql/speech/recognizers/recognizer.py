@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 
-from thanosql.errors import AudioError, NotSupportedError
+from thanosql.errors import AudioError, NotSupportedError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Decoding, Request, decode
 from thanosql.speech.sound.audio import SAMPLE_RATE
 
@@ -203,12 +203,29 @@ class Recognizer(ABC):
 
     # Training
 
-    def adopt(self, request: Request) -> None:
+    def adopt(self, request: Request) -> Request:
         """Make what a BUILD says of the texts the model's own: language and task.
 
+        Returns the request with what the model had before, where it says nothing.
         Raises OptionError for what the model cannot do, and for what it must be told.
         """
         self.decoding(request)
+        return request
+
+    def adopt_window(
+        self, window: Literal["exact", "short"] | None
+    ) -> Literal["exact", "short"] | None:
+        """Make the window that a BUILD asks for the model's own, and return its own.
+
+        Raises OptionError if the model hears everything as long as it is anyway.
+        """
+        if window is not None:
+            message = (
+                "option window is for a model that hears 30 s at a time, such as "
+                "Whisper; this one hears each recording as long as it is; leave it out"
+            )
+            raise OptionError(message)
+        return window
 
     def targets(self, text: str) -> tuple[int, ...]:
         """Return a transcript's target ids, without what the model cannot spell."""

@@ -10,25 +10,29 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refuse
 from thanosql.speech.decoding.subwords import Subwords
 from thanosql.speech.prefetch import chunks
-from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
 from thanosql.speech.recognizers.spec_augment import spec_augment
 from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
+from thanosql.speech.recognizers.whisper_encoder import (
+    FRAMES_A_SECOND,
+    SETTING,
+    Window,
+    encoded,
+    window_frames,
+)
 from thanosql.speech.recognizers.whisper_settings import WhisperSettings
-from thanosql.speech.recognizers.whisper_words import FRAMES_A_SECOND
+from thanosql.speech.recognizers.whisper_teaching import taught
 from thanosql.speech.recognizers.whisper_writing import Writer
 from thanosql.speech.sound.audio import SAMPLE_RATE
 from thanosql.speech.sound.pauses import AtPauses
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SECONDS = 5.0  # of a window; in less there is too little to understand
 _MOST_BYTES = 2**29  # of keys and values of utterances that are written together
-_IGNORED = -100  # a target that is not scored
 # Why Whisper refuses the options of a search over frames.
 _NAMES = "name words and names in prompt"
 _REASONS = {
@@ -65,8 +68,9 @@ _REASONS = {
 class WhisperRecognizer(Recognizer):
     """`WhisperForConditionalGeneration`, of any size and language.
 
-    Features are (3000, mels): 30 s at 100 frames a second. In their place the encoder's
-    output may stand, (1500, width), as `frozen` returns it.
+    Features are (3000, mels): 30 s at 100 frames a second; less if the model is trained
+    on a short window. In their place the encoder's output may stand, (1500, width) or
+    less, as `frozen` returns it.
     """
 
     writes = True
@@ -89,6 +93,18 @@ class WhisperRecognizer(Recognizer):
                 "model that it was made from"
             )
             raise DataError(message)
+        if self.window not in get_args(Window):
+            message = (
+                f"{where}: {SETTING} is {self.window!r:.20} in its config.json, not "
+                f"one of {', '.join(get_args(Window))}"
+            )
+            raise DataError(message)
+
+    @property
+    def window(self) -> Window:
+        """Whether the encoder hears 30 s, or as much as there is."""
+        window: Window = getattr(self._config, SETTING, "exact")
+        return window
 
     @cached_property
     def spelling(self) -> Subwords:
@@ -106,7 +122,8 @@ class WhisperRecognizer(Recognizer):
         waveform: (samples,), mono, 16 kHz; what is beyond the window is left out.
         """
         extractor = self.feature_extractor
-        length = 2 * self._config.max_source_positions
+        seconds, most = len(waveform) / SAMPLE_RATE, self._config.max_source_positions
+        length = 2 * window_frames(self.window, seconds, most)
         # Only so much silence is transformed that the last frame has nothing else in
         # it. The frames that are missing are like that one.
         longest = length * extractor.hop_length
@@ -186,13 +203,19 @@ class WhisperRecognizer(Recognizer):
 
     # Training
 
-    def adopt(self, request: Request) -> None:
-        """Make the language and the task of the texts the model's own.
+    def adopt(self, request: Request) -> Request:
+        """Make the language and the task of the texts the model's own, and return them.
 
         Raises OptionError if a multilingual model has no language of its own and is
         told none.
         """
-        self._settings.adopt(request)
+        return self._settings.adopt(request)
+
+    def adopt_window(self, window: Window | None) -> Window:
+        """Hear recordings in this window from now on; None leaves it as it is."""
+        if window not in (None, self.window):
+            setattr(self._config, SETTING, window)
+        return self.window
 
     def loss(
         self,
@@ -251,13 +274,8 @@ class WhisperRecognizer(Recognizer):
         """Return the encoder's frames if it is frozen, else the features."""
         if any(p.requires_grad for p in self.encoder.parameters()):
             return list(batch)
-        is_training = self.encoder.training
-        self.encoder.eval()  # a frozen encoder drops nothing out
-        try:
-            with torch.no_grad():
-                return self.encoded(batch)
-        finally:
-            self.encoder.train(is_training)
+        with torch.no_grad():
+            return self.encoded(batch)
 
     # Storage
 
@@ -294,26 +312,27 @@ class WhisperRecognizer(Recognizer):
         return self._settings.prefix(dictation, dictation.language)
 
     def encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
-        """Return the encoder's output of each utterance: (1500, width).
+        """Return the encoder's output of each utterance: (1500, width), or a part.
 
         batch: features, or such outputs, which are returned as they are.
         """
+        unheard = [i for i, each in enumerate(batch) if self._are_features(each)]
+        frames = encoded([batch[i] for i in unheard], self.encoder, self.device)
         outputs = list(batch)
-        length = 2 * self._config.max_source_positions
-        unheard = [i for i, each in enumerate(batch) if len(each) == length]
-        # On a CPU one by one: one utterance keeps all cores busy, in less memory, and
-        # its frames cannot depend on the others. A GPU takes them all at once.
-        size = 1 if self.device.type == "cpu" else len(batch)
-        for together in chunks(unheard, size):
-            features = torch.stack([batch[i].T for i in together]).to(self.device)
-            hidden = self._untyped.model.encoder(features).last_hidden_state
-            for i, each in zip(together, hidden, strict=True):
-                outputs[i] = each
+        for i, each in zip(unheard, frames, strict=True):
+            outputs[i] = each
         return outputs
+
+    def _are_features(self, tensor: Tensor) -> bool:
+        """Return whether an utterance is log-mels, not frames of the encoder."""
+        length, width = tensor.shape
+        if self.window == "exact":
+            return bool(length == 2 * self._config.max_source_positions)
+        return bool(width == self._config.num_mel_bins)
 
     def _augmented(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return log-mels masked as the config says; frames of the encoder as given."""
-        if len(features) != 2 * self._config.max_source_positions:
+        if not self._are_features(features):
             return features
         nothing = features.new_zeros(())
         return spec_augment(features, [len(features)], nothing, self._config, generator)
@@ -323,23 +342,4 @@ class WhisperRecognizer(Recognizer):
     ) -> Tensor:
         """Return the mean cross-entropy over the targets and ends of the batch."""
         end = self._settings.end
-        prefix = self._own_prefix
-        rows = [torch.tensor([*prefix, *each]) for each in targets]
-        wanted = [
-            torch.tensor([*[_IGNORED] * (len(prefix) - 1), *each, end])
-            for each in targets
-        ]
-        given = pad_sequence(rows, batch_first=True, padding_value=end)
-        labels = pad_sequence(wanted, batch_first=True, padding_value=_IGNORED)
-        scored = labels != _IGNORED
-        hidden = self._untyped.model.decoder(
-            input_ids=sent(given, self.device),
-            encoder_hidden_states=torch.stack(list(frames)),
-            use_cache=False,
-        ).last_hidden_state
-        # Logits are computed only where they are scored: the vocabulary is wide.
-        places = sent(scored.flatten().nonzero()[:, 0], self.device)
-        logits = self._untyped.proj_out(hidden.flatten(0, 1)[places])
-        return functional.cross_entropy(
-            logits.float(), sent(labels[scored], self.device)
-        )
+        return taught(self.model, frames, targets, self._own_prefix, end)

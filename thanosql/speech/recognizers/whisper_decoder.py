@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from thanosql.speech.recognizers.whisper_encoder import padding
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,6 +41,8 @@ class WhisperSteps:
             self._keys_and_values(layer.encoder_attn, frames)
             for layer in self._decoder.layers
         ]
+        unheard = padding([len(each) for each in frames], self._across[0][0])
+        self._unheard = None if unheard is None else unheard[:, None]
         self.begin(range(len(frames)))
 
     def begin(self, utterances: Sequence[int]) -> None:
@@ -163,7 +167,10 @@ class WhisperSteps:
             together = together.transpose(1, 2).flatten(2, 3)
             begin = self._owners[first]
             chosen = slice(begin, begin + utterances)
-            weights = torch.matmul(together, keys[chosen].transpose(2, 3)).softmax(-1)
+            scores = torch.matmul(together, keys[chosen].transpose(2, 3))
+            if self._unheard is not None:
+                scores = scores + self._unheard[chosen]
+            weights = scores.softmax(-1)
             found = torch.matmul(weights.to(values.dtype), values[chosen])
             # Back to (hypotheses, heads, tokens, head's width).
             found = found.view(*found.shape[:2], count, -1, found.shape[3])
@@ -179,15 +186,17 @@ class WhisperSteps:
     def _keys_and_values(
         self, attention: Any, frames: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return two tensors (utterances, heads, frames, head's width)."""
+        """Return two tensors (utterances, heads, longest's frames, head's width)."""
+        longest = max(len(each) for each in frames)
         made: list[Tensor] = []
         for projection in (attention.k_proj, attention.v_proj):
             stacked: Tensor | None = None
             for i, each in enumerate(frames):
                 split = self._split(projection(each)[None])[0]
                 if stacked is None:
-                    stacked = split.new_empty(len(frames), *split.shape)
-                stacked[i] = split
+                    heads, _, width = split.shape
+                    stacked = split.new_zeros(len(frames), heads, longest, width)
+                stacked[i, :, : len(each)] = split
             assert stacked is not None
             made.append(stacked)
         return made[0], made[1]

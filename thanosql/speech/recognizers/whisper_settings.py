@@ -7,7 +7,7 @@ several languages the language and the task, <|notimestamps|>; before them, afte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -148,24 +148,26 @@ class WhisperSettings:
             words=request.words,
         )
 
-    def adopt(self, request: Request) -> None:
+    def adopt(self, request: Request) -> Request:
         """Make the language and the task of the texts to train on the config's own.
 
+        Returns the request with both, where the model knows more than one of them.
         Raises OptionError if a model of several languages has none of its own and is
         told none.
         """
         dictation = self.dictation(request)
         if not self.languages:
-            return
+            return request
         if dictation.language is None:
             message = (
                 "the model knows many languages; say which one the texts are in, such "
                 "as language='en'"
             )
             raise OptionError(message)
-        self._config.language = self.codes[dictation.language]
-        self._config.task = self._task(request.task)
+        language, task = self.codes[dictation.language], self._task(request.task)
+        self._config.language, self._config.task = language, task
         self._config.forced_decoder_ids = None  # the older way to say the same
+        return replace(request, language=language, task=task)
 
     def prefix(self, dictation: Dictation, language: int | None) -> tuple[int, ...]:
         """Return the tokens before a text. language: its token, if there is one."""

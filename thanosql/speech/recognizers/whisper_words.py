@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from thanosql.speech.decoding.attention_path import sounding, spoken_frames
 from thanosql.speech.decoding.token_words import words_of
+from thanosql.speech.recognizers.whisper_encoder import FRAMES_A_SECOND
 from thanosql.speech.results import Word
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from thanosql.speech.decoding.subwords import Subwords
     from thanosql.speech.recognizers.whisper_decoder import WhisperSteps
 
-FRAMES_A_SECOND = 50  # of the encoder's output; half those of its input
 _SMOOTHED = 7  # frames of which the attention's median is taken
 _LEAST_DEVIATION = 1e-8  # of weights that are the same for all tokens but for rounding
 

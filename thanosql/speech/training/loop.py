@@ -264,12 +264,16 @@ class Loop:
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies, on the CPU, of all weights and buffers that training changes."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    """Return copies, on the CPU, of all weights and buffers that training changes.
+
+    Weights that have two names are copied once, under the first.
+    """
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    named = dict(model.named_parameters(remove_duplicate=False))
     return {
         name: _copied(tensor)
         for name, tensor in model.state_dict().items()
-        if name not in frozen
+        if name in trained or name not in named
     }
 
 
