@@ -1,5 +1,6 @@
 """Language models in SQL: made, moved, and told from models of recordings."""
 
+import gzip
 import subprocess
 import sys
 import threading
@@ -147,6 +148,24 @@ def test_an_exported_model_is_imported_with_the_same_scores(
     assert facts(scripts, "a")["perplexity"] is None
 
 
+def test_a_folder_may_be_called_as_an_arpa_file_is(scripts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.arpa").mkdir()
+    scripts.execute(BUILD)
+    scripts.execute("EXPORT MODEL lm TO 'folder.arpa'")
+    scripts.execute("IMPORT MODEL x FROM 'folder.arpa'")
+    assert models(scripts) == ["lm", "x"]
+
+
+def test_a_compressed_file_is_known_in_any_case_of_letters(scripts, tmp_path):
+    scripts.execute(BUILD)
+    scripts.execute("EXPORT MODEL lm TO ?", (str(tmp_path / "lm.arpa"),))
+    content = gzip.compress((tmp_path / "lm.arpa").read_bytes())
+    (tmp_path / "LM.ARPA.GZ").write_bytes(content)
+    scripts.execute("IMPORT MODEL x FROM ?", (str(tmp_path / "LM.ARPA.GZ"),))
+    assert models(scripts) == ["lm", "x"]
+
+
 def test_what_cannot_be_imported_or_exported_is_told(scripts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scripts.execute(BUILD)
@@ -160,9 +179,9 @@ def test_what_cannot_be_imported_or_exported_is_told(scripts, tmp_path, monkeypa
         (tmp_path / "two" / name).write_text("")
     with pytest.raises(thanosql.ProgrammingError, match=r"a\.arpa, b\.arpa\.gz; name"):
         scripts.execute("IMPORT MODEL x FROM 'two'")
-    (tmp_path / "folder.arpa").mkdir()
-    with pytest.raises(thanosql.ProgrammingError, match="no file"):
-        scripts.execute("IMPORT MODEL x FROM 'folder.arpa'")
+    with pytest.raises(thanosql.ProgrammingError, match="are not compressed; name one"):
+        scripts.execute("EXPORT MODEL lm TO 'lm.arpa.gz'")
+    assert not (tmp_path / "lm.arpa.gz").exists()
     with pytest.raises(thanosql.ProgrammingError, match="it is a file"):
         scripts.execute("EXPORT MODEL lm TO 'scripts.db'")
     assert models(scripts) == ["lm"]

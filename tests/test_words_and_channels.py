@@ -240,6 +240,31 @@ def test_a_bad_recording_among_those_of_which_each_channel_is_heard(told):
     assert rows[1][4].startswith("row 2: the BLOB is")
 
 
+def test_a_bad_channel_is_named_and_the_others_are_heard(told):
+    samples, rate = soundfile.read(io.BytesIO(stereo(*[tones("abc bad")] * 3)))
+    samples[:, 1] = np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, "FLOAT", format="WAV")
+    query = "PREDICT USING m OPTIONS (channel='each'{}) AS SELECT ? AS audio"
+    with pytest.raises(thanosql.AudioError, match="row 1: the BLOB has samples that"):
+        told.execute(query.format(""), (file.getvalue(),)).fetchall()
+    lenient = query.format(", on_error='null'")
+    rows = told.execute(lenient, (file.getvalue(),)).fetchall()
+    assert [channel for _, channel, *_ in rows] == [1, 2, 3]
+    (first, second, third) = (text for _, _, text, _ in rows)
+    assert first == third is not None
+    assert second is None
+    assert [error is None for *_, error in rows] == [True, False, True]
+    (bad,) = told.execute(
+        lenient.replace("'each'", "'each', per_word=TRUE").replace(
+            "PREDICT", "SELECT channel, word, error FROM (PREDICT"
+        )
+        + ") WHERE error IS NOT NULL",
+        (file.getvalue(),),
+    ).fetchall()
+    assert bad[:2] == (2, None)
+
+
 def test_a_later_scan_finds_all_channels_and_words_again(told, monkeypatch):
     plain = told.execute(
         "PREDICT USING m OPTIONS (channel='each', words=TRUE, details=TRUE) "
@@ -265,7 +290,8 @@ def test_different_speech_in_a_mix_is_warned_of_once(told):
     ):
         with pytest.warns(thanosql.Warning, match=DIFFERENT) as caught:
             told.execute(sql).fetchall()
-        assert len([w for w in caught if DIFFERENT in str(w.message)]) == 1
+        (message,) = (str(w.message) for w in caught if DIFFERENT in str(w.message))
+        assert "PREDICT's channel='each'" in message  # EVALUATE has no such value
 
 
 @pytest.mark.parametrize("channel", ["1", "'each'"])

@@ -338,6 +338,7 @@ def test_words_that_are_none_are_named(con, call, message):
         ('{"word": "b", "start": -1, "end": 2}', "word 2: 'start' .* not -1"),
         ('{"word": "b", "start": 1, "end": 1e300}', "word 2: 'end' .* not 1e\\+300"),
         ('{"word": "b", "start": 3, "end": 2}', "word 2 ends before it starts"),
+        (f'{{"word": {[1] * 999}, "start": 3, "end": 4}}', "word 2: 'word' .{,110}$"),
     ],
 )
 @pytest.mark.parametrize("call", ["subtitles(?, 'srt')", "find_phrase(?, 'a')"])

@@ -133,10 +133,20 @@ def test_words_that_are_no_words_are_an_ordinary_column(shown):
 
 @pytest.mark.parametrize(
     "value",
-    ["[1]", '["a"]', "[", '[{"word": 1}]', '[{"word": "a", "start": "<b>"}]', "7"],
+    ["[1]", '["a"]', "[", '[{"word": 1}]', '[{"word": "a", "start": "<b>"}]', "7"]
+    + [f'[{{"word": "a", "start": {start}}}]' for start in ("NaN", 10**400, -1)],
 )
 def test_other_json_is_an_ordinary_column(shown, value):
     assert "<span" not in shown("words", (value,))
+
+
+def test_a_frame_whose_columns_were_changed_in_place_is_a_plain_table(connection):
+    frame = dataframes.frame(connection.execute("SELECT ? AS words", (WORDS,)))
+    assert "<span" in frame._repr_html_()
+    frame.insert(0, "number", 7)
+    assert "<span" not in frame._repr_html_()
+    del frame["words"]
+    assert "<td>7</td>" in frame._repr_html_()
 
 
 def test_a_page_has_no_words_without_end(shown):

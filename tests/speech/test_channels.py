@@ -165,3 +165,9 @@ def test_samples_without_end_are_no_speech():
     assert len([*levels.watched([loud, loud], RATE)]) == 2
     assert not levels.tell_of_different_speech()
     assert not Levels().tell_of_different_speech()
+
+
+def test_a_recording_shorter_than_a_frame_is_no_different_speech():
+    levels = Levels()
+    assert len([*levels.watched([np.ones((RATE // 50, 2), np.float32)], RATE)]) == 1
+    assert not levels.tell_of_different_speech()

@@ -104,3 +104,10 @@ def test_a_number_of_thousands_of_digits_is_an_error_of_english_alone():
 @given(st.text(), st.sampled_from([*NORMALIZERS.values()]))
 def test_any_text_can_be_normalized(text, normalize):
     assert isinstance(normalize(text), str)
+
+
+def test_a_long_list_of_numbers_is_read_once():
+    # Read to its end from each comma, this one would take minutes.
+    numbers = ",".join(["11"] * 30_000)
+    assert basic(numbers) == numbers
+    assert basic("1,00,00,000 and 1,000,000") == "10000000 and 1000000"

@@ -47,6 +47,7 @@ def frame(cursor: Cursor) -> pd.DataFrame:
         recordings = Recordings(rows, columns=names)
         recordings.played = _with_audio(names, cursor.declared_types)
         recordings.spoken = spoken
+        recordings.names = names
         root = cursor.connection.audio_root
         recordings.root = None if root is None else Path(root)
         return recordings
@@ -122,7 +123,9 @@ class Recordings(Blobs):
     The players hold the recordings. A click on a word plays its row's from there.
     """
 
-    _metadata = ("played", "spoken", "root")
+    _metadata = ("names", "played", "spoken", "root")
+    names: Sequence[str]
+    "Of the columns when the frame was made."
     played: int | None
     "The position of the column with the recordings."
     spoken: int | None
@@ -130,7 +133,9 @@ class Recordings(Blobs):
     root: Path | None
     "The only folder whose files are read, if there is one."
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
+        if list(self.columns) != list(self.names):  # the positions are no longer right
+            return super()._repr_html_()
         heads = "".join(f"<th>{html.escape(str(name))}</th>" for name in self.columns)
         more = len(self) - _MOST_ROWS
         return (

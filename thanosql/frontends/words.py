@@ -11,7 +11,7 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from thanosql.execution.functions.words import space_between
+from thanosql.execution.functions.words import LATEST, space_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +45,11 @@ def parsed(value: object) -> list[dict[str, Any]] | None:
 def _is_word(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("word"), str):
         return False
-    times = [value.get("start"), value.get("end"), value.get("confidence")]
-    return all(type(time) in (int, float, type(None)) for time in times)
+    numbers = [value.get(key) for key in ("start", "end", "confidence")]
+    return all(
+        number is None or (type(number) in (int, float) and 0 <= number <= LATEST)
+        for number in numbers
+    )
 
 
 def readable(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

@@ -136,23 +136,44 @@ def transcribe(
     plan = recognizer.windows(chunk_seconds, vad)
 
     def pieces(row: int, wanted: Recording) -> Generator[_Piece, None, None]:
-        try:
-            if wanted.channel == "each":
-                count = channels(wanted.audio, root)
-                for channel in range(1, count + 1):
-                    yield from heard(wanted, channel, count)
-            else:
-                yield from heard(
-                    wanted, None if wanted.channel == "mix" else wanted.channel
-                )
-        except DataError as error:
-            if on_error == "raise":
-                with naming(row):
+        count = None
+        heard: Iterable[int | None] = (None,)
+        with naming(row):
+            try:
+                if wanted.channel == "each":
+                    count = channels(wanted.audio, root)
+                    heard = range(1, count + 1)
+                elif wanted.channel != "mix":
+                    heard = (wanted.channel,)
+            except DataError as error:
+                if on_error == "raise":
                     raise
-            yield _Piece(None, slice(0), (), 0.0, last=True, error=str(error))
+                yield bad(str(error))
+                return
+            for channel in heard:
+                try:
+                    yield from windows(wanted, channel, count)
+                except DataError as error:
+                    if on_error == "raise":
+                        raise
+                    yield bad(str(error), channel, count)  # others may be whole
 
-    def heard(
-        wanted: Recording, channel: int | None, count: int | None = None
+    def bad(
+        reason: str, channel: int | None = None, count: int | None = None
+    ) -> _Piece:
+        return _Piece(
+            None,
+            slice(0),
+            (),
+            0.0,
+            last=True,
+            channel=channel,
+            channels=count,
+            error=reason,
+        )
+
+    def windows(
+        wanted: Recording, channel: int | None, count: int | None
     ) -> Generator[_Piece, None, None]:
         decoder = decoding.start(wanted.words or _names(wanted.hotwords))
         levels = Levels()
@@ -193,7 +214,15 @@ def transcribe(
             following = iter(scores)
             for piece in batch:
                 if piece.error is not None:  # the text of earlier windows is dropped
-                    done.append(partial(Transcription, text=None, error=piece.error))
+                    done.append(
+                        partial(
+                            Transcription,
+                            text=None,
+                            channel=piece.channel,
+                            channels=piece.channels,
+                            error=piece.error,
+                        )
+                    )
                     recording = None
                     continue
                 assert piece.decoder is not None

@@ -32,8 +32,9 @@ _FORMS = {0xFF01 + i: 0x21 + i for i in range(94)} | dict.fromkeys((0x3164, 0xFF
 _INVISIBLE = regex.compile(r"[\p{Cf}--\u200b\ufeff]", regex.V1)
 # The lower and the folded case of a dotted capital I is an i with a combining dot.
 _DOTTED = regex.compile("i\u0307+")
-# The commas of 3,000 and of 1,00,000.
-_GROUPING = regex.compile(r"(?<=\d)[,٬](?=(?:\d\d[,٬])*\d{3}(?!\d))")
+# The commas of 3,000 and of 1,00,000; within bounds, or a long list of numbers such as
+# 11,12,13 is read to its end from each comma.
+_GROUPING = regex.compile(r"(?<=\d)[,٬](?=(?:\d\d[,٬]){0,9}\d{3}(?!\d))")
 # Single letters with full stops between them: a.m., U.S.A.
 _INITIALS = regex.compile(r"\b(?:\p{L}\.)+\p{L}\b")
 # What parts no word: the dot of col·lecció, the signs of צה״ל, and any mark between

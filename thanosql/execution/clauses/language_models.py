@@ -187,9 +187,9 @@ def arpa_file(place: str) -> Path | None:
     """
     with _reported(f"cannot import {place!r:.200}"):
         path = Path(place).expanduser()
-        if path.name.lower().endswith(_SUFFIXES):
-            return path
-        if not path.is_dir() or (path / "config.json").exists():
+        if not path.is_dir():
+            return path if path.name.lower().endswith(_SUFFIXES) else None
+        if (path / "config.json").exists():
             return None
         found = [p for p in path.iterdir() if p.name.lower().endswith(_SUFFIXES)]
     if len(found) > 1:
@@ -229,11 +229,17 @@ def export_arpa(
     """
     with _reported(f"cannot export to {place!r:.200}"):
         target = Path(place).expanduser()
-        is_file = target.name.lower().endswith(_SUFFIXES[0]) and not target.is_dir()
+        is_file = target.name.lower().endswith(_SUFFIXES) and not target.is_dir()
         if not is_file and target.exists() and not target.is_dir():
             message = (
                 f"cannot export to {place!r}: it is a file; name a directory, or a "
                 f"file that ends in {_SUFFIXES[0]}"
+            )
+            raise errors.ProgrammingError(message)
+        if is_file and not target.name.lower().endswith(_SUFFIXES[0]):
+            message = (
+                f"cannot export to {place!r}: files are not compressed; name one that "
+                f"ends in {_SUFFIXES[0]}, and gzip it"
             )
             raise errors.ProgrammingError(message)
         file = target if is_file else target / FILE

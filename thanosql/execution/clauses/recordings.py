@@ -168,15 +168,15 @@ class _OnceWarnings:
                 self._warn(
                     f"row {number}: ",
                     "its text repeats itself, though it was drawn anew; a larger model "
-                    "may do better. Only the first such row is named; with "
+                    "may do better. Only the first such row is named; in PREDICT's "
                     "details=True, repeats_itself tells of each",
                 )
             if each.mixes_speech:
                 self._warn(
                     f"row {number}: ",
-                    "its channels hold different speech, which is heard mixed; with "
-                    "channel='each', or a number, each is heard by itself. Only the "
-                    "first such row is named",
+                    "its channels hold different speech, which is heard mixed; "
+                    "channel=1 hears one by itself, PREDICT's channel='each' all. Only "
+                    "the first such row is named",
                 )
 
     def _warn(self, row: str, what: str) -> None:
@@ -223,9 +223,10 @@ def _check_new_columns(
         raise errors.OptionError(message)
     taken = [name for name in names if source.position(name) is not None]
     if taken or len({folded(name) for name in names}) < len(names):
+        way_out = "rename it in the query" if taken else "set another result_col"
         message = (
             f"a column {taken[0] if taken else result_col!r} is one of those that are "
-            "added; rename it in the query, or set another result_col"
+            f"added; {way_out}"
         )
         raise errors.OptionError(message)
 

@@ -163,7 +163,7 @@ def _cues(units: Sequence[Spoken], limits: _Limits) -> list[Spoken]:
     end = len(units)
     while end:
         cues.append(
-            _in_lines(units[begins[end] : end], strengths[begins[end] :], limits)
+            _in_lines(units[begins[end] : end], strengths[begins[end] : end], limits)
         )
         end = begins[end]
     return cues[::-1]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from thanosql.errors import DataError
 
-_LATEST = 10_000_000.0  # seconds; no recording lasts four months
+LATEST = 10_000_000.0
+"""Seconds at which a word may be; no recording lasts four months."""
 
 # The first word of the Unicode names of letters that are written without spaces, beside
 # those that are as wide as two. Korean has wide letters and spaces.
@@ -69,13 +70,13 @@ def _word(place: str, value: Any) -> Spoken | None:
         raise DataError(message)
     text, start, end = value["word"], value["start"], value["end"]
     if not isinstance(text, str):
-        message = f"{place}: 'word' is a text, not {text!r}"
+        message = f"{place}: 'word' is a text, not {text!r:.80}"
         raise DataError(message)
     if start is None and end is None:
         return None
     for key, time in (("start", start), ("end", end)):
-        if type(time) not in (int, float) or not 0 <= time <= _LATEST:
-            message = f"{place}: {key!r} is a time in seconds, not {time!r}"
+        if type(time) not in (int, float) or not 0 <= time <= LATEST:
+            message = f"{place}: {key!r} is a time in seconds, not {time!r:.80}"
             raise DataError(message)
     if end < start:
         message = f"{place} ends before it starts"

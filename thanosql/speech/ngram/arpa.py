@@ -52,7 +52,7 @@ def read(path: Path, directory: Path, progress: Progress = silent) -> Facts:
     path: may end in .gz. In memory are the words, and some 40 bytes for each n-gram.
     Raises DataError, with the number of the line, if the file is damaged.
     """
-    compressed = path.suffix == ".gz"
+    compressed = path.suffix.lower() == ".gz"
     with gzip.open(path) if compressed else path.open("rb") as file:
         reader = _Reader(file, path.name, progress)  # type: ignore[arg-type]
         try:
@@ -190,7 +190,10 @@ class _Reader:
                 + f", not {self._shown()}"
             )
         if not values[0] <= 0 or not all(map(math.isfinite, values)):
-            self._fail(f"{self._shown()}: the logarithms are no finite numbers")
+            self._fail(
+                f"{self._shown()}: logarithms are finite, and a probability's is 0 or "
+                "less"
+            )
         backoff = values[1] if len(values) == 2 else 0.0
         return values[0], fields[1 : length + 1], backoff
 

@@ -57,7 +57,7 @@ class Levels:
         microphone later or weaker, nor does what is as loud in both, such as music or a
         room. Loud is what stands out of a channel's own pauses: noise does not.
         """
-        if not self._frames:
+        if not sum(map(len, self._frames)):  # one channel, or not one whole frame
             return False
         levels = np.nan_to_num(np.concatenate(self._frames), posinf=0.0)
         pauses = np.percentile(levels, _PAUSES, axis=0)
