@@ -188,10 +188,10 @@ def _read_config(directory: Path, where: str) -> PreTrainedConfig:
         raise ModelNotFoundError(message)
     content = read_json(path, f"'config.json' in {where}")
     kind = content.get("model_type")
-    if kind in REFUSED:
+    refused = REFUSED.get(str(kind))
+    if refused is not None:
         message = (
-            f"{where} holds a model of type {kind!r}, which is not run here: "
-            f"{REFUSED[kind]}"
+            f"{where} holds a model of type {kind!r}, which is not run here: {refused}"
         )
         raise NotSupportedError(message)
     if kind not in families.CLASSES:

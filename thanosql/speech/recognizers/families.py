@@ -1,7 +1,7 @@
 """Choose a model's family: a config or model of transformers in, its recognizer out.
 
-This is the only list of families; `refused.py` lists what belongs to none. A CTC class without an entry runs by transformers'
-own forward (`padded.py`).
+This is the only list of families; `refused.py` lists what belongs to none. A CTC class
+without an entry runs by transformers' own forward (`padded.py`).
 """
 
 from __future__ import annotations

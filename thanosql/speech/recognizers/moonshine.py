@@ -62,10 +62,9 @@ _REASONS = {
     "language_model": "Moonshine has learned how words follow one another",
     "lm_weight": "Moonshine has learned how words follow one another",
     "word_bonus": "Moonshine has learned how words follow one another",
-    "hotwords": "Moonshine chooses words by what is before them; a CTC model takes them",
-    "own_hotwords": "Moonshine chooses words by what is before them; a CTC model takes "
-    "them",
-    "hotword_weight": "Moonshine takes no hotwords; a CTC model does",
+    "hotwords": "Moonshine chooses words by what is before them",
+    "own_hotwords": "Moonshine chooses words by what is before them",
+    "hotword_weight": "Moonshine takes no hotwords",
     "align": "Moonshine does not score every frame; take a CTC model, such as TinyEn",
 }
 
@@ -121,7 +120,10 @@ class MoonshineRecognizer(Recognizer):
     needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         "tokenizer": (("tokenizer.json",),),
         # Whether a recording is brought to a common loudness is in no config.
-        "feature extractor": (("preprocessor_config.json",), ("processor_config.json",)),
+        "feature extractor": (
+            ("preprocessor_config.json",),
+            ("processor_config.json",),
+        ),
     }
 
     def check(self, where: str) -> None:
@@ -282,11 +284,12 @@ class MoonshineRecognizer(Recognizer):
 
     @property
     def _longest(self) -> int:
-        """The most tokens that it writes, the end included, by its generation config."""
-        generation, positions = self._generation, self._config.max_position_embeddings
+        """The most tokens of a text, its end included, by the generation config."""
+        generation = self._generation
+        positions = int(self._config.max_position_embeddings)
         # max_length counts the token before the text as well.
-        longest = generation.max_new_tokens or (generation.max_length or positions) - 1
-        return min(int(longest), positions - 1)
+        most = generation.max_new_tokens or (generation.max_length or positions) - 1
+        return min(int(most), positions - 1)
 
     def encoded(
         self, batch: Sequence[Tensor], generator: torch.Generator | None = None
@@ -322,7 +325,10 @@ class MoonshineRecognizer(Recognizer):
     ) -> Tensor:
         """Return the mean cross-entropy over the targets and ends of the batch."""
         untyped: Any = self.model
-        start, end = self._generation.decoder_start_token_id, end_token(self._generation)
+        start, end = (
+            self._generation.decoder_start_token_id,
+            end_token(self._generation),
+        )
         losses = []
         for each, ids in zip(frames, targets, strict=True):
             given, wanted = torch.tensor([[start, *ids]]), torch.tensor([*ids, end])
