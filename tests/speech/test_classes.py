@@ -5,6 +5,7 @@ in toys, or a reason in `refused.py`.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_nothing_is_run_that_transformers_does_not_list():
         name for mapping in TRIED for name in getattr(modeling_auto, mapping).items()
     }
     assert set(families.CLASSES.items()) <= listed
+
+
+def test_the_page_of_models_names_every_class():
+    page = Path(__file__).parents[2].joinpath("docs/models.md").read_text("utf-8")
+    run, refused = page.partition("## What is run")[2].split("are refused when", 1)
+    assert {kind for kind in families.CLASSES if f"`{kind}`" not in run} == set()
+    assert {kind for kind in REFUSED if f"`{kind}`" not in refused} == set()
 
 
 @pytest.mark.parametrize("kind", REFUSED)

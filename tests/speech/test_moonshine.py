@@ -16,6 +16,7 @@ from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers.moonshine import MoonshineSteps
 from thanosql.speech.recognizers.quantization import Int8Linear
 from thanosql.speech.sound.audio import load
+from thanosql.speech.training.conditions import gradient_checkpointing
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.train import train
 
@@ -132,7 +133,8 @@ def test_hypotheses_go_on_from_what_each_has_written(recognizer):
             torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_loss_and_its_gradients_are_those_of_transformers(recognizer):
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_loss_and_its_gradients_are_those_of_transformers(recognizer, checkpointed):
     batch = features(recognizer, AUDIO[:3])
     targets = [recognizer.targets(text) for text in TEXTS]
     model = recognizer.model
@@ -142,7 +144,11 @@ def test_the_loss_and_its_gradients_are_those_of_transformers(recognizer):
         loss.backward()
         return {name: p.grad.clone() for name, p in model.named_parameters()}
 
-    loss = recognizer.loss(batch, targets).mean
+    model.train()
+    with gradient_checkpointing(model, checkpointed):
+        loss = recognizer.loss(batch, targets).mean
+        found = gradients(loss)
+    model.eval()
     counts = [len(ids) + 1 for ids in targets]  # and the end
     theirs = sum(
         count * model(input_values=x[None], labels=torch.tensor([[*ids, 2]])).loss
@@ -150,12 +156,12 @@ def test_the_loss_and_its_gradients_are_those_of_transformers(recognizer):
     ) / sum(counts)
     torch.testing.assert_close(loss, theirs)
     expected = gradients(theirs)
-    for name, gradient in gradients(loss).items():
+    for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3)
     with torch.no_grad():
-        mean, found = recognizer.assess(batch, targets, recognizer.decoding())
+        mean, texts = recognizer.assess(batch, targets, recognizer.decoding())
     torch.testing.assert_close(mean, loss.detach())
-    assert [x.text for x in found] == [x.text for x in written(recognizer, batch)]
+    assert [x.text for x in texts] == [x.text for x in written(recognizer, batch)]
 
 
 def test_frames_of_a_frozen_encoder_stand_for_the_features(tmp_path):
@@ -185,8 +191,16 @@ def test_spec_augment_follows_the_generator_and_leaves_no_trace(tmp_path):
     def loss(seed):
         return recognizer.loss(batch, targets, torch.Generator().manual_seed(seed)).mean
 
+    def gradient(seed):
+        recognizer.model.zero_grad()
+        loss(seed).backward()
+        return recognizer.model.model.encoder.conv2.weight.grad.clone()
+
     assert loss(0) != plain
     assert loss(0) == loss(0) != loss(1)
+    expected = gradient(0)
+    with gradient_checkpointing(recognizer.model, enabled=True):
+        torch.testing.assert_close(gradient(0), expected)
     recognizer.model.eval()
     assert recognizer.loss(batch, targets).mean == plain
     recognizer.model.train()

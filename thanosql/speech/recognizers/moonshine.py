@@ -300,14 +300,14 @@ class MoonshineRecognizer(Recognizer):
         SpecAugment draws from it, in training mode.
         """
         with self._augmented(generator):
-            return [
-                self._encoder(
-                    each[None].to(self.device, non_blocking=True)
-                ).last_hidden_state[0]
-                if each.dim() == 1
-                else each
-                for each in batch
-            ]
+            return [self._heard(each) if each.dim() == 1 else each for each in batch]
+
+    def _heard(self, samples: Tensor) -> Tensor:
+        """Return the encoder's output (frames, width) of (samples,)."""
+        inputs = samples[None].to(self.device, non_blocking=True)
+        # The encoder keeps nothing, but warns of it in gradient checkpointing.
+        frames: Tensor = self._encoder(inputs, use_cache=False).last_hidden_state[0]
+        return frames
 
     def _written(self, frames: Tensor, decoding: TokenByToken) -> WindowText:
         steps = MoonshineSteps(self.model, frames)
@@ -350,13 +350,14 @@ class MoonshineRecognizer(Recognizer):
             yield
             return
 
-        def masked(_layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden, *others = inputs  # (1, frames, width)
-            nothing, lengths = hidden.new_zeros(()), [hidden.shape[1]]
-            found = spec_augment(hidden[0], lengths, nothing, config, generator)
-            return found[None], *others
+        def masked(_module: Any, _inputs: Any, hidden: Tensor) -> Tensor:
+            frames = hidden[0].T  # of (1, width, frames)
+            nothing, lengths = hidden.new_zeros(()), [len(frames)]
+            return spec_augment(frames, lengths, nothing, config, generator).T[None]
 
-        hook = self._encoder.layers[0].register_forward_pre_hook(masked)
+        # Not at a layer: gradient checkpointing runs those twice. The activation that
+        # follows leaves zeros as they are.
+        hook = self._encoder.conv3.register_forward_hook(masked)
         try:
             yield
         finally:
