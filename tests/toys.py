@@ -15,6 +15,8 @@ from transformers import (
     AutoModelForCTC,
     GraniteSpeech5CTCConfig,
     LasrCTCConfig,
+    MoonshineConfig,
+    MoonshineForConditionalGeneration,
     OmniASRCTCConfig,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
@@ -369,6 +371,75 @@ def whisper(directory: Path, languages: Sequence[str] = (), **settings: object) 
     return directory
 
 
+def moonshine(directory: Path, **settings: object) -> Path:
+    """Return the directory, with a Moonshine of fresh weights in it.
+
+    Its tokenizer is of Moonshine's form: it puts a space before a text itself, and
+    spells what it has no token for in bytes.
+    """
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += ["\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    bytes_below = tokenizers.Tokenizer(
+        tokenizers.models.BPE(
+            vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True
+        )
+    )
+    bytes_below.normalizer = tokenizers.normalizers.Sequence(
+        [
+            tokenizers.normalizers.Prepend("\u2581"),
+            tokenizers.normalizers.Replace(" ", "\u2581"),
+        ]
+    )
+    bytes_below.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("\u2581", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+            tokenizers.decoders.Strip(content=" ", left=1, right=0),
+        ]
+    )
+    bytes_below.add_special_tokens(["<unk>", "<s>", "</s>"])
+    directory.mkdir(exist_ok=True)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bytes_below,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    ).save_pretrained(directory)
+    transformers.Wav2Vec2FeatureExtractor(
+        do_normalize=False, return_attention_mask=True
+    ).save_pretrained(directory)
+    torch.manual_seed(0)
+    model = MoonshineForConditionalGeneration(
+        MoonshineConfig(
+            **{
+                "vocab_size": len(vocabulary),
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "encoder_num_hidden_layers": 1,
+                "decoder_num_hidden_layers": 2,
+                "encoder_num_attention_heads": 4,
+                "decoder_num_attention_heads": 4,
+                "max_position_embeddings": 48,
+                "initializer_range": 0.2,  # scores that differ
+                "pad_token_id": 2,
+                **settings,
+            }
+        )
+    )
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=1,
+        decoder_start_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        max_length=40,
+        suppress_tokens=[0, 1, *range(3, 259)],  # no parts of characters
+    )
+    model.save_pretrained(directory)
+    return directory
+
+
 def transducer(kind, seed=0, blank_bias=0.0):
     """Return a recognizer of nothing but a tiny transducer that writes random texts.
 
@@ -454,3 +525,7 @@ def reading_transducer(directory: Path, kind: str, **changes: object) -> Path:
         decoder_hidden_size=32,
         num_decoder_layers=1,
     )
+
+
+# How a model of every type that writes token by token is made in a directory.
+WRITERS = {"moonshine": moonshine, "whisper": whisper}

@@ -14,18 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tones import spoken
 from toys import TRANSDUCERS, transducer, write_config
-from transformers.models.auto import modeling_auto
 
 from thanosql import connect
 from thanosql.errors import DataError, OptionError
 from thanosql.speech.decoding.decoding import Request
 from thanosql.speech.opening.opening import open_base
-from thanosql.speech.recognizers import families, transducer_search
+from thanosql.speech.recognizers import transducer_search
 from thanosql.speech.recognizers.recognizer import quiet
-from thanosql.speech.recognizers.transducer import TransducerRecognizer
 from thanosql.speech.recognizers.transducer_search import GreedySearch, Lane
 
-MAPPINGS = ("MODEL_FOR_RNNT_MAPPING_NAMES", "MODEL_FOR_TDT_MAPPING_NAMES")
 TEXTS = ["abcd", "Hello World"]
 
 
@@ -191,20 +188,6 @@ def test_neighbours_change_no_frame(kind, lengths):
         (alone,) = recognizer.encoded([each])
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(other, alone, atol=1e-4, rtol=0)
-
-
-def test_every_transducer_of_transformers_is_one_here_and_was_looked_at():
-    """A class that a later transformers adds fails here until somebody looks."""
-    listed = {
-        kind: name
-        for mapping in MAPPINGS
-        for kind, name in getattr(modeling_auto, mapping).items()
-    }
-    assert set(listed) == set(TRANSDUCERS)
-    for kind, name in listed.items():
-        assert families.CLASSES[kind] == name
-        found = families.family(getattr(transformers, name))
-        assert found is TransducerRecognizer
 
 
 @pytest.mark.parametrize("kind", TRANSDUCERS)

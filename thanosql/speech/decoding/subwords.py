@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subwords:
-    """Byte-level byte-pair encoding (Radford et al. 2019): any text can be written.
-
-    A text begins with a space, as in the texts that Whisper was trained on.
-    """
+    """Byte-pair encoding down to the byte: any text can be written."""
 
     tokenizer: PreTrainedTokenizerBase
+    begin: str = " "
+    """What is put before a text.
+
+    A space for Whisper, as in the texts that it was trained on; nothing if the
+    tokenizer itself puts one there.
+    """
 
     def normalize(self, text: str) -> Normalized:
         """Return the text in NFC with single spaces; no character is dropped."""
@@ -34,7 +37,7 @@ class Subwords:
             return ()
         # A text that holds the name of a special token, such as <|en|>, is still text.
         encoded: Any = self.tokenizer(
-            f" {text}", add_special_tokens=False, split_special_tokens=True
+            f"{self.begin}{text}", add_special_tokens=False, split_special_tokens=True
         )
         return tuple(encoded["input_ids"])
 

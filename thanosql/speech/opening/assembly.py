@@ -31,6 +31,7 @@ from thanosql.speech.opening.directory import read_json
 from thanosql.speech.opening.weights import draw_by_fan_in
 from thanosql.speech.recognizers import families
 from thanosql.speech.recognizers.recognizer import quiet
+from thanosql.speech.recognizers.refused import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -187,6 +188,12 @@ def _read_config(directory: Path, where: str) -> PreTrainedConfig:
         raise ModelNotFoundError(message)
     content = read_json(path, f"'config.json' in {where}")
     kind = content.get("model_type")
+    refused = REFUSED.get(str(kind))
+    if refused is not None:
+        message = (
+            f"{where} holds a model of type {kind!r}, which is not run here: {refused}"
+        )
+        raise NotSupportedError(message)
     if kind not in families.CLASSES:
         message = (
             f"{where} holds a model of type {kind!r}, which is no recognizer that is "

@@ -1,7 +1,7 @@
 """Choose a model's family: a config or model of transformers in, its recognizer out.
 
-This is the only list of families. A CTC class without an entry runs by transformers'
-own forward (`padded.py`).
+This is the only list of families; `refused.py` lists what belongs to none. A CTC class
+without an entry runs by transformers' own forward (`padded.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
+from thanosql.speech.recognizers.moonshine import MoonshineRecognizer
 from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
 from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
@@ -43,6 +44,7 @@ _TRANSDUCERS: Mapping[str, str] = {
 CLASSES: Mapping[str, str] = {
     **MODEL_FOR_CTC_MAPPING_NAMES,
     **_TRANSDUCERS,
+    "moonshine": "MoonshineForConditionalGeneration",
     "whisper": "WhisperForConditionalGeneration",
 }
 "For each `model_type` of a config, the class of transformers that is made of it."
@@ -51,6 +53,7 @@ _FAMILIES: Mapping[str, type[Recognizer]] = {
     **dict.fromkeys(Wav2Vec2Recognizer.architectures, Wav2Vec2Recognizer),
     "ParakeetForCTC": ParakeetRecognizer,
     "OmniASRForCTC": OmniASRRecognizer,
+    "MoonshineForConditionalGeneration": MoonshineRecognizer,
     "WhisperForConditionalGeneration": WhisperRecognizer,
     **dict.fromkeys(_TRANSDUCERS.values(), TransducerRecognizer),
 }

@@ -11,24 +11,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from thanosql.errors import DataError, OptionError, nearest
 from thanosql.speech.decoding.decoding import NO_REQUEST
-from thanosql.speech.decoding.search import Rules
 from thanosql.speech.decoding.windows_text import WindowTexts
+from thanosql.speech.recognizers.generation import end_token, rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from thanosql.speech.decoding.decoding import Request
-
-# Any, since transformers is only partly annotated.
-_hf: Any = transformers
+    from thanosql.speech.decoding.search import Rules
 
 _WAY_OUT = "take both of the model that it was made from"
 
@@ -116,8 +113,7 @@ class WhisperSettings:
     @cached_property
     def end(self) -> int:
         """The token <|endoftext|>."""
-        end = self._config.eos_token_id
-        return int(end[0] if isinstance(end, list) else end)
+        return end_token(self._config)
 
     @cached_property
     def languages(self) -> dict[str, int]:
@@ -179,27 +175,7 @@ class WhisperSettings:
         """Return what a text after such a prefix may be."""
         config = self._config
         longest = config.max_new_tokens or config.max_length or self._positions
-        processors = []
-        if config.repetition_penalty not in (None, 1.0):
-            penalty = config.repetition_penalty
-            processors.append(_hf.RepetitionPenaltyLogitsProcessor(penalty))
-        if config.no_repeat_ngram_size:
-            size = config.no_repeat_ngram_size
-            processors.append(_hf.NoRepeatNGramLogitsProcessor(size))
-
-        def on_device(tokens: Sequence[int] | None) -> torch.Tensor:
-            return torch.tensor(tokens or [], dtype=torch.long, device=device)
-
-        return Rules(
-            end=self.end,
-            longest=max(1, min(longest, self._positions - prefix_length)),
-            never=on_device(config.suppress_tokens),
-            not_first=on_device(config.begin_suppress_tokens),
-            length_penalty=(
-                1.0 if config.length_penalty is None else config.length_penalty
-            ),
-            processors=processors,
-        )
+        return rules(config, min(longest, self._positions - prefix_length), device)
 
     def _language(self, wanted: str | None) -> int | None:
         """Return the token of a language that is asked for, or that is the config's."""
