@@ -11,9 +11,6 @@ from typing import Any, Literal, NamedTuple
 SAMPLE_RATE = 16_000
 """Hz; every base is trained on it, so every recording is brought to it."""
 
-SAMPLE_RATE = 16_000
-"""Hz; every base is trained on it, so every recording is brought to it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:
