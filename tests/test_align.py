@@ -146,7 +146,7 @@ def test_a_model_that_writes_by_itself_is_refused_with_the_way_out(spoken, tmp_p
 def test_a_language_model_is_refused_with_the_way_out(spoken):
     spoken.execute("BUILD MODEL lm USING NGram AS SELECT text FROM spoken")
     with pytest.raises(
-        thanosql.NotSupportedError, match="'lm' is a language model.*name a CTC model"
+        thanosql.NotSupportedError, match=r"'lm' is a language model.*name a CTC model"
     ):
         spoken.execute("ALIGN USING lm AS SELECT * FROM spoken").fetchall()
 
