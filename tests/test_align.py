@@ -143,6 +143,14 @@ def test_a_model_that_writes_by_itself_is_refused_with_the_way_out(spoken, tmp_p
         spoken.execute("ALIGN USING w AS SELECT * FROM spoken").fetchall()
 
 
+def test_a_language_model_is_refused_with_the_way_out(spoken):
+    spoken.execute("BUILD MODEL lm USING NGram AS SELECT text FROM spoken")
+    with pytest.raises(
+        thanosql.NotSupportedError, match=r"'lm' is a language model.*name a CTC model"
+    ):
+        spoken.execute("ALIGN USING lm AS SELECT * FROM spoken").fetchall()
+
+
 def test_a_column_of_a_name_that_is_added_is_not_hidden(spoken):
     with pytest.raises(thanosql.OptionError, match="column 'start' is one of those"):
         aligned(spoken, query="SELECT *, 1 AS start FROM spoken")

@@ -81,7 +81,7 @@ def test_each_row_brings_its_own_hotwords(commands):
         commands,
         "PREDICT USING TinyEn OPTIONS (hotwords_col='names', batch_size=2) AS "
         "SELECT c.rowid AS n, names, audio FROM commands_test c LEFT JOIN (SELECT 6 AS "
-        "n, 'television, Kyiv' AS names UNION VALUES (7, '[]'), (8, '')) v "
+        "n, 'television, Kyiv' AS names UNION VALUES (7, '[null]'), (8, '')) v "
         "ON v.n = c.rowid WHERE c.rowid BETWEEN 5 AND 8",
     )
     plain = commands.execute(

@@ -275,6 +275,19 @@ def test_a_long_recording_can_be_stopped_before_its_end(base):
         list(found)
 
 
+def test_a_long_search_can_be_stopped_after_each_window(base):
+    recognizer = speech.open_base(str(base), lambda: ())
+    options = PredictOptions(batch_size=64, chunk_seconds=1.5, beam_size=4)
+    told = []
+    recordings = [speech.Recording(tones("head bed " * 8))]
+    found = speech.transcribe(
+        recognizer, recordings, options, None, lambda *stage: told.append(stage)
+    )
+    *windows, (_,) = found
+    assert windows == [[]] * len(windows)
+    assert len(told) - 2 == len(windows) > 3
+
+
 def test_an_interrupt_before_a_statement_does_not_stop_it(calls):
     calls.interrupt()
     assert len(calls.execute(f"PREDICT USING m {FROM_CALLS}").fetchall()) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -501,8 +502,12 @@ def inputs(recognizer, seed=0):
 def transcriptions(
     recognizer, audio: Iterable[object], **options
 ) -> Generator[list[Transcription], None, None]:
-    """Yield what `transcribe` makes of recordings, by the values of a column."""
-    return transcribe(recognizer, map(Recording, audio), **options)
+    """Yield what `transcribe` makes of recordings, by the values of a column.
+
+    The empty lists between are left out.
+    """
+    with closing(transcribe(recognizer, map(Recording, audio), **options)) as batches:
+        yield from filter(None, batches)
 
 
 def reading_transducer(directory: Path, kind: str, **changes: object) -> Path:

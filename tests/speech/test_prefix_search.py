@@ -223,6 +223,17 @@ def test_what_a_fusion_remembers_is_bounded_and_changes_nothing(monkeypatch):
     assert len(reached) <= 31
 
 
+def test_states_do_not_grow_with_a_text_that_has_no_spaces():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(400, len(LETTERS), generator=generator) * 2
+    logits[:, SPACE] = -100.0
+    unspaced = fusion(names=("bana",))
+    ((tokens, _), *_) = search(torch.log_softmax(logits, -1), unspaced, 8)
+    assert len(tokens) > 100
+    assert len(unspaced._states) < 20
+    assert max(len(state.letters) for state in unspaced._states.values()) == 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(log_probs(most=12), st.data())
 def test_a_forced_path_reads_as_its_tokens_and_is_the_likeliest(log_probs, data):

@@ -293,6 +293,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
         Request(prompt="so"),
         Request(beam_size=4),
         Request(alternatives=3),
+        Request(alternatives=1),
         Request(hotwords=("Anna",)),
         Request(lm_weight=0.5),
         Request(word_bonus=0.5),
@@ -311,5 +312,5 @@ def test_a_beam_of_one_is_the_greedy_search(tmp_path):
     recognizer = open_base(str(write_config(tmp_path, "parakeet_rnnt")), lambda: TEXTS)
     features = [recognizer.features(noise(1.0))]
     (greedy,) = recognizer.recognize(features, recognizer.decoding())
-    one = recognizer.decoding(Request(beam_size=1, alternatives=1))
+    one = recognizer.decoding(Request(beam_size=1))
     assert recognizer.recognize(features, one) == [greedy]

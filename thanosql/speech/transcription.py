@@ -117,9 +117,10 @@ def transcribe(
     batch, threads decode the audio of the next; closing the generator ends them. A
     recording longer than `chunk_seconds` is cut into windows (`Recognizer.windows`),
     and each window counts as one item of a batch. What voice activity detection, `vad`,
-    finds to be without speech is not heard. If no recording ends in a batch, an empty
-    list is yielded. A recording of which each channel is heard has a transcription for
-    each, one after the other.
+    finds to be without speech is not heard. A recording of which each channel is heard
+    has a transcription for each, one after the other. Beside a batch's list there is an
+    empty one after each window: a search may take seconds for it, and the caller may
+    want to stop.
 
     Raises AudioError, or DataError for its hotwords, naming the row (counted from
     `first_row`) when its batch is reached; with on_error="null" that recording's text
@@ -232,6 +233,7 @@ def transcribe(
                 if piece.last:
                     done.append(partial(recording.transcription, piece))
                     recording = None
+                yield []
             yield [transcription() for transcription in done]
 
 

@@ -116,14 +116,15 @@ def matching(text: str, pattern: str) -> Accepted:
 def read_names(value: Any) -> tuple[str, ...]:
     """Return the names of a text: between commas, or a JSON array of texts.
 
-    Raises ValueError if it is neither.
+    A null in the array is none; json_group_array makes one where a LEFT JOIN finds no
+    row. Raises ValueError if it is neither.
     """
     if not isinstance(value, str):
         raise ValueError
     found = value.split(",")
     if value.lstrip().startswith("["):
         try:
-            found = json.loads(value)
+            found = [name for name in json.loads(value) if name is not None]
         except RecursionError:
             raise ValueError from None
         if not all(isinstance(name, str) for name in found):

@@ -8,6 +8,7 @@ from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
+from thanosql.execution.clauses import language_models
 from thanosql.execution.relation import Relation
 from thanosql.execution.source import AlignmentCache, Pairs
 
@@ -41,6 +42,7 @@ def align(context: Context, node: statements.Align) -> Relation:
     """ALIGN: yield a row a word of the texts, or with `per_row` a row a text."""
     options = context.options(statements.AlignOptions, node.options)
     model = context.models.get(node.model_name)
+    language_models.check_transcribes(model, "ALIGN")
     source = context.source(node.query)
     pairs = Pairs(source, options)
     error: tuple[Column, ...] = ()

@@ -56,6 +56,7 @@ def check_transcribes(model: StoredModel, statement: str) -> None:
             "BUILD MODEL": "start from a model of recordings; BUILD MODEL ... USING "
             f"{NGRAM} counts a language model anew",
             "FIT MODEL": f"count all texts anew with BUILD MODEL ... USING {NGRAM}",
+            "ALIGN": "name a CTC model, such as TinyEn",
         }
         way_out = ways.get(
             statement,

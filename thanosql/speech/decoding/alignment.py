@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from thanosql.speech.decoding.anchors import Cut, cuts
-from thanosql.speech.decoding.quiet import pauses
+from thanosql.speech.decoding.best_path import pauses_of
 from thanosql.speech.decoding.trellis import Costs, Tokens, best_path
 from thanosql.speech.decoding.words import Heard, Timeline, times
 from thanosql.speech.results import AlignedWord, Alignment, Hypothesis
@@ -85,7 +85,11 @@ class Aligning:
         found = []
         for row, count in enumerate(lengths.tolist()):
             of_row = [array[row, :count] for array in arrays]
-            silences = self._pauses(features[row], of_row[2]) if features else []
+            silences = []
+            if features:
+                silences = pauses_of(
+                    self.spelling, features[row], of_row[2], self.features, self.frames
+                )
             shares, peaks, tokens = map(Tensor.numpy, of_row)
             found.append(Scores(shares, peaks, tokens, silences))
         return found
@@ -93,11 +97,6 @@ class Aligning:
     def start(self, expected: tuple[str, ...] = ()) -> Aligner:
         """Return a decoder for one recording. expected: the words of its text."""
         return Aligner(self, expected)
-
-    def _pauses(self, features: Tensor, path: Tensor) -> list[tuple[int, int]]:
-        letters = torch.isin(path, torch.tensor([*self.spelling.ids]))
-        places = torch.nonzero(letters)[:, 0]
-        return pauses(features, places, self.features, self.frames)
 
 
 @dataclass(frozen=True, slots=True)

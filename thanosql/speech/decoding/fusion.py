@@ -59,7 +59,7 @@ class State:
     """All that the gains after a text depend on."""
 
     letters: str
-    "Those since the last space."
+    "Those since the last space; without a language model, whether there are any."
     history: Hashable
     "The language model's state before them."
     hotword: int
@@ -115,7 +115,9 @@ class Fusion:
         paid = state.paid
         for letter in self._tokens[token]:
             if letter != " ":
-                letters += letter
+                # Only a language model needs to know them; a text without spaces would
+                # be one word as long as the recording.
+                letters = letter if self._model is None else letters + letter
             elif letters:
                 scored, history = self._word(letters, history)
                 gain += scored - paid

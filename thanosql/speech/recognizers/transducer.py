@@ -47,6 +47,7 @@ _REASONS = {
     "itself which one it hears",
     "task": "a transducer writes what it hears, and cannot translate",
     "prompt": "a transducer begins every text anew",
+    "alternatives": "a transducer's search is greedy, and finds one text",
     "language_model": "a transducer's search is greedy; a CTC model takes one",
     "lm_weight": "a transducer's search is greedy; a CTC model takes a language model",
     "word_bonus": "a transducer's search is greedy; a CTC model takes a language model",
@@ -137,13 +138,12 @@ class TransducerRecognizer(Recognizer):
         Raises OptionError for what other models can do.
         """
         refuse(request, _REASONS, "other models")
-        for option in ("beam_size", "alternatives"):
-            if (getattr(request, option) or 1) > 1:
-                message = (
-                    f"option {option} is not for this model; a transducer's search is "
-                    "greedy, and finds one text"
-                )
-                raise OptionError(message)
+        if (request.beam_size or 1) > 1:
+            message = (
+                "option beam_size is for other models; a transducer's search is "
+                "greedy, and weighs one text"
+            )
+            raise OptionError(message)
         grid = self._grid if request.words else None
         return Transduction(GreedySearch(self.model), self.spelling, grid)
 
