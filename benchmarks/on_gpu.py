@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "accelerate", "soundfile", "apsw")
 WHOLE = 550  # seconds, for all parts together
+TOLD = 40  # lines of the log of a part that failed
+RESULTS = Path(__file__).with_name("results")
 
 
 class Limit(NamedTuple):
@@ -56,12 +58,12 @@ SETTINGS = {
     "ours": "PREDICT and BUILD with the options precision, device and batch_size",
     "peer of PREDICT": "pipeline, weights in the precision, greedy; the better of its "
     "batch sizes",
-    "peer of BUILD": "Trainer with bf16=True or fp16=True, recordings decoded in memory, "
-    "by length; Seq2SeqTrainer, log-mels computed, in files, the same batches as ours",
+    "peer of BUILD": "Trainer with bf16=True or fp16=True, recordings decoded in "
+    "memory, by length; Seq2SeqTrainer, log-mels computed, in files, our batches",
     "speeds of BUILD": "wav2vec2-base: of each epoch but the first; WhisperTinyEn: of "
     "all epochs together",
-    "arithmetic": f"of transformers' model in fp32 on some {on_gpu_parts.COUNTED} clips, "
-    "one by one, counted by torch's FlopCounterMode; taken to follow audio seconds",
+    "arithmetic": f"of transformers' model in fp32 on some {on_gpu_parts.COUNTED} "
+    "clips, one by one, by torch's FlopCounterMode; taken to follow audio seconds",
 }
 
 
@@ -98,7 +100,9 @@ def run(name: str, device: str, kind: str, limit: float) -> Found:
                 found |= json.loads(line.removeprefix(MARK))
     found["seconds"] = time.perf_counter() - began
     if failed:
-        found["failed"] = f"{failed}: {' | '.join(told.splitlines()[-4:])}"
+        lines_told = told.splitlines()[-TOLD:]
+        found["failed"] = ": ".join([failed, *lines_told[-1:]])
+        found["log"] = lines_told
     return found
 
 
@@ -151,7 +155,10 @@ def checks(found: dict[str, Found]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print one JSON object; leave with 1 if a part has failed."""
+    """Measure, print one JSON object and write it; leave with 1 if a part failed.
+
+    It goes to `results`, unless another path is given, or the set is small.
+    """
     began = time.perf_counter()
     parser = common.parser(__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run")
@@ -164,10 +171,10 @@ def main() -> None:
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; use --device cpu --small for a dry run")
     kind = "small" if options.small else "full"
+    output = options.output or (None if options.small else RESULTS / "on_gpu.json")
     results: dict[str, Found] = {}
-    text = ""
     for name in options.only or LIMITS:
-        left = WHOLE - (time.perf_counter() - began)
+        left = max(0.0, WHOLE - (time.perf_counter() - began))
         limit = min(LIMITS[name].seconds, left)
         results[name] = run(name, options.device, kind, limit)
         report = common.document(
@@ -179,8 +186,8 @@ def main() -> None:
             checks=checks(results),
         )
         text = json.dumps(report, indent=2)
-        if options.output is not None:
-            options.output.write_text(text + "\n", encoding="utf-8")
+        if output is not None:
+            output.write_text(text + "\n", encoding="utf-8")
     print(text)
     print(common.compare.table([report]), file=sys.stderr)
     sys.exit(any("failed" in each for each in results.values()))

@@ -11,6 +11,7 @@ import math
 import statistics
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def reading(
     paths = [clip.path for clip in clips]
     references = [normalize(clip.text) for clip in clips]
     alone = peer(1)
-    flop = flop_an_audio_second(setting, clips, lambda _, clip: alone([clip.path]))
+    flop = flop_an_audio_second(clips, lambda _, clip: alone([clip.path]))
     exact = peer(batches[0])(paths)
     total = repeated * sum(clip.seconds for clip in clips)
     yield {
@@ -215,8 +216,7 @@ def build_ctc(setting: Setting) -> Iterator[Found]:
             values.input_values.to(setting.device), labels=labels.to(setting.device)
         ).loss.backward()
 
-    flop = flop_an_audio_second(setting, clips, step)
-    del model
+    flop = flop_an_audio_second(clips, step)
     total = sum(clip.seconds for clip in clips)
     judged = clips[:: max(1, len(clips) // 6)]
     yield {
@@ -266,8 +266,7 @@ def build_whisper(setting: Setting) -> Iterator[Found]:
             input_features=mel.to(setting.device), labels=labels.to(setting.device)
         ).loss.backward()
 
-    flop = flop_an_audio_second(setting, clips, step)
-    del model
+    flop = flop_an_audio_second(clips, step)
     total = sum(clip.seconds for clip in clips)
     yield {
         "clips": len(clips),
@@ -321,7 +320,12 @@ def tests(setting: Setting) -> Iterator[Found]:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu"]
     # Warnings of other versions than those that are developed with are no failures.
     command += ["-p", "no:cacheprovider", "-W", "default", f"--junitxml={outcome}"]
-    subprocess.run([*command, *marked], cwd=ROOT, stdout=sys.stderr, check=False)
+    ended = subprocess.run(
+        [*command, *marked], cwd=ROOT, stdout=sys.stderr, check=False
+    )
+    if not outcome.exists():
+        message = f"pytest, with exit status {ended.returncode}, ran no test"
+        raise RuntimeError(message)
     names: dict[str, list[str]] = {"passed": [], "broken": [], "skipped": []}
     for case in ET.parse(outcome).iter("testcase"):
         kinds = {child.tag for child in case}
@@ -347,22 +351,18 @@ def sampled(clips: Sequence[Clip]) -> list[tuple[int, Clip]]:
 
 
 def flop_an_audio_second(
-    setting: Setting, clips: Sequence[Clip], work: Callable[[int, Clip], Any]
+    clips: Sequence[Clip], work: Callable[[int, Clip], Any]
 ) -> float:
     """Return the FLOP of the products of the work, which takes a clip and its place.
 
     That of sampled clips, one by one, so that all of them are of use.
     """
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
-
-    from thanosql.speech.recognizers.precision import wait_for
 
     chosen = sampled(clips)
     with FlopCounterMode(display=False) as counter:
         for number, clip in chosen:
             work(number, clip)
-    wait_for(torch.device(setting.device))
     return float(counter.get_total_flops()) / sum(clip.seconds for _, clip in chosen)
 
 
