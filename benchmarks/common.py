@@ -190,10 +190,35 @@ def report(
     settings: those of every contestant, at its best; measurements: figures a
     contestant, with the unit in their name; checks: whether the answers agree.
     """
-    found = {
+    found = document(
+        "full" if options.full else "small",
+        packages=packages,
+        settings=settings,
+        measurements=measurements,
+        ratios=ratios,
+        checks=checks,
+    )
+    text = json.dumps(found, indent=2)
+    print(text)
+    print(compare.table([found]), file=sys.stderr)
+    if options.output is not None:
+        options.output.write_text(text + "\n", encoding="utf-8")
+
+
+def document(
+    kind: str,
+    *,
+    packages: Sequence[str],
+    settings: Mapping[str, Any],
+    measurements: Mapping[str, Any],
+    ratios: Sequence[Ratio],
+    checks: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what `report` prints; kind: the set that was measured."""
+    return {
         "benchmark": Path(sys.argv[0]).stem,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "set": "full" if options.full else "small",
+        "set": kind,
         "machine": _machine(),
         "versions": {name: _version(name) for name in ("thanosql-local", *packages)}
         | {"python": platform.python_version()},
@@ -202,11 +227,6 @@ def report(
         "ratios": [asdict(each) for each in ratios],
         "checks": dict(checks),
     }
-    text = json.dumps(found, indent=2)
-    print(text)
-    print(compare.table([found]), file=sys.stderr)
-    if options.output is not None:
-        options.output.write_text(text + "\n", encoding="utf-8")
 
 
 def _machine() -> dict[str, Any]:

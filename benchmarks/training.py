@@ -23,9 +23,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import common
+import transcription
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGES = ("torch", "transformers", "accelerate", "soundfile")
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
@@ -142,13 +146,19 @@ def make_base(directory: Path) -> None:
         ctc_loss_reduction="mean",
     )
     model = transformers.Wav2Vec2ForCTC(config)
-    # A model that ends all-blank is refused; this one will write the letter E.
-    model.lm_head.bias.data[tokens.index("E")] += 3.0
+    # BUILD refuses a model that ends with one text for all that it hears.
+    transcription.follow_the_sounds(model)
     model.save_pretrained(directory)
 
 
 def with_thanosql(
-    base: Path, clips: list[tuple[Path, str, float]], batch: int
+    base: Path,
+    clips: Sequence[tuple[Path, str, float]],
+    batch: int,
+    epochs: int = EPOCHS,
+    precision: str = "fp32",
+    device: str = "cpu",
+    rate: float = RATE,
 ) -> tuple[list[float], Path]:
     """Return the seconds of each epoch, and where the trained model is."""
     import thanosql
@@ -162,9 +172,9 @@ def with_thanosql(
         connection.commit()
         rows = connection.execute(
             f"BUILD MODEL m USING '{base}' OPTIONS (epochs=?, batch_size=?, "
-            "learning_rate=?, warmup=?, validation=0, precision='fp32', device='cpu') "
+            "learning_rate=?, warmup=?, validation=0, precision=?, device=?) "
             "AS SELECT * FROM clips",
-            (EPOCHS, batch, RATE, WARMUP),
+            (epochs, batch, rate, WARMUP, precision, device),
         )
         names = [column[0] for column in rows.description]
         seconds = [dict(zip(names, row, strict=True))["seconds"] for row in rows]
@@ -173,18 +183,26 @@ def with_thanosql(
 
 
 def with_trainer(
-    base: Path, clips: list[tuple[Path, str, float]], batch: int
+    base: Path,
+    clips: Sequence[tuple[Path, str, float]],
+    batch: int,
+    epochs: int = EPOCHS,
+    precision: str = "fp32",
+    device: str = "cpu",
+    rate: float = RATE,
 ) -> tuple[list[float], Path]:
     """Return the same of transformers' Trainer, used as its example for CTC does."""
     import soundfile
     import torch
     import transformers
 
+    from thanosql.speech.recognizers.precision import wait_for
     from thanosql.speech.training.optimization import rate_factor
 
     processor = transformers.Wav2Vec2Processor.from_pretrained(base)
     model = transformers.Wav2Vec2ForCTC.from_pretrained(base)
     model.freeze_feature_encoder()
+    model.to(device)  # before its optimizer is made
     dataset = [
         {
             "input_values": processor(
@@ -206,11 +224,11 @@ def with_trainer(
 
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
-        lr=RATE,
+        lr=rate,
         weight_decay=0.01,
         fused=True,
     )
-    steps = EPOCHS * -(-len(clips) // batch)
+    steps = epochs * -(-len(clips) // batch)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_factor((step + 1) / (steps + 1), WARMUP)
     )
@@ -222,6 +240,7 @@ def with_trainer(
                 ends.append(time.perf_counter())
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            wait_for(model.device)
             ends.append(time.perf_counter())
 
     out = Path(tempfile.mkdtemp(dir=base.parent))
@@ -230,10 +249,12 @@ def with_trainer(
         args=transformers.TrainingArguments(
             output_dir=str(out),
             per_device_train_batch_size=batch,
-            num_train_epochs=EPOCHS,
+            num_train_epochs=epochs,
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
-            use_cpu=True,
+            use_cpu=device == "cpu",
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
             seed=0,
             save_strategy="no",
             logging_strategy="no",
@@ -251,7 +272,9 @@ def with_trainer(
     return [b - a for a, b in itertools.pairwise(ends)], out
 
 
-def mean_loss(directory: Path, base: Path, clips: list[tuple[Path, str, float]]) -> Any:
+def mean_loss(
+    directory: Path, base: Path, clips: Sequence[tuple[Path, str, float]]
+) -> Any:
     """Return transformers' own loss of a model, the mean over the clips, one by one."""
     import soundfile
     import torch

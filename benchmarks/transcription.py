@@ -30,12 +30,14 @@ WARM_UP = 2  # clips, the shortest and the longest
 Texts = list[str]
 
 
-def pipeline(models: Path, batch_size: int):
+def pipeline(
+    models: Path, batch_size: int, device: str = "cpu", dtype: str = "float32"
+):
     import soundfile
     import transformers
 
     recognize = transformers.pipeline(
-        "automatic-speech-recognition", model=str(models), device="cpu"
+        "automatic-speech-recognition", model=str(models), device=device, dtype=dtype
     )
 
     def recordings(clips: list[Path]):
@@ -159,8 +161,8 @@ def work(name: str, models: Path, clips: list[Path]) -> None:
     common.answers(lambda turn: contestant(clips if turn else warm_up[:WARM_UP]))
 
 
-def make_model(directory: Path) -> None:
-    """Write a wav2vec2-base of random weights, also for onnxruntime and for us."""
+def make_model(directory: Path) -> Any:
+    """Write a wav2vec2-base of random weights, also as our models.db; return it."""
     import torch
     import transformers
 
@@ -178,8 +180,22 @@ def make_model(directory: Path) -> None:
     model = transformers.Wav2Vec2ForCTC(
         transformers.Wav2Vec2Config(vocab_size=len(tokens))
     ).eval()
-    # Letters that follow the sounds, so that comparing texts says something: else each
-    # frame is alike, as far as layers and attention of random weights can tell.
+    follow_the_sounds(model)
+    model.save_pretrained(directory)
+    with thanosql.connect(directory / "models.db") as connection:
+        connection.execute("IMPORT MODEL m FROM ?", (str(directory),))
+    connection.close()
+    return model
+
+
+def follow_the_sounds(model: Any) -> None:
+    """Have a wav2vec2-base of random weights write letters that follow the sounds.
+
+    So that comparing texts says something, and BUILD does not refuse the model: else
+    each frame is alike, as far as layers and attention of random weights can tell.
+    """
+    import torch
+
     with torch.no_grad():
         for layer in model.wav2vec2.encoder.layers:
             layer.attention.out_proj.weight *= 0.1
@@ -190,10 +206,11 @@ def make_model(directory: Path) -> None:
         model.wav2vec2.feature_projection.projection.weight *= 3
         model.lm_head.bias[0] = -1.0
         model.lm_head.bias[1:4] = -100.0  # transformers writes "</s>" out, we do not
-    model.save_pretrained(directory)
-    with thanosql.connect(directory / "models.db") as connection:
-        connection.execute("IMPORT MODEL m FROM ?", (str(directory),))
-    connection.close()
+
+
+def export_onnx(model: Any, directory: Path) -> None:
+    """Write the model for onnxruntime."""
+    import torch
 
     class Logits(torch.nn.Module):
         def forward(self, input_values: torch.Tensor) -> torch.Tensor:
@@ -336,7 +353,8 @@ def compare(options: Any, models: Path) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--make"]:
-        make_model(Path(sys.argv[2]))
+        directory = Path(sys.argv[2])
+        export_onnx(make_model(directory), directory)
         return
     if sys.argv[1:2] == ["--worker"]:
         name, models, *clips = sys.argv[2:]

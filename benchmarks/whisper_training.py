@@ -148,7 +148,15 @@ def prepare(directory: Path, clips: list[Clip]) -> None:
         np.save(directory / f"{number}.npy", inputs["input_features"][0])
 
 
-def with_thanosql(directory: Path, clips: list[Clip], what: str) -> dict[str, Any]:
+def with_thanosql(
+    directory: Path,
+    clips: list[Clip],
+    what: str,
+    batch: int = BATCH,
+    epochs: int | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Return the seconds of all epochs and the loss of each step of BUILD."""
     import thanosql
     from thanosql.execution import context
@@ -164,7 +172,7 @@ def with_thanosql(directory: Path, clips: list[Clip], what: str) -> dict[str, An
 
     with (
         mock.patch.object(context, "Progress", Noting),
-        thanosql.connect(directory / f"{what}.db") as connection,
+        thanosql.connect(directory / f"{what}-{precision}.db") as connection,
     ):
         connection.execute("CREATE TABLE clips (audio, text)")
         connection.executemany(
@@ -174,20 +182,30 @@ def with_thanosql(directory: Path, clips: list[Clip], what: str) -> dict[str, An
         connection.commit()
         (seconds,) = connection.execute(
             "SELECT sum(seconds) FROM (BUILD MODEL m USING WhisperTinyEn OPTIONS ("
-            f"epochs={EPOCHS[what]}, batch_size={BATCH}, learning_rate={RATE}, "
-            f"warmup={WARMUP}, weight_decay={DECAY}, validation=0, precision='fp32', "
-            f"device='cpu', seed={SEED}, freeze_encoder={what == 'frozen'}) "
+            f"epochs={epochs or EPOCHS[what]}, batch_size={batch}, "
+            f"learning_rate={RATE}, warmup={WARMUP}, weight_decay={DECAY}, "
+            f"validation=0, precision='{precision}', device='{device}', seed={SEED}, "
+            f"freeze_encoder={what == 'frozen'}) "
             "AS SELECT * FROM clips)"
         ).fetchone()
     return {"seconds": seconds, "losses": losses}
 
 
-def with_trainer(directory: Path, clips: list[Clip], what: str) -> dict[str, Any]:
+def with_trainer(
+    directory: Path,
+    clips: list[Clip],
+    what: str,
+    batch: int = BATCH,
+    epochs: int | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Return the same of transformers' Seq2SeqTrainer."""
     import numpy as np
     import torch
     import transformers
 
+    from thanosql.speech.recognizers.precision import wait_for
     from thanosql.speech.training.batches import length_buckets
     from thanosql.speech.training.optimization import adamw, rate_factor
 
@@ -196,16 +214,16 @@ def with_trainer(directory: Path, clips: list[Clip], what: str) -> dict[str, Any
     model = transformers.WhisperForConditionalGeneration.from_pretrained(base)
     if what == "frozen":
         model.freeze_encoder()
+    model.to(device)  # before its optimizer is made
     # The prefix that the model is used with, which is not scored.
     prefix = tokenizer("", add_special_tokens=True)["input_ids"][:-1]
     end = tokenizer.eos_token_id
     seconds = [clip.seconds for clip in clips]
-    epochs = range(1, EPOCHS[what] + 1)
     # Of all epochs, so that one pass over this is the whole training.
     order = [
         number
-        for epoch in epochs
-        for bucket in length_buckets(seconds, BATCH, SEED, epoch)
+        for epoch in range(1, (epochs or EPOCHS[what]) + 1)
+        for bucket in length_buckets(seconds, batch, SEED, epoch)
         for number in bucket
     ]
 
@@ -239,18 +257,18 @@ def with_trainer(directory: Path, clips: list[Clip], what: str) -> dict[str, Any
             "labels": padded([[*unscored, *text, end] for text in texts], -100),
         }
 
-    losses: list[float] = []
+    losses: list[torch.Tensor] = []
 
     class Noting(transformers.Seq2SeqTrainer):  # type: ignore[misc]
         def compute_loss(self, *arguments: Any, **options: Any) -> Any:
             loss = super().compute_loss(*arguments, **options)
-            losses.append(loss.item())
+            losses.append(loss.detach())  # no .item(): it would wait for a GPU
             return loss
 
     optimizer = adamw(model, DECAY)
     for group in optimizer.param_groups:
         group["lr"] = RATE
-    steps = len(order) // BATCH
+    steps = len(order) // batch
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_factor((step + 1) / (steps + 1), WARMUP)
     )
@@ -261,17 +279,20 @@ def with_trainer(directory: Path, clips: list[Clip], what: str) -> dict[str, Any
             times.append(time.perf_counter())
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            wait_for(model.device)
             times.append(time.perf_counter())
 
     Noting(
         model=model,
         args=transformers.Seq2SeqTrainingArguments(
             output_dir=str(directory / "out"),
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=batch,
             num_train_epochs=1,
             train_sampling_strategy="sequential",
             remove_unused_columns=False,
-            use_cpu=True,
+            use_cpu=device == "cpu",
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
             seed=SEED,
             save_strategy="no",
             logging_strategy="no",
@@ -284,7 +305,7 @@ def with_trainer(directory: Path, clips: list[Clip], what: str) -> dict[str, Any
         callbacks=[Clock()],
     ).train()
     began, ended = times
-    return {"seconds": ended - began, "losses": losses}
+    return {"seconds": ended - began, "losses": [each.item() for each in losses]}
 
 
 if __name__ == "__main__":

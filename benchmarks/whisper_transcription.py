@@ -44,14 +44,21 @@ Texts = list[str]
 
 
 def pipeline(
-    models: Path, batch_size: int, **generate: int
+    models: Path,
+    batch_size: int,
+    device: str = "cpu",
+    dtype: str = "float32",
+    **generate: int,
 ) -> Callable[[list[Path]], Texts]:
     import soundfile
     import transformers
 
     transformers.logging.set_verbosity_error()
     recognize = transformers.pipeline(
-        "automatic-speech-recognition", model=str(models / "hub"), device="cpu"
+        "automatic-speech-recognition",
+        model=str(models / "hub"),
+        device=device,
+        dtype=dtype,
     )
 
     def recordings(clips: list[Path]) -> Any:

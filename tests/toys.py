@@ -18,7 +18,6 @@ from transformers import (
     LasrCTCConfig,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
-    OmniASRCTCConfig,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
     SEWConfig,
@@ -184,7 +183,7 @@ CONFIGS = {
     "parakeet": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=4),
     "parakeet, factor 8": lambda: _ctc(ParakeetCTCConfig, subsampling_factor=8),
     "lasr": lambda: _ctc(LasrCTCConfig, num_attention_heads=2),
-    "omniasr": lambda: OmniASRCTCConfig(
+    "omniasr": lambda: transformers.OmniASRCTCConfig(
         vocab_size=VOCABULARY,
         initializer_range=0.3,
         audio_config={

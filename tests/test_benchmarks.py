@@ -1,0 +1,66 @@
+"""The script for a GPU, as far as it goes on a CPU, before there is a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return __import__("on_gpu")
+
+
+def test_the_script_for_a_gpu_writes_one_report(tmp_path):
+    output = tmp_path / "report.json"
+    command = [sys.executable, BENCHMARKS / "on_gpu.py", "--device", "cpu", "--small"]
+    done = subprocess.run(
+        [*command, "--only", "matrices", "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert json.loads(done.stdout) == report
+    assert {"machine", "versions", "measurements", "ratios", "checks"} <= report.keys()
+    rates = report["measurements"]["matrices"]["bf16"]["tflop_a_second"]
+    assert len(rates) == 5
+    assert min(rates) > 0
+    assert report["checks"] == {"matrices": "done"}
+
+
+def test_a_part_that_takes_too_long_says_so(on_gpu):
+    found = on_gpu.run("matrices", "cpu", "small", 0.05)
+    assert found["failed"].startswith("took longer than 0 s")
+
+
+def test_a_part_that_fails_says_why(on_gpu):
+    found = on_gpu.run("matrices", "no device", "small", 60)
+    assert found["failed"].startswith("exit status 1: ")
+    assert "no device" in "\n".join(found["log"])
+
+
+def test_each_part_has_a_limit_and_all_are_done_within_ten_minutes(on_gpu):
+    assert on_gpu.LIMITS.keys() == on_gpu.on_gpu_parts.PARTS.keys()
+    assert sum(limit.seconds for limit in on_gpu.LIMITS.values()) <= on_gpu.WHOLE < 600
+
+
+def test_speeds_become_ratios_to_the_peer_and_to_the_peak(on_gpu):
+    speeds = {"ours": [200.0, 400.0], "peer": [100.0, 100.0]}
+    found = {
+        "matrices": {"bf16": {"tflop_a_second": [9.0, 10.0]}},
+        "BUILD, wav2vec2-base": {
+            "gflop_an_audio_second": 5.0,
+            "bf16": {"audio_seconds_a_second": speeds},
+        },
+        "PREDICT, wav2vec2-base": {"failed": "took longer than 80 s"},
+    }
+    to_peer, to_peak = on_gpu.ratios(found)
+    assert (to_peer.lowest, to_peer.highest) == (2, 4)
+    assert (to_peak.lowest, to_peak.highest) == (0.1, 0.2)
