@@ -11,6 +11,7 @@ effect, which the context keeps for later. `thanosql.speech` does the long work.
     language_models.py  BUILD MODEL ... USING NGram; its models in the others
     recordings.py       PREDICT, EVALUATE, PRINT AUDIO
     alignment.py        ALIGN
+    columns.py          what these two add to the rows, and how it is written
     data.py             COPY, GET DATASET
     facts.py            LIST, DESCRIBE
 """

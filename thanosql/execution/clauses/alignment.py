@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
-from thanosql import errors, speech, statements
-from thanosql.execution.clauses import language_models
+from thanosql import speech, statements
+from thanosql.execution.clauses import columns, language_models
 from thanosql.execution.relation import Relation
 from thanosql.execution.source import AlignmentCache, Pairs
 
@@ -17,17 +16,11 @@ if TYPE_CHECKING:
 
     from thanosql.execution.context import Context
     from thanosql.execution.relation import Column
-    from thanosql.speech.results import AlignedWord, Alignment
+    from thanosql.speech.results import Alignment
 
     Row = Sequence[Any]
     Aligned = Iterator[tuple[Row, Alignment]]
 
-_WORD: tuple[Column, ...] = (
-    ("word", "TEXT"),
-    ("start", "REAL"),
-    ("end", "REAL"),
-    ("confidence", "REAL"),
-)
 _ROW: tuple[Column, ...] = (
     ("words", "TEXT"),
     ("confidence", "REAL"),
@@ -45,17 +38,9 @@ def align(context: Context, node: statements.Align) -> Relation:
     language_models.check_transcribes(model, "ALIGN")
     source = context.source(node.query)
     pairs = Pairs(source, options)
-    error: tuple[Column, ...] = ()
-    if options.on_error == "null":
-        error = (("error", "TEXT"),)
-    added = (*(_ROW if options.per_row else _WORD), *error)
-    taken = [name for name, _ in added if source.position(name) is not None]
-    if taken:
-        message = (
-            f"a column {taken[0]!r} is one of those that are added; rename it in the "
-            "query"
-        )
-        raise errors.OptionError(message)
+    error = columns.error_column(options)
+    added = (*(_ROW if options.per_row else columns.WORDS), *error)
+    columns.check_new(source, added)
     cache = AlignmentCache()
 
     def aligned() -> Aligned:
@@ -90,8 +75,7 @@ def align(context: Context, node: statements.Align) -> Relation:
 
     def scan() -> Iterator[Row]:
         for number, (row, found) in enumerate(aligned(), start=1):
-            reason = None if found.error is None else f"row {number}: {found.error}"
-            told = (reason,) if error else ()
+            told = (columns.error(number, found),) if error else ()
             for values in _of_row(found) if options.per_row else _of_words(found):
                 yield (*row, *values, *told)
 
@@ -101,9 +85,9 @@ def align(context: Context, node: statements.Align) -> Relation:
 def _of_words(found: Alignment) -> Iterator[Row]:
     """Yield the values of each word; of a bad row, those of none, once."""
     if found.error is not None:
-        yield (None,) * len(_WORD)
+        yield (None,) * len(columns.WORDS)
     for word in found.words:
-        yield (word.text, *_numbers(word))
+        yield tuple(columns.word(word).values())
 
 
 def _of_row(found: Alignment) -> Iterator[Row]:
@@ -115,32 +99,13 @@ def _of_row(found: Alignment) -> Iterator[Row]:
         key=lambda word: word.confidence or 0.0,
     )
     yield (
-        _as_json(found.words),
-        _rounded(found.confidence),
+        columns.words(found.words),
+        columns.rounded(found.confidence),
         worst.text,
-        _rounded(worst.confidence),
-        _rounded(found.agreement),
+        columns.rounded(worst.confidence),
+        columns.rounded(found.agreement),
         found.matches,
     )
-
-
-def _as_json(words: Sequence[AlignedWord]) -> str:
-    """Return words in the form of PREDICT's column of that name."""
-    names = [name for name, _ in _WORD]
-    values = (
-        dict(zip(names, (word.text, *_numbers(word)), strict=True)) for word in words
-    )
-    return json.dumps([*values], ensure_ascii=False)
-
-
-def _numbers(word: AlignedWord) -> Row:
-    """Return start, end and confidence, rounded as PREDICT's words are."""
-    times = (None if t is None else round(t, 3) for t in (word.start, word.end))
-    return *times, _rounded(word.confidence)
-
-
-def _rounded(share: float | None) -> float | None:
-    return None if share is None else round(share, 4)
 
 
 RELATIONS: Mapping[type, Any] = {statements.Align: align}

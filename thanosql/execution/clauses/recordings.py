@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
-from dataclasses import asdict
 from itertools import chain, tee
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.execution.clauses import language_models
-from thanosql.execution.relation import Column, Relation, columns_of, folded, row_of
+from thanosql.execution.clauses import columns, language_models
+from thanosql.execution.relation import Relation, columns_of, row_of
 from thanosql.execution.source import Pairs, Source, TranscriptCache
-from thanosql.speech.results import RowScores, Scores, Transcription, Word
+from thanosql.speech.results import RowScores, Scores, Transcription
 from thanosql.store import history
 
 if TYPE_CHECKING:
@@ -30,12 +27,6 @@ AUDIO = "AUDIO BLOB"
 """The declared type of the column with the recordings in what PRINT AUDIO yields."""
 
 _ROW_SCORE_COLUMNS = columns_of(RowScores)
-_WORD_COLUMNS: tuple[Column, ...] = (
-    ("word", "TEXT"),
-    ("start", "REAL"),
-    ("end", "REAL"),
-    ("confidence", "REAL"),
-)
 
 
 def predict(context: Context, node: statements.Predict) -> Relation:
@@ -51,8 +42,8 @@ def predict(context: Context, node: statements.Predict) -> Relation:
     language_models.check_transcribes(model, "PREDICT")
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
-    added = _predicted_columns(options)
-    _check_new_columns(source, options.result_col, added)
+    added = columns.predicted(options)
+    columns.check_new(source, added, options.result_col)
     transcribed = _transcribed(context, model, source, audio, options)
     warnings = _OnceWarnings()
 
@@ -60,99 +51,13 @@ def predict(context: Context, node: statements.Predict) -> Relation:
         for number, (row, found) in enumerate(transcribed(), start=1):
             warnings.note(number, found)
             for values in (
-                _by_word(number, found)
+                columns.by_word(number, found)
                 if options.per_word
-                else _by_recording(number, found, options.result_col)
+                else columns.by_recording(number, found, options.result_col)
             ):
                 yield (*row, *(values[name] for name, _ in added))
 
     return Relation((*source.columns, *added), scan)
-
-
-def _predicted_columns(options: statements.PredictOptions) -> tuple[Column, ...]:
-    """Return the columns that PREDICT puts behind the query's."""
-    if options.per_word:
-        heard = _WORD_COLUMNS
-    else:
-        words = (("words", "TEXT"), ("confidence", "REAL")) if options.words else ()
-        heard = ((options.result_col, "TEXT"), *words)
-    return (
-        *((("channel", "INTEGER"),) if options.channel == "each" else ()),
-        *heard,
-        *((("alternatives", "TEXT"),) if options.alternatives else ()),
-        *((("details", "TEXT"),) if options.details else ()),
-        *_error_column(options),
-    )
-
-
-def _by_recording(
-    number: int, found: Iterable[Transcription], result_col: str
-) -> Iterator[dict[str, Any]]:
-    """Yield the values of a row's columns, by name, for each transcription of it."""
-    for each in found:
-        yield {
-            "channel": each.channel,
-            result_col: each.text,
-            "words": _words(each),
-            "confidence": _rounded(each.confidence),
-            "alternatives": _alternatives(each),
-            "details": _details(each),
-            "error": _error(number, each),
-        }
-
-
-def _by_word(number: int, found: Iterable[Transcription]) -> Iterator[dict[str, Any]]:
-    """Yield the values of a row's columns, by name, for each word of its recording.
-
-    The words of several channels are in order of time. Where the recording is bad, one
-    row says so.
-    """
-    spoken = [(word.start, each, word) for each in found for word in each.words]
-    spoken.sort(key=itemgetter(0))
-    for _, each, word in spoken:
-        yield {
-            "channel": each.channel,
-            **_word(word),
-            "details": _details(each),
-            "error": None,
-        }
-    for each in found:
-        if each.error is not None:
-            empty = dict.fromkeys(name for name, _ in _WORD_COLUMNS)
-            error = _error(number, each)
-            yield {"channel": each.channel, **empty, "details": None, "error": error}
-
-
-def _words(found: Transcription) -> str | None:
-    """Return a recording's words, as a JSON list of objects; None if it is bad."""
-    if found.text is None:
-        return None
-    return json.dumps([_word(each) for each in found.words], ensure_ascii=False)
-
-
-def _alternatives(found: Transcription) -> str | None:
-    """Return a recording's best texts, as a JSON list of objects; None if it is bad."""
-    if found.text is None:
-        return None
-    values = [
-        {"text": each.text, "confidence": _rounded(each.confidence)}
-        for each in found.alternatives
-    ]
-    return json.dumps(values, ensure_ascii=False)
-
-
-def _word(word: Word) -> dict[str, Any]:
-    """Return a word by the names of its columns, and of its keys in JSON."""
-    return {
-        "word": word.text,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": _rounded(word.confidence),
-    }
-
-
-def _rounded(confidence: float | None) -> float | None:
-    return None if confidence is None else round(confidence, 4)
 
 
 class _OnceWarnings:
@@ -183,52 +88,6 @@ class _OnceWarnings:
         if what not in self._given:
             self._given.add(what)
             errors.warn(row + what)
-
-
-def _error_column(
-    options: statements.PredictOptions | statements.EvaluateOptions,
-) -> tuple[Column, ...]:
-    """Return the column that says what is wrong with a row, if it is asked for."""
-    return (("error", "TEXT"),) if options.on_error == "null" else ()
-
-
-def _error(number: int, found: Transcription) -> str | None:
-    """Return why a row is bad, with its number.
-
-    `found.error` does not have the number: rows with one recording share `found`.
-    """
-    return None if found.error is None else f"row {number}: {found.error}"
-
-
-def _details(found: Transcription) -> str | None:
-    """Return how a recording was heard, as a JSON object; None if it is bad."""
-    if found.text is None:
-        return None
-    values = {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in asdict(found.details).items()
-    }
-    return json.dumps(values, ensure_ascii=False)
-
-
-def _check_new_columns(
-    source: Source, result_col: str, added: Sequence[Column]
-) -> None:
-    names = [name for name, _ in added]
-    if result_col in names and source.position(result_col) is not None:
-        message = (
-            f"the query has a column {result_col!r} already; "
-            "set result_col to another name for the transcripts"
-        )
-        raise errors.OptionError(message)
-    taken = [name for name in names if source.position(name) is not None]
-    if taken or len({folded(name) for name in names}) < len(names):
-        way_out = "rename it in the query" if taken else "set another result_col"
-        message = (
-            f"a column {taken[0] if taken else result_col!r} is one of those that are "
-            f"added; {way_out}"
-        )
-        raise errors.OptionError(message)
 
 
 def _transcribed(
@@ -318,7 +177,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
         for number, (row, (found,)) in enumerate(transcribed(), start=1):
             warnings.note(row[pairs.audio])
             mixed.note(number, (found,))
-            scores, error = None, _error(number, found)
+            scores, error = None, columns.error(number, found)
             if found.text is not None:
                 try:
                     scores = scorer.score(number, row[pairs.text], found)
@@ -335,9 +194,9 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
         return speech.Scorer(recognizer, options)
 
     if options.per_row:
-        error = _error_column(options)
+        error = columns.error_column(options)
         added = ((options.result_col, "TEXT"), *_ROW_SCORE_COLUMNS, *error)
-        _check_new_columns(source, options.result_col, added)
+        columns.check_new(source, added, options.result_col)
 
         def each_row() -> Iterator[Row]:
             for row, text, scores, reason in scored(scorer()):
@@ -347,7 +206,7 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
         return Relation((*source.columns, *added), each_row)
 
     helped = options.language_model or options.hotwords or options.hotwords_col
-    columns = columns_of(
+    shown = columns_of(
         Scores,
         without=(
             *(() if helped else ("wer_without",)),
@@ -363,10 +222,10 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
             left_out = sum(scores is None for _, _, scores, _ in scored(total))
             seconds = time.monotonic() - began
             scores = total.scores(seconds=seconds, left_out=left_out)
-            totals.append(row_of(scores, columns))
+            totals.append(row_of(scores, shown))
         return iter(totals)
 
-    return Relation(columns, all_rows)
+    return Relation(shown, all_rows)
 
 
 class _Warnings:
@@ -405,9 +264,9 @@ def print_audio(context: Context, node: statements.PrintAudio) -> Relation:
     options = context.options(statements.PrintAudioOptions, node.options)
     source = context.source(node.query)
     audio = source.audio_position(options.audio_col)
-    columns = list(source.columns)
-    columns[audio] = (columns[audio][0], AUDIO)
-    return Relation(tuple(columns), lambda: iter(source))
+    shown = list(source.columns)
+    shown[audio] = (shown[audio][0], AUDIO)
+    return Relation(tuple(shown), lambda: iter(source))
 
 
 RELATIONS = {

@@ -157,11 +157,7 @@ class TransducerRecognizer(Recognizer):
 
         The other networks stay in fp32: what is written decides what is written next.
         """
-
-        def stays_fp32(layer: str) -> bool:
-            return not self.encodes(layer)
-
-        model = quantized(self.model, stays_fp32)
+        model = quantized(self.model, lambda layer: not self.encodes(layer))
         return self if model is None else replace(self, model=model, alone=True)
 
     @torch.inference_mode()

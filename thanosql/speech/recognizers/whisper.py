@@ -183,11 +183,7 @@ class WhisperRecognizer(Recognizer):
         The decoder stays in fp32: it takes a small part of the time, and what it
         writes decides what it writes next.
         """
-
-        def stays_fp32(layer: str) -> bool:
-            return not layer.startswith("model.encoder.")
-
-        model = quantized(self.model, stays_fp32)
+        model = quantized(self.model, lambda layer: not self.encodes(layer))
         return self if model is None else replace(self, model=model)
 
     @torch.inference_mode()
