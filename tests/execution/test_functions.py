@@ -48,10 +48,18 @@ def read(text, form):
     """Return the cues as another program reads them: start, end and lines of each."""
     # A last line of digits alone is taken for the number of another cue.
     text += "\n0\n" if text else ""
+    # A backslash in the text is not one of that program's own marks, such as \N.
+    private = map(chr, range(0xE000, 0xF900))
+    backslash = next(character for character in private if character not in text)
+    text = text.replace("\\", backslash)
     cues = pysubs2.SSAFile.from_string(text, format_=form, keep_html_tags=True)
     unescaped = html.unescape if form == "vtt" else str
+
+    def said(line):
+        return unescaped(line).replace(backslash, "\\")
+
     return [
-        (cue.start, cue.end, [unescaped(line) for line in cue.text.split(r"\N")])
+        (cue.start, cue.end, [said(line) for line in cue.text.split(r"\N")])
         for cue in cues
     ]
 
