@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _STARTS_WITHIN = 60.0  # seconds, for the first worker; it needs free cores, and Python
 _STARTS = 3  # workers that may die in a row before one has loaded the model
+_MOMENT = 0.3  # seconds, that a job may go on when its result is not needed any more
 _LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
 
 
@@ -127,9 +128,15 @@ class Crew:
 
     def close(self) -> None:
         """Keep the idle workers for the next statement, and end the others."""
+        if not self._session.is_connected():  # to call Ray would start another
+            return
         busy = [ref for ref, (_, job) in self._waiting.items() if job is not None]
-        if busy:  # what takes a moment only is waited for
-            self._ray.wait(busy, num_returns=len(busy), timeout=_MOMENT)
+        if busy:
+            done, _ = self._ray.wait(busy, num_returns=len(busy), timeout=_MOMENT)
+            for reference in done:
+                member, job = self._waiting.pop(reference)
+                if job is not None:
+                    member.jobs.remove(job)
         idle = [m.actor for m in self._members if m.is_open and not m.jobs]
         for member in self._members:
             if member.actor not in idle:

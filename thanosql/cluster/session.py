@@ -85,6 +85,11 @@ class Session:
         self._end(self._workers[1])
         self._workers = (kind, list(workers))
 
+    def is_connected(self) -> bool:
+        """Return whether the connection that `ray` has made or found is still there."""
+        ray = _imported()
+        return ray.is_initialized() and self._job == _job(ray)
+
     def check_head(self) -> None:
         """Raise OperationalError if the cluster's head does not answer any more.
 
@@ -109,13 +114,12 @@ class Session:
         Another statement may connect anew.
         """
         if self._job is not None:
-            ray = _imported()
-            if ray.is_initialized() and _job(ray) == self._job:
+            if self.is_connected():
                 self._end(self._workers[1])
             self._models.clear()
             self._workers = (None, [])
             self._job = None
-            _process.leave(ray, self)
+            _process.leave(_imported(), self)
 
     def _end(self, workers: Sequence[Any]) -> None:
         for worker in workers:
