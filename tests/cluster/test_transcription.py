@@ -96,12 +96,11 @@ def test_bad_rows_say_what_they_say_without_workers(
     assert ("audio_root" in found[4][2]) if root else found[4][2] is None
     messages = []
     for options in ("batch_size=3", "batch_size=3, workers=2"):
-        cursor = archive.execute(predict(options, query.replace("'0.wav'", "NULL")))
         with pytest.raises(thanosql.AudioError) as raised:
-            cursor.fetchall()
+            archive.execute(predict(options, query)).fetchall()
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
-    assert messages[0].startswith("row 1: ")
+    assert messages[0].startswith("row 2: cannot read 'not_there.wav'")
 
 
 def test_an_error_of_hotwords_is_no_error_of_audio(archive):
@@ -199,15 +198,16 @@ def test_a_recording_that_ends_its_workers_is_a_bad_row_and_no_other(
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        cursor = archive.execute(
+        statement = (
             "SELECT id, predicted IS NULL FROM (PREDICT USING m OPTIONS (workers=2, "
             f"batch_size=4, on_error='{on_error}') AS {query})"
         )
         if on_error == "raise":
             with pytest.raises(thanosql.AudioError, match=r"^row 3: each of the 2"):
-                cursor.fetchall()
+                archive.execute(statement).fetchall()
         else:
-            assert cursor.fetchall() == [(i, i == 3) for i in range(1, 7)]
+            rows = archive.execute(statement).fetchall()
+            assert rows == [(i, i == 3) for i in range(1, 7)]
     finally:
         is_over.set()
         thread.join()
