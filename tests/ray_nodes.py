@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,36 +32,45 @@ if TYPE_CHECKING:
 MEMORY = 100 * 2**20  # bytes of each node's object store
 PATIENCE = 60.0  # seconds for a node to come up, or for its processes to be gone
 STARTED = re.compile(r"ray start --address='([\d.]+:\d+)'")
-OF_RAY = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Nodes:
     """A head without cores, and nodes with some; a context manager that ends them.
 
-    address: what a driver connects to. environment: what a driver needs in its own,
-    namely the token without which these nodes answer nobody.
+    address: what a driver connects to. environment: of a driver, which needs the token
+    without which these nodes answer nobody.
     """
 
-    def __init__(self, *cores: int) -> None:
-        """Start the head, then a node for each number of cores."""
+    def __init__(self, *cores: int, by_client: bool = False) -> None:
+        """Start the head, then a node for each number of cores.
+
+        by_client: whether drivers come by Ray's client, whose address is ray://...
+        """
+        others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.environment = {
+            **others,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             # A node that is gone is known to be after 3 s instead of 15 to 20.
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
+            # And a driver at ray://... gives a lost head up after 2 s instead of 30.
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2",
         }
         # Sockets are below it, whose paths may have 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="nodes-"))
         self._nodes: list[subprocess.Popen[bytes]] = []
         try:
-            self._start(
-                "--head", "--port=0", "--num-cpus=0", "--include-dashboard=false"
-            )
-            self.address = self._wait(
+            head = ["--head", "--port=0", "--num-cpus=0", "--include-dashboard=false"]
+            port = _free_port() if by_client else None
+            if port is not None:
+                head.append(f"--ray-client-server-port={port}")
+            self._start(*head)
+            self._head = self._wait(
                 lambda: (found := STARTED.search(self._log(0))) and found[1]
             )
+            self.address = f"ray://127.0.0.2:{port}" if by_client else self._head
             for each in cores:
                 self.add(each)
             for number in range(1, len(self._nodes)):
@@ -80,7 +90,7 @@ class Nodes:
 
         The head is number 0, the first node number 1.
         """
-        self._start(f"--address={self.address}", f"--num-cpus={cores}")
+        self._start(f"--address={self._head}", f"--num-cpus={cores}")
         return len(self._nodes) - 1
 
     def kill(self, number: int) -> None:
@@ -88,16 +98,18 @@ class Nodes:
         for process in self.processes(number):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        self._nodes[number].wait()
+        with self._nodes[number] as node:  # and what holds it is waited for
+            assert node.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                node.stdin.close()
         self._wait(lambda: not self.processes(number))
 
     def workers(self, number: int) -> list[int]:
-        """Return the process ids of a node's workers that are not idle."""
+        """Return the process ids of a node's workers that are at work."""
         return [
             process
             for process in self.processes(number)
-            if (title := _title(process)).startswith("ray::")
-            and not title.startswith(OF_RAY)
+            if _title(process).startswith("ray::Worker.")  # and the method's name
         ]
 
     def processes(self, number: int) -> list[int]:
@@ -126,7 +138,7 @@ class Nodes:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env=self.environment,
                 start_new_session=True,
             )
         self._nodes.append(node)
@@ -151,6 +163,12 @@ class Nodes:
                 raise TimeoutError(message)
             time.sleep(0.05)
         return result
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def _all_processes() -> list[int]:
