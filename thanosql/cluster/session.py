@@ -101,16 +101,12 @@ class Session:
         try:
             check_answers(ray.get_runtime_context().gcs_address)
         except OSError as error:
-            raise self.lost(error) from error
-
-    def lost(self, error: OSError) -> errors.OperationalError:
-        """Disconnect from a cluster that is gone, and return what to raise."""
-        self._job = None
-        self._models.clear()
-        self._workers = (None, [])
-        _process.lose(_imported())
-        message = f"the head of the Ray cluster does not answer any more: {error}"
-        return errors.OperationalError(message)
+            self._job = None
+            self._models.clear()
+            self._workers = (None, [])
+            _process.lose(ray)
+            message = f"the head of the Ray cluster does not answer any more: {error}"
+            raise errors.OperationalError(message) from error
 
     def close(self) -> None:
         """End the workers, and disconnect where no other session needs to be connected.
@@ -170,8 +166,7 @@ class _Process:
     def lose(self, ray: Any) -> None:
         """Disconnect from a cluster that is gone, if it was connected to here."""
         with self._lock:
-            is_over = not ray.is_initialized()  # by ray://, it has ended by itself
-            if self._sessions and (is_over or self._job == _job(ray)):
+            if self._sessions and self._job == _job(ray):
                 self._sessions.clear()
                 ray.shutdown()
 

@@ -70,13 +70,9 @@ def transcribe(
         else session.model(language_model.sha256, language_model.read)
     )
     assert options.workers is not None
-    opening = (request, files, texts)
-    try:
-        with closing(Crew(session, options.workers, size, opening)) as crew:
-            work = _Work(recordings, options, root, first_row)
-            yield from work.done_by(crew, progress)
-    except ConnectionError as error:  # by ray://, of whichever call came first
-        raise session.lost(error) from error
+    with closing(Crew(session, options.workers, size, (request, files, texts))) as crew:
+        work = _Work(recordings, options, root, first_row)
+        yield from work.done_by(crew, progress)
 
 
 class _Work:
