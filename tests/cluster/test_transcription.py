@@ -103,6 +103,25 @@ def test_bad_rows_say_what_they_say_without_workers(
     assert messages[0].startswith("row 2: cannot read 'not_there.wav'")
 
 
+def test_a_file_that_workers_cannot_see_is_read_here(archive, tmp_path):
+    # In a worker, the path leads to another file or to none.
+    path = tmp_path / "gone.wav"
+    path.write_bytes(tones("bad cab", seed=1))
+    with path.open("rb") as only_here:
+        path.unlink()
+        for number in range(4_000, 4_004):
+            os.dup2(only_here.fileno(), number)
+        try:
+            query = " UNION ALL ".join(
+                f"SELECT {number} AS id, '/proc/self/fd/{number}' AS audio"
+                for number in range(4_000, 4_004)
+            )
+            alone = archive.execute(predict("", query)).fetchall()
+            assert archive.execute(predict(WORKERS, query)).fetchall() == alone
+        finally:
+            os.closerange(4_000, 4_004)
+
+
 def test_an_error_of_hotwords_is_no_error_of_audio(archive):
     query = "SELECT id, audio, iif(id = 3, X'00', NULL) AS names FROM calls"
     with pytest.raises(thanosql.DataError, match=r"^row 3: its hotwords") as raised:
@@ -143,7 +162,9 @@ def test_an_early_end_stops_the_work_everywhere(archive, tmp_path, worker_pids, 
     long = tmp_path / "long.wav"
     long.write_bytes(tones("abcdefgh " * 400))  # ten minutes
     query = (
-        f"SELECT 1 AS id, audio FROM calls WHERE id = 1 UNION ALL SELECT 2, '{long}'"
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "  # no end
+        f"SELECT i AS id, iif(i = 1, audio, '{long}') AS audio FROM n, calls "
+        "WHERE calls.id = 1"
     )
     statement = predict("workers=2, batch_size=1", query)
     cursor = archive.cursor()

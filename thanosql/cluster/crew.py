@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent import futures
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
@@ -12,6 +14,7 @@ from thanosql.cluster.worker import Worker, installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from thanosql.cluster.jobs import Job
     from thanosql.cluster.session import Session
@@ -64,7 +67,8 @@ class Crew:
         # gains nothing: decoding takes far less time than any model.
         self._at_once = 2 if size.gpus else 1
         self._members: list[Member] = []
-        self._waiting: dict[Any, tuple[Member, Job | None]] = {}  # by Ray's reference
+        self._waiting: dict[Future[Any], tuple[Member, Job | None]] = {}
+        self._back: SimpleQueue[Future[Any]] = SimpleQueue()  # those that are done
         self._failures = 0
         self._began: float | None = time.monotonic()  # None once a worker has begun
         self._looked = time.monotonic()
@@ -92,7 +96,7 @@ class Crew:
             job.recordings, job.first_row, job.on_error
         )
         member.jobs.append(job)
-        self._waiting[reference] = member, job
+        self._wait_for(reference, member, job)
 
     def results(self, timeout: float) -> Sequence[tuple[Job, Heard | Died | Exception]]:
         """Return what has come back, after at most `timeout` seconds.
@@ -100,43 +104,45 @@ class Crew:
         Raises OperationalError if the cluster is lost or if no worker can start.
         """
         self._look()
-        ready, _ = self._ray.wait(list(self._waiting), timeout=timeout)
         found: list[tuple[Job, Heard | Died | Exception]] = []
-        for reference in ready:
-            member, job = self._waiting.pop(reference)
-            try:
-                value = self._ray.get(reference)
-            except self._ray.exceptions.RayTaskError as error:
-                if job is None:
-                    raise _cannot_start(error) from error
+        try:
+            future = self._back.get(timeout=timeout)
+        except Empty:
+            return found
+        if future not in self._waiting:  # of a worker that has died since
+            return found
+        member, job = self._waiting.pop(future)
+        try:
+            value = future.result()
+        except self._ray.exceptions.RayTaskError as error:
+            if job is None:
+                raise _cannot_start(error) from error
+            member.jobs.remove(job)
+            found.append((job, error.cause))
+        except self._ray.exceptions.RayError as error:
+            found += self._bury(member, error)
+        else:
+            if job is not None:
                 member.jobs.remove(job)
-                found.append((job, error.cause))
-            except self._ray.exceptions.RayError as error:
-                found += self._bury(member, error)
+                found.append((job, value))
+            elif member.node or not member.is_new:
+                member.is_open = True
+                self._failures = 0
             else:
-                if job is not None:
-                    member.jobs.remove(job)
-                    found.append((job, value))
-                elif member.node or not member.is_new:
-                    member.is_open = True
-                    self._failures = 0
-                else:
-                    member.node = value
-                    self._open(member)
-                self._began = None
+                member.node = value
+                self._open(member)
+            self._began = None
         return found
 
     def close(self) -> None:
         """Keep the idle workers for the next statement, and end the others."""
         if not self._session.is_connected():  # to call Ray would start another
             return
-        busy = [ref for ref, (_, job) in self._waiting.items() if job is not None]
-        if busy:
-            done, _ = self._ray.wait(busy, num_returns=len(busy), timeout=_MOMENT)
-            for reference in done:
-                member, job = self._waiting.pop(reference)
-                if job is not None:
-                    member.jobs.remove(job)
+        busy = [each for each, (_, job) in self._waiting.items() if job is not None]
+        for future in futures.wait(busy, _MOMENT).done:
+            member, job = self._waiting.pop(future)
+            if job is not None:
+                member.jobs.remove(job)
         idle = [m.actor for m in self._members if m.is_open and not m.jobs]
         for member in self._members:
             if member.actor not in idle:
@@ -161,7 +167,7 @@ class Crew:
                 .remote()
             )
             member = self._joined(Member(actor, is_new=True))
-            self._waiting[actor.begin.remote(installed())] = member, None
+            self._wait_for(actor.begin.remote(installed()), member)
 
     def _joined(self, member: Member) -> Member:
         self._members.append(member)
@@ -173,10 +179,18 @@ class Crew:
         reference = member.actor.open.remote(
             request, self._size.cpus, model, language_model
         )
-        self._waiting[reference] = member, None
+        self._wait_for(reference, member)
+
+    def _wait_for(self, reference: Any, member: Member, job: Job | None = None) -> None:
+        """Have what a worker returns put into `_back`."""
+        # Not ray.wait, which would wait forever for a cluster whose head is gone.
+        future = reference.future()
+        self._waiting[future] = member, job
+        future.add_done_callback(self._back.put)
 
     def _bury(self, member: Member, error: Exception) -> list[tuple[Job, Any]]:
         """Return what becomes of a dead worker's jobs, the last one first."""
+        self._session.check_head()
         self._members.remove(member)
         self._ray.kill(member.actor)  # it may be unreachable only
         alive = {n["NodeID"] for n in self._ray.nodes() if n["Alive"]}
@@ -191,8 +205,8 @@ class Crew:
             for place, job in enumerate(member.jobs)
         ]
         self._waiting = {
-            reference: waiting
-            for reference, waiting in self._waiting.items()
+            future: waiting
+            for future, waiting in self._waiting.items()
             if waiting[0] is not member
         }
         if self._began is None and not any(m.is_open for m in self._members):

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
@@ -43,6 +43,9 @@ class Session:
         cluster cannot be reached, ProgrammingError where this process is in another.
         """
         ray = _imported()
+        if self.is_connected():
+            with suppress(errors.OperationalError):  # the cluster may be another by now
+                self.check_head()
         address = self._address or os.environ.get("RAY_ADDRESS") or None
         job = _process.join(ray, self, address)
         if job != self._job:
@@ -93,7 +96,8 @@ class Session:
     def check_head(self) -> None:
         """Raise OperationalError if the cluster's head does not answer any more.
 
-        Then Ray is disconnected, which would end this process after a minute.
+        Then Ray is disconnected, which would wait for the head and, after a minute, end
+        this process.
         """
         ray = _imported()
         if ray.util.client.ray.is_connected():
@@ -101,9 +105,6 @@ class Session:
         try:
             check_answers(ray.get_runtime_context().gcs_address)
         except OSError as error:
-            self._job = None
-            self._models.clear()
-            self._workers = (None, [])
             _process.lose(ray)
             message = f"the head of the Ray cluster does not answer any more: {error}"
             raise errors.OperationalError(message) from error
@@ -219,7 +220,9 @@ def check_answers(address: str) -> None:
 
 
 def _job(ray: Any) -> str:
-    return str(ray.get_runtime_context().get_job_id())
+    """Return what no other connection to a cluster has in common with this one."""
+    context = ray.get_runtime_context()
+    return f"{context.get_node_id()} {context.get_job_id()}"  # each cluster's first: 1
 
 
 def _named(address: str | None) -> str:
