@@ -70,9 +70,14 @@ def transcribe(
         else session.model(language_model.sha256, language_model.read)
     )
     assert options.workers is not None
-    with closing(Crew(session, options.workers, size, (request, files, texts))) as crew:
-        work = _Work(recordings, options, root, first_row)
-        yield from work.done_by(crew, progress)
+    opening = request, files, texts
+    try:
+        with closing(Crew(session, options.workers, size, opening)) as crew:
+            work = _Work(recordings, options, root, first_row)
+            yield from work.done_by(crew, progress)
+    except ConnectionError as error:  # of an address that begins with ray://
+        message = f"the connection to the Ray cluster is lost: {error}"
+        raise errors.OperationalError(message) from error
 
 
 class _Work:

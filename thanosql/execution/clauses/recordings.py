@@ -7,7 +7,7 @@ from contextlib import closing
 from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
-from thanosql import cluster, errors, speech, statements
+from thanosql import errors, speech, statements
 from thanosql.execution.clauses import columns, language_models
 from thanosql.execution.relation import Relation, columns_of, row_of
 from thanosql.execution.source import Pairs, Source, TranscriptCache
@@ -178,6 +178,8 @@ def _heard(
     texts = None if language_model is None else context.stored_files(language_model)
     root = context.audio_root
     if options.workers is not None:
+        from thanosql import cluster  # only here
+
         session = context.cluster()
         return cluster.transcribe(
             session, files, recordings, options, root, progress, first_row, texts
