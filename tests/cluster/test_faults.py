@@ -18,13 +18,12 @@ from tones import tones
 
 import thanosql
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="the nodes need 127.0.0.2"),
-    pytest.mark.thorough(seconds=200),
-]
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the nodes need 127.0.0.2"
+)
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
-ROWS = 120
+ROWS = 360
 PREDICT = (
     "SELECT id, predicted FROM (PREDICT USING m OPTIONS (batch_size=2{}) "
     "AS SELECT id, audio FROM calls ORDER BY id)"
@@ -122,6 +121,7 @@ def somebody_at_work(nodes, alive):
     return found
 
 
+@pytest.mark.thorough(seconds=70)
 def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path):
     _, expected = archive
     draw = random.Random(11)
@@ -133,7 +133,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
             findings = driver.findings()
             begun = []
             if not is_written:
-                some = islice(findings, draw.randrange(ROWS // 2))
+                some = islice(findings, draw.randrange(ROWS // 4))
                 begun += [tuple(each["row"]) for each in some]
             time.sleep(draw.uniform(0, 0.2))
             workers = somebody_at_work(nodes, alive)
@@ -151,6 +151,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
             assert begun + rows == expected, moment
 
 
+@pytest.mark.thorough(seconds=20)
 @pytest.mark.parametrize("by_client", [True, False])
 @pytest.mark.parametrize("moment", range(2))
 def test_a_lost_head_ends_the_statement_and_leaves_the_database(
