@@ -98,20 +98,6 @@ def _audio_column() -> Any:
     )
 
 
-def _workers(doc: str) -> Any:
-    return _option(None, or_null(_FROM_ONE), doc, shapes_weights=False)
-
-
-def _worker_cpus() -> Any:
-    return _option(
-        None,
-        or_null(_FROM_ONE),
-        "that a worker takes; its share of the cluster's if not given",
-        unit="cores",
-        shapes_weights=False,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpeechOptions:
     """Options of all statements that run a model over a query's recordings."""
@@ -247,11 +233,6 @@ class BuildOptions(_SpeechOptions):
     time_limit: float | None = _option(
         None, or_null(_POSITIVE), "end after so much time", unit="seconds"
     )
-    workers: int | None = _workers(
-        "processes on a Ray cluster that train side by side; this process alone if not "
-        "given"
-    )
-    worker_cpus: int | None = _worker_cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,11 +338,18 @@ class _ListeningOptions(_SpeechOptions):
         "for a model that writes text by itself, such as Whisper",
     )
     on_error: Literal["raise", "null"] = _on_error()
-    workers: int | None = _workers(
+    workers: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
         "processes on a Ray cluster that transcribe side by side; this process alone "
-        "if not given"
+        "if not given",
     )
-    worker_cpus: int | None = _worker_cpus()
+    worker_cpus: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
+        "that a worker takes; its share of the cluster's if not given",
+        unit="cores",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
