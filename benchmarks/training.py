@@ -120,7 +120,7 @@ def chosen(count: int) -> list[tuple[Path, str, float]]:
     ]
 
 
-def make_base(directory: Path) -> None:
+def make_base(directory: Path, layers: int = 12) -> None:
     """Write a wav2vec2-base of random weights, with a vocabulary."""
     import torch
     import transformers
@@ -135,6 +135,7 @@ def make_base(directory: Path) -> None:
     torch.manual_seed(0)
     config = transformers.Wav2Vec2Config(
         vocab_size=len(tokens),
+        num_hidden_layers=layers,
         pad_token_id=0,
         hidden_dropout=0.0,
         activation_dropout=0.0,

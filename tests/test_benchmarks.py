@@ -64,3 +64,22 @@ def test_speeds_become_ratios_to_the_peer_and_to_the_peak(on_gpu):
     to_peer, to_peak = on_gpu.ratios(found)
     assert (to_peer.lowest, to_peer.highest) == (2, 4)
     assert (to_peak.lowest, to_peak.highest) == (0.1, 0.2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the nodes need 127.0.0.2")
+@pytest.mark.thorough(seconds=30)
+def test_what_a_database_can_feed_is_measured(tmp_path):
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    output = tmp_path / "report.json"
+    command = [sys.executable, BENCHMARKS / "cluster.py", "--small"]
+    done = subprocess.run(
+        [*command, "--only", "feeding", "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text(encoding="utf-8"))["measurements"]["feeding"]
+    assert min(each["rows_a_second"] for each in found.values()) > 0
+    shares = [each["share of what they can"] for each in found.values()]
+    assert max(share for share in shares if share is not None) <= 1

@@ -7,6 +7,7 @@ import pytest
 
 HEAVY = ["torch", "numpy", "pandas", "transformers", "soundfile", "tqdm"]
 HEAVY += ["apsw.ext", "IPython", "thanosql.execution.functions.subtitles"]
+HEAVY += ["ray", "thanosql.cluster"]
 
 
 @pytest.mark.parametrize(

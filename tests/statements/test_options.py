@@ -181,8 +181,8 @@ def test_unknown_option_like_no_other_is_refused_with_all_names():
         "PREDICT has no option 'q'; "
         "it takes audio_col, batch_size, precision, device, chunk_seconds, language, "
         "task, prompt, beam_size, language_model, lm_weight, word_bonus, hotwords, "
-        "hotwords_col, hotword_weight, vad, on_error, channel, result_col, words, "
-        "per_word, alternatives, details (line"
+        "hotwords_col, hotword_weight, vad, on_error, workers, worker_cpus, channel, "
+        "result_col, words, per_word, alternatives, details (line"
     )
 
 

@@ -32,10 +32,11 @@ def connect(
     *,
     autocommit: bool | int = LEGACY_TRANSACTION_CONTROL,
     audio_root: str | os.PathLike[str] | None = None,
+    ray_address: str | None = None,
 ) -> Connection:
     """Open a SQLite database, made if it is not there, and return the connection.
 
-    The arguments are those of `sqlite3.connect`, and `audio_root`.
+    The arguments are those of `sqlite3.connect`, `audio_root` and `ray_address`.
 
     Parameters
     ----------
@@ -64,6 +65,11 @@ def connect(
         An existing folder: relative audio paths start from it, no path of a row may
         lead out of it, and URLs are refused. If None, paths start from the working
         directory, and a row may name any file or URL.
+    ray_address
+        The Ray cluster for statements with the option `workers`, such as
+        ``"ray://head:10001"``. If None, the one that the environment variable
+        ``RAY_ADDRESS`` names, else a Ray of this machine, which ends with the
+        connection. Where the program has connected to Ray itself, that one is used.
 
     """
     return (factory or Connection)(
@@ -76,6 +82,7 @@ def connect(
         uri=uri,
         autocommit=autocommit,
         audio_root=audio_root,
+        ray_address=ray_address,
     )
 
 

@@ -219,6 +219,7 @@ class Cursor:
                 given,
                 database=database.apsw,
                 audio_root=None if root is None else Path(root),
+                cluster=database.cluster,
                 transaction_is_implicit=(
                     database.in_transaction and database.began_implicitly
                 ),

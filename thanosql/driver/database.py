@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # the `typing` module alone costs as much as `sqlite3`
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+    from thanosql.cluster import Session
     from thanosql.driver.rows import RowFactory
 
     Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -45,12 +46,15 @@ class Database:
         uri: bool = False,
         autocommit: bool | int = LEGACY_TRANSACTION_CONTROL,
         audio_root: str | os.PathLike[str] | None = None,
+        ray_address: str | None = None,
     ) -> None:
         self._isolation_level = _checked_isolation_level(isolation_level)
         self._autocommit = _checked_autocommit(autocommit)
         self.detect_types = detect_types
         self.row_factory: RowFactory | None = None
         self.audio_root = _checked_audio_root(audio_root)
+        self.ray_address = ray_address
+        self._cluster: Session | None = None
         self.owner = get_ident() if check_same_thread else None
         self.began_implicitly = False  # whether a write began the open transaction
         self.interrupts = 0  # calls of `interrupt`; a long statement looks for new ones
@@ -97,6 +101,14 @@ class Database:
                 "it here could damage the file; connect anew"
             )
         raise errors.ProgrammingError(message)
+
+    def cluster(self) -> Session:
+        """Return what this connection has to do with Ray; nothing is started yet."""
+        if self._cluster is None:
+            from thanosql.cluster import Session  # only where there are workers
+
+            self._cluster = Session(self.ray_address)
+        return self._cluster
 
     # Transactions
 
@@ -197,6 +209,8 @@ class Database:
             except apsw.Error as error:  # an SQL function of the connection called it
                 raise errors.from_apsw(error) from error
             self._open = None
+            if self._cluster is not None:
+                self._cluster.close()
 
 
 # Opening

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from thanosql.cluster import Session
     from thanosql.statements.nodes import Parameters
     from thanosql.store.records import StoredModel
 
@@ -34,18 +35,20 @@ class Context:
         *,
         database: apsw.Connection,
         audio_root: Path | None,
+        cluster: Callable[[], Session],
         transaction_is_implicit: bool,
         was_interrupted: Callable[[], bool],
         register: Callable[[statements.Query], list[str]],
     ) -> None:
         """Begin without sources and effects.
 
-        register: registers the clauses of a query as virtual tables and returns their
-        names.
+        cluster: returns the connection's session of Ray. register: registers the
+        clauses of a query as virtual tables and returns their names.
         """
         self.database = database
         self.models = ModelStore(database)
         self.audio_root = audio_root
+        self.cluster = cluster
         self.sources: list[Source] = []
         self.scanned: list[Source] = []  # those that relations read, not effects
         self.effects: list[Callable[[], None]] = []

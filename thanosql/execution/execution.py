@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thanosql import errors
+    from thanosql.cluster import Session
     from thanosql.execution.relation import Column
     from thanosql.statements.nodes import Parameters
 
@@ -48,13 +49,15 @@ class Execution:
         *,
         database: apsw.Connection,
         audio_root: Path | None,
+        cluster: Callable[[], Session],
         transaction_is_implicit: bool,
         serial: Iterator[int],
         interrupted: Callable[[], bool],
     ) -> None:
         """Register the clauses of `query`.
 
-        serial: numbers for the names of virtual tables; no other execution on the
+        cluster: returns the connection's session of Ray. serial: numbers for the
+        names of virtual tables; no other execution on the
         database gets the same. interrupted: whether `interrupt` was called since the
         statement began.
         """
@@ -70,6 +73,7 @@ class Execution:
             parameters,
             database=database,
             audio_root=audio_root,
+            cluster=cluster,
             transaction_is_implicit=transaction_is_implicit,
             was_interrupted=interrupted,
             register=self._register,

@@ -38,7 +38,9 @@ def blanked(sql: str, end: int) -> str:
 
 
 def connect(
-    database: str | apsw.Connection, audio_root: str | None = None
+    database: str | apsw.Connection,
+    audio_root: str | None = None,
+    ray_address: str | None = None,
 ) -> Connection:
     """Open a database for a person: each statement is committed, unless after a BEGIN.
 
@@ -47,7 +49,11 @@ def connect(
     is_uri = isinstance(database, str) and database.startswith("file:")
     try:
         connection = driver.connect(
-            database, autocommit=True, uri=is_uri, audio_root=audio_root
+            database,
+            autocommit=True,
+            uri=is_uri,
+            audio_root=audio_root,
+            ray_address=ray_address,
         )
         connection.execute("PRAGMA schema_version").fetchall()
     except errors.Error as error:  # no such folder, no database

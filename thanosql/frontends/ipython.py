@@ -138,8 +138,13 @@ class ThanosqlMagics(Magics):
     def _opened(self) -> Connection:
         return self._connection or self._open(_DEFAULT)
 
-    def _open(self, database: str, audio_root: str | None = None) -> Connection:
-        opened = interactive.connect(database, audio_root)
+    def _open(
+        self,
+        database: str,
+        audio_root: str | None = None,
+        ray_address: str | None = None,
+    ) -> Connection:
+        opened = interactive.connect(database, audio_root, ray_address)
         if self._connection is not None:
             self._connection.close()
         self._connection = opened
@@ -184,8 +189,8 @@ class ThanosqlMagics(Magics):
         vars(error)["_render_traceback_"] = lambda: lines
 
 
-def _database(line: str) -> tuple[str, str | None] | None:
-    """Return the database that the line of a magic names, and its audio_root.
+def _database(line: str) -> tuple[str, str | None, str | None] | None:
+    """Return the database that a magic's line names, its audio_root and ray_address.
 
     None for a statement.
     """
@@ -195,10 +200,11 @@ def _database(line: str) -> tuple[str, str | None] | None:
         return None
     scheme, _, rest = line.partition(":")
     if scheme == "file" or not (scheme in _SCHEMES or rest.startswith("//")):
-        return line, None
+        return line, None, None
     path, _, query = rest.partition("?")
     arguments = dict(parse_qsl(query, keep_blank_values=True))
     audio_root = arguments.pop("audio_root", None)
+    ray_address = arguments.pop("ray_address", None)
     if (
         scheme not in _SCHEMES
         or not (path == "//" or path.startswith("///"))
@@ -207,10 +213,10 @@ def _database(line: str) -> tuple[str, str | None] | None:
         message = (
             f"{line!r} is no database here; write thanosql:///relative/path.db, "
             "thanosql:////absolute/path.db or a path; a URL may end with "
-            "?audio_root=DIR"
+            "?audio_root=DIR or ?ray_address=ADDRESS"
         )
         raise errors.ProgrammingError(message)
-    return path[3:] or ":memory:", audio_root
+    return path[3:] or ":memory:", audio_root, ray_address
 
 
 def _about(connection: Connection) -> str:

@@ -117,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where relative audio paths start, and what no path may lead out of",
     )
     parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the Ray cluster for statements with the option workers",
+    )
+    parser.add_argument(
         "database", nargs="?", default="", help="a SQLite file; none: in memory"
     )
     parser.add_argument(
@@ -126,9 +131,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    connection = interactive.connect(chosen.database or ":memory:", chosen.audio_root)
+    places = chosen.audio_root, chosen.ray_address
+    connection = interactive.connect(chosen.database or ":memory:", *places)
     shell = Shell(db=connection.apsw)
-    shell.audio_root = chosen.audio_root
+    shell.audio_root, shell.ray_address = places
     with closing(connection):
         commands = [*chosen.commands, *chosen.statements]
         if commands:
@@ -159,6 +165,7 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
         if os.environ.get("NO_COLOR"):
             self.command_colour(["off"])
         self.audio_root: str | None = None
+        self.ray_address: str | None = None
         self._connection: Connection | None = None
         self._lines: list[str] = []  # of the statement that is being entered
 
@@ -166,7 +173,9 @@ class Shell(apsw.shell.Shell):  # type: ignore[misc, unused-ignore]
     def connection(self) -> Connection:
         """The connection over APSW's own one, which dot commands may change."""
         if self._connection is None or self._connection.apsw is not self.db:
-            self._connection = interactive.connect(self.db, self.audio_root)
+            self._connection = interactive.connect(
+                self.db, self.audio_root, self.ray_address
+            )
         return self._connection
 
     # Statements

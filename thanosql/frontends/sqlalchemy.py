@@ -37,6 +37,7 @@ _CONNECT_ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
     "cached_statements": int,
     "detect_types": int,
     "audio_root": str,
+    "ray_address": str,
 }
 """What a URL may hold after "?"; `connect_args` takes all that `connect` does."""
 

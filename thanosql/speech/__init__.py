@@ -22,15 +22,16 @@ from thanosql.speech.language_models import (
     language_model_facts,
     open_language_model,
 )
-from thanosql.speech.listening import Scorer, transcribe
+from thanosql.speech.listening import Scorer, copied, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
     import_base,
     loaded,
     open_base,
     open_stored,
+    set_threads,
 )
-from thanosql.speech.recording import Recording
+from thanosql.speech.recording import FileCopy, Recording
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
@@ -41,6 +42,7 @@ __all__ = [
     "loaded",
     "open_base",
     "import_base",
+    "set_threads",
     # make and open language models
     "build_language_model",
     "open_language_model",
@@ -49,6 +51,8 @@ __all__ = [
     "export_arpa",
     # turn recordings into transcripts, and transcripts into scores
     "Recording",
+    "FileCopy",
+    "copied",
     "transcribe",
     "Scorer",
     "warn_of_dropped",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thanosql.speech.decoding.decoding import LanguageModel
     from thanosql.speech.progress import Progress
     from thanosql.speech.recognizers.recognizer import Recognizer
-    from thanosql.speech.recording import Recording
+    from thanosql.speech.recording import FileCopy, Recording
     from thanosql.statements import EvaluateOptions
 
 
@@ -75,6 +75,16 @@ def transcribe(
             done += len(batch)
             progress("transcribe", done, None)
             yield batch
+
+
+def copied(path: str, root: Path | None) -> FileCopy:
+    """Return a copy of the recording at a path or URL; AudioError if it is not there.
+
+    root: the folder that the path must not lead out of.
+    """
+    from thanosql.speech.sound import audio
+
+    return audio.copied(path, root)
 
 
 class Scorer:

@@ -93,6 +93,13 @@ def loaded(stored: StoredFiles, device: str) -> Recognizer:
     return _loaded.get(stored, resolve(device).device)
 
 
+def set_threads(count: int) -> None:
+    """Have torch compute with so many threads in this process."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def open_stored(stored: StoredFiles) -> Recognizer:
     """Return a stored model, always read anew.
 

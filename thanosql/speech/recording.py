@@ -26,6 +26,15 @@ class Recording:
     "Those of its text, all and in order, where it is to be aligned with it."
 
 
+@dataclass(frozen=True, slots=True)
+class FileCopy:
+    """A file's content, where it is not to be read from its place."""
+
+    content: bytes
+    name: str
+    "The path or URL that it was read from, for errors."
+
+
 class Span(NamedTuple):
     """Samples of a window that lie as one piece in the recording, at 16 kHz."""
 

@@ -338,6 +338,18 @@ class _ListeningOptions(_SpeechOptions):
         "for a model that writes text by itself, such as Whisper",
     )
     on_error: Literal["raise", "null"] = _on_error()
+    workers: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
+        "processes on a Ray cluster that transcribe side by side; this process alone "
+        "if not given",
+    )
+    worker_cpus: int | None = _option(
+        None,
+        or_null(_FROM_ONE),
+        "that a worker takes; its share of the cluster's if not given",
+        unit="cores",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,17 @@ from thanosql.speech.results import RowScores, Scores, Transcription
 from thanosql.store import history
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from thanosql.execution.context import Context
+    from thanosql.execution.progress import Progress
     from thanosql.store.records import StoredModel
 
     Row = Sequence[Any]
@@ -127,36 +135,64 @@ def _transcribed(
         # Up to two batches of recordings are read before their texts come out.
         ahead, rows = tee(rows)
         recordings = map(recording, ahead)
-        with context.progress() as progress:
-            recognizer = speech.loaded(context.stored_files(model), options.device)
-            with closing(
-                speech.transcribe(
-                    recognizer,
+        with (
+            context.progress() as progress,
+            closing(
+                _heard(
+                    context,
+                    model,
+                    language_model,
                     recordings,
                     options,
-                    context.audio_root,
                     progress,
                     first_row,
-                    None
-                    if language_model is None
-                    else speech.open_language_model(
-                        context.stored_files(language_model)
-                    ),
                 )
-            ) as batches:
-                channels: list[Transcription] = []
-                for batch in batches:
-                    done = []
-                    for found in batch:
-                        channels.append(found)
-                        if found.channels in (None, found.channel):  # its last
-                            done.append((next(rows), channels))
-                            channels = []
-                    for row, each in done:
-                        cache.put(recording(row), each)
-                    yield from done
+            ) as batches,
+        ):
+            channels: list[Transcription] = []
+            for batch in batches:
+                done = []
+                for found in batch:
+                    channels.append(found)
+                    if found.channels in (None, found.channel):  # its last
+                        done.append((next(rows), channels))
+                        channels = []
+                for row, each in done:
+                    cache.put(recording(row), each)
+                yield from done
 
     return scan
+
+
+def _heard(
+    context: Context,
+    model: StoredModel,
+    language_model: StoredModel | None,
+    recordings: Iterable[speech.Recording],
+    options: statements.PredictOptions | statements.EvaluateOptions,
+    progress: Progress,
+    first_row: int,
+) -> Generator[list[Transcription], None, None]:
+    """Return the recordings' transcriptions, made here or by workers on a cluster."""
+    files = context.stored_files(model)
+    texts = None if language_model is None else context.stored_files(language_model)
+    root = context.audio_root
+    if options.workers is not None:
+        from thanosql import cluster  # only here
+
+        session = context.cluster()
+        return cluster.transcribe(
+            session, files, recordings, options, root, progress, first_row, texts
+        )
+    return speech.transcribe(
+        speech.loaded(files, options.device),
+        recordings,
+        options,
+        root,
+        progress,
+        first_row,
+        None if texts is None else speech.open_language_model(texts),
+    )
 
 
 def evaluate(context: Context, node: statements.Evaluate) -> Relation:
@@ -190,7 +226,9 @@ def evaluate(context: Context, node: statements.Evaluate) -> Relation:
 
     def scorer() -> speech.Scorer:
         context.check_interrupted()
-        recognizer = speech.loaded(context.stored_files(model), options.device)
+        # With workers, a GPU may be on their machines only; the scorer needs none.
+        device = options.device if options.workers is None else "cpu"
+        recognizer = speech.loaded(context.stored_files(model), device)
         return speech.Scorer(recognizer, options)
 
     if options.per_row:

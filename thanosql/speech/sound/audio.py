@@ -34,6 +34,7 @@ import torchaudio
 
 from thanosql.errors import AudioError
 from thanosql.speech import recording
+from thanosql.speech.recording import FileCopy
 from thanosql.speech.sound import containers, media
 from thanosql.speech.sound.files import check_url, open_file
 
@@ -112,6 +113,16 @@ def channels(value: object, root: Path | None) -> int:
         raise _no_samples(name)
 
 
+def copied(value: str, root: Path | None) -> FileCopy:
+    """Return a copy of the file at a path or URL; raises as `load`."""
+    with _opened(value, root) as (file, name):
+        try:
+            return FileCopy(file.read(), name)
+        except OSError as error:
+            message = f"cannot read {name}: {error.strerror or error}"
+            raise AudioError(message) from error
+
+
 def original_rate(value: object, root: Path | None) -> int:
     """Return the sample rate of a recording's file, in Hz; raises as `load`."""
     with _samples(value, root) as (_, rate, _):
@@ -178,6 +189,9 @@ def _opened(value: object, root: Path | None) -> Iterator[tuple[IO[bytes], str]]
     """Open a recording: yields its file (FileIO if on disk) and its name for errors."""
     if isinstance(value, bytes | bytearray | memoryview):
         yield BytesIO(value), "the BLOB"
+        return
+    if isinstance(value, FileCopy):
+        yield BytesIO(value.content), value.name
         return
     if isinstance(value, str) and _URL.match(value):
         if not value.lower().startswith("file://"):

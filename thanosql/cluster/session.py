@@ -1,0 +1,245 @@
+"""Which Ray: an address, or none, in; this process's connection to a cluster out.
+
+Ray connects a process to one cluster at a time. So the sessions of several connections
+share what was connected for the first of them, and the last one disconnects. Where the
+program has called `ray.init` itself, its cluster is used and left connected.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from thanosql import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_PATIENCE = 5.0  # seconds, for a cluster's head to answer
+_KEPT_MODELS = 2  # in the object store, as many as a worker keeps loaded
+_EXTRA = "pip install 'thanosql-local[ray]'"
+
+
+class Session:
+    """What one connection has to do with Ray; nothing until `ray` is called."""
+
+    def __init__(self, address: str | None) -> None:
+        """Begin without Ray; address: as `connect` takes it."""
+        self._address = address
+        self._job: str | None = None  # the connection that what is kept belongs to
+        self._models: OrderedDict[str, Any] = OrderedDict()
+        self._workers: tuple[object, list[Any]] = (None, [])
+
+    def ray(self) -> Any:
+        """Return the module `ray`, connected to the session's cluster.
+
+        Raises NotSupportedError where Ray is not installed, OperationalError where the
+        cluster cannot be reached, ProgrammingError where this process is in another.
+        """
+        ray = _imported()
+        if self.is_connected():
+            with suppress(errors.OperationalError):  # the cluster may be another by now
+                self.check_head()
+        address = self._address or os.environ.get("RAY_ADDRESS") or None
+        job = _process.join(ray, self, address)
+        if job != self._job:
+            self._job = job
+            self._models.clear()
+            self._workers = (None, [])
+        return ray
+
+    def model(self, sha256: str, read: Callable[[], Mapping[str, memoryview]]) -> Any:
+        """Return a reference to the files of a model in Ray's object store.
+
+        Ray copies them once to each machine where a worker asks for them. They stay for
+        the next statement. read: returns them; called if they are not there.
+        """
+        import numpy as np  # its arrays are not copied again when workers get them
+
+        found = self._models.pop(sha256, None)
+        if found is None:
+            while len(self._models) >= _KEPT_MODELS:
+                self._models.popitem(last=False)
+            files = {name: np.frombuffer(file, "u1") for name, file in read().items()}
+            found = self.ray().put(files)
+        self._models[sha256] = found
+        return found
+
+    def take_workers(self, kind: object) -> list[Any]:
+        """Return the workers that an earlier statement has kept, if of that kind.
+
+        Others are ended, since the new ones need their place.
+        """
+        kept, workers = self._workers
+        self._workers = (None, [])
+        if kept == kind:
+            return workers
+        self._end(workers)
+        return []
+
+    def keep_workers(self, kind: object, workers: Sequence[Any]) -> None:
+        """Keep idle workers for the next statement; those kept so far are ended."""
+        self._end(self._workers[1])
+        self._workers = (kind, list(workers))
+
+    def is_connected(self) -> bool:
+        """Return whether the connection that `ray` has made or found is still there."""
+        ray = _imported()
+        return ray.is_initialized() and self._job == _job(ray)
+
+    def check_head(self) -> None:
+        """Raise OperationalError if the cluster's head does not answer any more.
+
+        Then Ray is disconnected, which would wait for the head and, after a minute, end
+        this process.
+        """
+        ray = _imported()
+        if ray.util.client.ray.is_connected():
+            return  # by ray://, where each call fails by itself
+        try:
+            check_answers(ray.get_runtime_context().gcs_address)
+        except OSError as error:
+            _process.lose(ray)
+            message = f"the head of the Ray cluster does not answer any more: {error}"
+            raise errors.OperationalError(message) from error
+
+    def close(self) -> None:
+        """End the workers, and disconnect where no other session needs to be connected.
+
+        Another statement may connect anew.
+        """
+        if self._job is not None:
+            if self.is_connected():
+                self._end(self._workers[1])
+            self._models.clear()
+            self._workers = (None, [])
+            self._job = None
+            _process.leave(_imported(), self)
+
+    def _end(self, workers: Sequence[Any]) -> None:
+        for worker in workers:
+            _imported().kill(worker)
+
+
+class _Process:
+    """The connection of this process to Ray, and the sessions that use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: set[Session] = set()  # of the connection that was made here
+        self._address: str | None = None
+        self._job: str | None = None  # Ray's name for the connection that was made here
+
+    def join(self, ray: Any, session: Session, address: str | None) -> str:
+        """Connect where the process is not connected yet; return Ray's name for it."""
+        with self._lock:
+            if not ray.is_initialized():
+                self._sessions.clear()  # the program has called `ray.shutdown`
+                self._job = _connect(ray, address)
+                self._address = address
+            elif self._job != (job := _job(ray)):
+                return job  # the program's own
+            elif address != self._address:
+                message = (
+                    f"this process is connected to {_named(self._address)} already, "
+                    f"and cannot be to {_named(address)}, too; close the connections "
+                    "that use it, or use another process"
+                )
+                raise errors.ProgrammingError(message)
+            self._sessions.add(session)
+            return self._job
+
+    def leave(self, ray: Any, session: Session) -> None:
+        """Disconnect what was connected here, where this was its last session."""
+        with self._lock:
+            if session not in self._sessions:
+                return
+            self._sessions.remove(session)
+            if not self._sessions and ray.is_initialized() and self._job == _job(ray):
+                ray.shutdown()
+
+    def lose(self, ray: Any) -> None:
+        """Disconnect from a cluster that is gone, if it was connected to here."""
+        with self._lock:
+            if self._sessions and self._job == _job(ray):
+                self._sessions.clear()
+                ray.shutdown()
+
+
+_process = _Process()
+
+
+def _imported() -> Any:
+    try:
+        import ray  # half a second, and an extra
+    except ImportError as error:
+        message = f"the option workers needs Ray ({error}); {_EXTRA}"
+        raise errors.NotSupportedError(message) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> str:
+    """Connect to a cluster, or start a Ray of this machine; return the job's id."""
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        # "local": without it, Ray looks for one that somebody else has started here.
+        address = "local"
+        settings["include_dashboard"] = False
+        settings["_system_config"] = {"enable_metrics_collection": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        check_answers(address)
+        with _own_sigterm():
+            ray.init(address, **settings)
+        return _job(ray)
+    except BaseException as error:  # an interrupt, too: processes may have started
+        ray.shutdown()
+        if not isinstance(error, Exception):
+            raise
+        message = f"cannot connect to {_named(address)}: {error}"
+        if isinstance(error, ImportError):
+            message += f"; {_EXTRA}"
+        raise errors.OperationalError(message) from error
+
+
+def check_answers(address: str) -> None:
+    """Raise OSError if nobody answers at an address of the form host:port.
+
+    Ray itself waits for minutes, and may then end the process.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        with socket.create_connection((host.strip("[]"), int(port)), _PATIENCE):
+            pass
+
+
+def _job(ray: Any) -> str:
+    """Return what no other connection to a cluster has in common with this one."""
+    context = ray.get_runtime_context()
+    return f"{context.get_node_id()} {context.get_job_id()}"  # each cluster's first: 1
+
+
+def _named(address: str | None) -> str:
+    if address in (None, "local"):
+        return "a Ray of this machine's own"
+    return f"the Ray cluster at {address!r}"
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the program's handler of SIGTERM, which `ray.init` replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None:  # None: set by other than Python, and not to be set
+            signal.signal(signal.SIGTERM, handler)
