@@ -27,6 +27,7 @@ from thanosql.errors import (
     OperationalError,
 )
 from thanosql.speech.decoding.spelling import BLANK, UNKNOWN, WORD_DELIMITER, vocabulary
+from thanosql.speech.opening import encoders
 from thanosql.speech.opening.directory import read_json
 from thanosql.speech.opening.weights import draw_by_fan_in
 from thanosql.speech.recognizers import families
@@ -68,16 +69,21 @@ def assemble(
     directory: Path,
     state: Mapping[str, Tensor],
     texts: Callable[[], Iterable[str]],
+    *,
+    ctc: bool = False,
 ) -> Recognizer:
     """Return the recognizer of a base.
 
     directory: has the base's files. state: its weights; empty if it has none. texts:
     returns transcripts for a new vocabulary; called only if the base has no vocabulary
-    or no last layer.
+    or no last layer. ctc: of a model that writes, take the encoder alone, and give it
+    such a vocabulary and a CTC head.
     """
     where = str(directory)
-    config = _config(directory, where)
+    config = _config(directory, where, ctc=ctc)
     whole = has_vocabulary(directory) and has_last_layer(config, state)
+    if ctc and not _is_ctc(directory, where):
+        whole, state = False, encoders.encoder_state(state)
     bare = _skeleton(config, directory, where, None if whole else texts)
     return fill(bare, state, where, new_last_layer=not whole)
 
@@ -161,10 +167,19 @@ def fill(
     return recognizer
 
 
-def _config(directory: Path, where: str) -> PreTrainedConfig:
-    """Return the config of a model that can be opened."""
+def _is_ctc(directory: Path, where: str) -> bool:
+    """Return whether the directory's own class is a CTC one."""
+    content = read_json(directory / "config.json", f"'config.json' in {where}")
+    return content.get("model_type") in families.CTC_CLASSES
+
+
+def _config(directory: Path, where: str, *, ctc: bool = False) -> PreTrainedConfig:
+    """Return the config of a model that can be opened; ctc: as in `assemble`."""
     with damaged(f"'config.json' in {where}"):
-        config = _read_config(directory, where)
+        takes_encoder = ctc and not _is_ctc(directory, where)
+        config = _read_config(directory, where, takes_encoder=takes_encoder)
+        if takes_encoder:
+            config = encoders.ctc_config(config, where)
     needed = families.family(families.model_class(config)).needed_files
     for what, forms in needed.items():
         if not any(all((directory / n).is_file() for n in form) for form in forms):
@@ -181,7 +196,9 @@ def _last_layers(config: PreTrainedConfig) -> tuple[str, ...]:
     return families.family(families.model_class(config)).last_layers
 
 
-def _read_config(directory: Path, where: str) -> PreTrainedConfig:
+def _read_config(
+    directory: Path, where: str, *, takes_encoder: bool
+) -> PreTrainedConfig:
     path = directory / "config.json"
     if not path.is_file():
         message = f"{where} is no model directory: it has no config.json"
@@ -189,12 +206,13 @@ def _read_config(directory: Path, where: str) -> PreTrainedConfig:
     content = read_json(path, f"'config.json' in {where}")
     kind = content.get("model_type")
     refused = REFUSED.get(str(kind))
-    if refused is not None:
+    is_taken = takes_encoder and kind in encoders.TAKEN
+    if refused is not None and not is_taken:
         message = (
             f"{where} holds a model of type {kind!r}, which is not run here: {refused}"
         )
         raise NotSupportedError(message)
-    if kind not in families.CLASSES:
+    if kind not in families.CLASSES and not is_taken:
         message = (
             f"{where} holds a model of type {kind!r}, which is no recognizer that is "
             f"known here; those are {', '.join(sorted(families.CLASSES))}"
@@ -235,7 +253,7 @@ def _set_vocabulary(config: PreTrainedConfig, size: int) -> None:
     if hasattr(config, "blank_token_id"):  # transducers tell it from padding
         config.blank_token_id = 0
     encoder: Any = getattr(config, "encoder_config", None)
-    if hasattr(encoder, "vocab_size"):  # Granite's encoder predicts tokens half-way
+    if config.model_type == "granite_speech5_ctc":  # predicts tokens half-way, too
         encoder.vocab_size = size
 
 

@@ -39,13 +39,16 @@ _STORED = "the stored model"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
+def open_base(
+    base: str, texts: Callable[[], Iterable[str]], *, ctc: bool = False
+) -> Recognizer:
     """Return the recognizer of a base: a name of BASES, a directory or a hub id.
 
     If the base has no vocabulary or no last layer (a self-supervised checkpoint, a bare
     config.json), it gets a vocabulary made from `texts()`, which is called only then,
     and a fresh last layer. If it has no weights, all are drawn from torch's global
-    generator.
+    generator. ctc: of a model that writes text, open the encoder alone, with a new
+    vocabulary and a CTC head.
 
     Raises ModelNotFoundError (no such base), OperationalError (the hub cannot be
     reached), NotSupportedError (a pickle, another kind of model), DataError (damaged).
@@ -63,7 +66,7 @@ def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
         with damaged(f"{name!r} in {where}"):
             state.update(load_file(directory / name))
     weights.check(state, where)
-    recognizer = assemble(directory, weights.widened(state), texts)
+    recognizer = assemble(directory, weights.widened(state), texts, ctc=ctc)
     known = find(base)
     if known is None or known.directory is None:  # tests try out the bases that ship
         # transformers draws a number for each layer. fork_rng keeps that from changing
@@ -77,15 +80,7 @@ def skeleton(files: Mapping[str, weights.Buffer]) -> Skeleton:
     """Return the skeleton of a stored model. files: file name -> content."""
     with TemporaryDirectory(prefix="thanosql-") as temporary:
         directory = Path(temporary)
-        for name, content in files.items():
-            path = directory / name
-            if path.resolve().parent != directory.resolve():
-                message = f"a stored model has a file outside its directory: {name!r}"
-                raise DataError(message)
-            if path.suffix != ".safetensors":
-                path.write_bytes(content)
-        with damaged(_STORED):
-            check(directory, _STORED)
+        _write(files, directory)
         if not has_vocabulary(directory):
             message = f"{_STORED} is damaged: it has no tokenizer"
             raise DataError(message)
@@ -114,6 +109,36 @@ def open_files(
         message = f"{_STORED} is damaged: it has no weights for {min(recognizer.fresh)}"
         raise DataError(message)
     return recognizer
+
+
+def open_encoder(
+    files: Mapping[str, weights.Buffer], texts: Callable[[], Iterable[str]]
+) -> Recognizer:
+    """Return a CTC model with the encoder of a stored model, and a new vocabulary.
+
+    files, texts: as `open_files` and `open_base` take them. A CTC model is returned as
+    it is.
+    """
+    stored = {n: each for n, each in files.items() if n.endswith(".safetensors")}
+    state = weights.tensors(stored)
+    weights.check(state, _STORED)
+    with TemporaryDirectory(prefix="thanosql-") as temporary:
+        directory = Path(temporary)
+        _write(files, directory)
+        return assemble(directory, weights.widened(state), texts, ctc=True)
+
+
+def _write(files: Mapping[str, weights.Buffer], directory: Path) -> None:
+    """Write the files of a stored model but its weights, and check them."""
+    for name, content in files.items():
+        path = directory / name
+        if path.resolve().parent != directory.resolve():
+            message = f"a stored model has a file outside its directory: {name!r}"
+            raise DataError(message)
+        if path.suffix != ".safetensors":
+            path.write_bytes(content)
+    with damaged(_STORED):
+        check(directory, _STORED)
 
 
 def _locate(base: str) -> Path:

@@ -66,6 +66,7 @@ class CTCRecognizer(Recognizer):
     """
 
     last_layers = LAST_LAYERS
+    objective = "ctc"
 
     def check(self, where: str) -> None:
         """Raise if model, tokenizer and feature extractor do not belong together."""

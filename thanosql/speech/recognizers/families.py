@@ -14,6 +14,11 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
+from thanosql.speech.recognizers.encoder_ctc import EncoderCTCRecognizer
+from thanosql.speech.recognizers.modeling_encoder_ctc import (
+    EncoderCTCConfig,
+    EncoderForCTC,
+)
 from thanosql.speech.recognizers.moonshine import MoonshineRecognizer
 from thanosql.speech.recognizers.omniasr import OmniASRRecognizer
 from thanosql.speech.recognizers.padded import PaddedRecognizer
@@ -41,8 +46,13 @@ _TRANSDUCERS: Mapping[str, str] = {
     **getattr(modeling_auto, "MODEL_FOR_RNNT_MAPPING_NAMES", {}),
     **getattr(modeling_auto, "MODEL_FOR_TDT_MAPPING_NAMES", {}),
 }
-CLASSES: Mapping[str, str] = {
+CTC_CLASSES: Mapping[str, str] = {
     **MODEL_FOR_CTC_MAPPING_NAMES,
+    EncoderCTCConfig.model_type: EncoderForCTC.__name__,
+}
+"For each `model_type` of a CTC model's config, the class that is made of it."
+CLASSES: Mapping[str, str] = {
+    **CTC_CLASSES,
     **_TRANSDUCERS,
     "moonshine": "MoonshineForConditionalGeneration",
     "whisper": "WhisperForConditionalGeneration",
@@ -59,14 +69,24 @@ _FAMILIES: Mapping[str, type[Recognizer]] = {
 }
 
 
+# So that transformers reads such a config, and writes the class's file beside a model.
+_hf.AutoConfig.register(EncoderCTCConfig.model_type, EncoderCTCConfig, exist_ok=True)
+EncoderCTCConfig.register_for_auto_class()
+EncoderForCTC.register_for_auto_class("AutoModelForCTC")
+
+
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """Return the class of transformers for a config of a type in CLASSES."""
+    if isinstance(config, EncoderCTCConfig):
+        return EncoderForCTC
     found: type[PreTrainedModel] = getattr(_hf, CLASSES[config.model_type])
     return found
 
 
 def family(kind: type[PreTrainedModel]) -> type[Recognizer]:
     """Return the recognizer class for models of a class."""
+    if kind is EncoderForCTC:
+        return EncoderCTCRecognizer
     # By name, not issubclass: a subclass may compute something else.
     is_known = kind.__module__.partition(".")[0] == "transformers"
     return _FAMILIES.get(kind.__name__ if is_known else "", PaddedRecognizer)
@@ -88,6 +108,8 @@ def recognizer(
 
 def default_feature_extractor(config: PreTrainedConfig) -> Any:
     """Return the feature extractor for a model whose directory has none."""
+    if isinstance(config, EncoderCTCConfig):
+        config = config.encoder_config
     if config.model_type == "wav2vec2-bert":
         # Two frames of filterbanks are stacked into one input.
         bins = config.feature_projection_input_dim // 2

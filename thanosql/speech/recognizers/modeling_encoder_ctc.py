@@ -34,8 +34,9 @@ class EncoderCTCConfig(PreTrainedConfig):
     ) -> None:
         """Set pad_token_id, which is the CTC blank, and the rest."""
         if isinstance(encoder_config, dict):
-            kind = encoder_config["model_type"]
-            encoder_config = AutoConfig.for_model(kind, **encoder_config)
+            settings = dict(encoder_config)
+            kind = settings.pop("model_type")
+            encoder_config = AutoConfig.for_model(kind, **settings)
         self.encoder_config = encoder_config or AutoConfig.for_model("whisper")
         self.vocab_size = vocab_size
         super().__init__(pad_token_id=pad_token_id, **others)

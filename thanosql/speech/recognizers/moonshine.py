@@ -116,6 +116,7 @@ class MoonshineRecognizer(Recognizer):
     width), as `frozen` returns it.
     """
 
+    objective = "seq2seq"
     writes = True
     needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         "tokenizer": (("tokenizer.json",),),

@@ -263,6 +263,14 @@ class Recognizer(ABC):
         length: of the features. seconds: of the recording, for the message.
         """
 
+    objective: ClassVar[Literal["ctc", "seq2seq", "transducer"]]
+    "What the family is trained by, as the option of that name calls it."
+    head_first = False
+    """Whether fresh last layers are trained by themselves before everything is.
+
+    The frames of a trained encoder are worth keeping: fresh layers would pull them away
+    at first.
+    """
     writes = False
     "Whether the model writes text by itself, rather than to score every frame."
 

@@ -70,6 +70,7 @@ class TransducerRecognizer(Recognizer):
     noise of it.
     """
 
+    objective = "transducer"
     last_layers = ("decoder.embedding.", "joint.head.")
 
     def check(self, where: str) -> None:

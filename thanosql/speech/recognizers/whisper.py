@@ -73,6 +73,7 @@ class WhisperRecognizer(Recognizer):
     less, as `frozen` returns it.
     """
 
+    objective = "seq2seq"
     writes = True
     needed_files: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),

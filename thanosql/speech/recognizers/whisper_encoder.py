@@ -1,7 +1,7 @@
 """Whisper's encoder: log-mels in, frames out; of 30 s, or of as much as there is.
 
-The layers are transformers' own, which hears 30 s only. A shorter window has the first
-of the positions. Whisper is trained on windows of 30 s, so it reads shorter ones wrong
+The layers are transformers' own, which hears 30 s only; `encode` runs them for less. A
+shorter window has the first of the positions. Whisper is trained on windows of 30 s, so it reads shorter ones wrong
 until it is trained on them (`SHORT`).
 """
 
@@ -12,10 +12,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.speech.prefetch import chunks
+from thanosql.speech.recognizers.modeling_encoder_ctc import encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,24 +58,6 @@ def encoded(
             features = torch.stack([batch[i].T for i in together]).to(device)
             outputs |= zip(together, encode(encoder, features), strict=True)
     return [outputs[i] for i in range(len(batch))]
-
-
-def encode(encoder: Any, features: Tensor) -> Tensor:
-    """Return the frames (batch, n, width) of log-mels (batch, mels, 2 n).
-
-    encoder: `WhisperEncoder`. n: at most as many as it has positions.
-    """
-    training = encoder.training
-    hidden = functional.gelu(encoder.conv1(features))
-    hidden = functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
-    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-    hidden = functional.dropout(hidden, encoder.dropout, training)
-    for layer in encoder.layers:
-        if training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop:
-            continue
-        hidden = layer(hidden, None)
-    last: Tensor = encoder.layer_norm(hidden)
-    return last
 
 
 def padding(lengths: Sequence[int], like: Tensor) -> Tensor | None:
