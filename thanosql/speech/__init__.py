@@ -29,6 +29,7 @@ from thanosql.speech.loading import (
     loaded,
     open_base,
     open_stored,
+    open_stored_encoder,
     set_threads,
 )
 from thanosql.speech.recording import FileCopy, Recording
@@ -39,6 +40,7 @@ __all__ = [
     # open a stored model or a base as a recognizer
     "StoredFiles",
     "open_stored",
+    "open_stored_encoder",
     "loaded",
     "open_base",
     "import_base",

@@ -100,6 +100,8 @@ def prepare(
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_start()
+    if options.objective not in ("auto", recognizer.objective):
+        raise _not_its_objective(recognizer.objective, options)
     asked = Request(language=options.language, task=options.task)
     request = recognizer.adopt(asked)
     window = recognizer.adopt_window(options.window)
@@ -147,14 +149,34 @@ def prepare(
     )
 
 
-def chosen(material: Material, options: BuildOptions) -> BuildOptions:
-    """Return the options with what those that were left open come to for these rows."""
+def _not_its_objective(own: str, options: BuildOptions) -> errors.OptionError:
+    way_out = "leave it out"
+    if options.objective == "ctc":
+        way_out = "BUILD MODEL ... USING it makes a CTC model of its encoder"
+    message = (
+        f"option objective is {options.objective!r}, and the model is trained by "
+        f"{own!r}; {way_out}"
+    )
+    return errors.OptionError(message)
+
+
+def chosen(
+    material: Material, options: BuildOptions, learning_rate: float
+) -> BuildOptions:
+    """Return the options with what those that were left open come to for these rows.
+
+    learning_rate: the base's own.
+    """
     from thanosql.speech.training.conditions import freezes_encoder
 
     freezes = freezes_encoder(material.recognizer, material.learned, options)
     return replace(
         options,
         freeze_encoder=freezes,
+        objective=material.recognizer.objective,
+        learning_rate=options.learning_rate
+        or material.recognizer.learning_rate
+        or learning_rate,
         language=material.request.language,
         task=cast("Literal['transcribe', 'translate'] | None", material.request.task),
         window=material.window,
@@ -214,6 +236,7 @@ def estimated_seconds(
             three_steps,
             root,
             tell,
+            head_first=False,
         )
     ) as epochs:
         next(epochs)

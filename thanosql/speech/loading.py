@@ -117,14 +117,26 @@ def open_stored(stored: StoredFiles) -> Recognizer:
     return opening.open_files(files, skeleton.result())
 
 
-def open_base(base: str, texts: Callable[[], Iterable[str]]) -> Recognizer:
+def open_base(
+    base: str, texts: Callable[[], Iterable[str]], *, ctc: bool = False
+) -> Recognizer:
     """Return the recognizer of a base: its name, a directory or a hub id.
 
-    texts: returns transcripts; called only if the base needs a new vocabulary.
+    texts: returns transcripts; called only if the base needs a new vocabulary. ctc: of
+    a model that writes text, open the encoder alone, with a CTC head.
     """
     from thanosql.speech.opening import opening
 
-    return opening.open_base(base, texts)
+    return opening.open_base(base, texts, ctc=ctc)
+
+
+def open_stored_encoder(
+    stored: StoredFiles, texts: Callable[[], Iterable[str]]
+) -> Recognizer:
+    """Return a CTC model with the encoder of a stored model; a CTC model as it is."""
+    from thanosql.speech.opening import opening
+
+    return opening.open_encoder(stored.read(), texts)
 
 
 def import_base(origin: str) -> Recognizer:

@@ -148,6 +148,13 @@ class BuildOptions(_SpeechOptions):
     max_grad_norm: float = _option(
         1.0, _POSITIVE, "norm that the gradient of a step is clipped to"
     )
+    objective: Literal["auto", "ctc", "seq2seq", "transducer"] = _option(
+        "auto",
+        one_of("auto", "ctc", "seq2seq", "transducer"),
+        "what is trained: `auto`: the model as it is; `ctc`: of a model that writes "
+        "text, such as Whisper, the encoder alone, with a head that scores the "
+        "characters of the texts",
+    )
     freeze_feature_encoder: Literal["auto"] | bool = _option(
         "auto",
         either(one_of("auto"), _FLAG),

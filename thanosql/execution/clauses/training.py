@@ -110,10 +110,6 @@ class _Training:
 def _relation(context: Context, wanted: _Training) -> Relation:
     """Return one row an epoch, or with `check_only` one a finding."""
     options = wanted.options
-    if options.learning_rate is None:
-        rate = _learning_rate(context.models, wanted.origin)
-        options = dataclasses.replace(options, learning_rate=rate)
-        wanted = dataclasses.replace(wanted, options=options)
     pairs = Pairs(context.source(wanted.query, for_effect=True), options)
     held_out: Pairs | None = None
     if isinstance(options.validation, str):
@@ -151,7 +147,8 @@ def _train(
     rows = KeptPairs(pairs)
     validation = None if held_out is None else KeptPairs(held_out)
     material = _prepared(context, wanted, start, rows, validation)
-    options = speech.chosen(material, options)
+    rate = _learning_rate(models, wanted.origin)
+    options = speech.chosen(material, options, rate)
     wanted = dataclasses.replace(wanted, options=options)
     identity = _identity(wanted, material, rows, validation)
     home = training_folders.home(file)
@@ -192,10 +189,14 @@ def _prepared(
     """Open the base or stored model to start from, and examine all rows."""
 
     def open_start() -> Recognizer:
-        if start is not None:
-            recognizer = speech.open_stored(context.stored_files(start))
+        ctc = wanted.options.objective == "ctc" and not wanted.is_fit
+        if start is None:
+            recognizer = speech.open_base(wanted.origin, rows.texts, ctc=ctc)
+        elif ctc:
+            files = context.stored_files(start)
+            recognizer = speech.open_stored_encoder(files, rows.texts)
         else:
-            recognizer = speech.open_base(wanted.origin, rows.texts)
+            recognizer = speech.open_stored(context.stored_files(start))
         context.check_interrupted()
         return recognizer
 

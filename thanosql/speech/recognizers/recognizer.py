@@ -265,6 +265,8 @@ class Recognizer(ABC):
 
     objective: ClassVar[Literal["ctc", "seq2seq", "transducer"]]
     "What the family is trained by, as the option of that name calls it."
+    learning_rate: ClassVar[float | None] = None
+    "Default of BUILD and FIT; None for that of the base."
     head_first = False
     """Whether fresh last layers are trained by themselves before everything is.
 

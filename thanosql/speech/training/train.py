@@ -24,6 +24,7 @@ from thanosql.speech.training.conditions import (
     seeded,
     spec_augmented,
 )
+from thanosql.speech.training.head import train_head
 from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train(
     *,
     validation_rows: Sequence[tuple[object, object]] | None = None,
     checkpoints: Checkpoints | None = None,
+    head_first: bool = True,
 ) -> Generator[EpochResult, None, None]:
     """Train the recognizer's model, yielding the result of each epoch.
 
@@ -62,7 +64,8 @@ def train(
     validation utterances; None if they are `rows`. Both are read in the calling thread.
     checkpoints: keeps the training's state after each epoch. If it has a state already,
     which must be of the same arguments, the training goes on from it; the results of
-    the epochs before it are yielded first.
+    the epochs before it are yielded first. head_first: whether fresh last layers are
+    trained by themselves before, where the recognizer asks for it.
 
     When exhausted, the model holds the weights of the epoch with the best `Score` on
     the validation utterances (lowest CER, then WER), or of the last epoch if there are
@@ -115,6 +118,9 @@ def train(
                 results = [EpochResult(**values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
+            elif head_first and recognizer.head_first and recognizer.fresh:
+                if not freezes_encoder(recognizer, utterances, options):
+                    train_head(batches, utterances, rows, progress)
             elif not recognizer.fresh:  # with fresh weights it cannot transcribe yet
                 with compute.tf32():
                     before = loop.score(validation_utterances, validation_rows)

@@ -81,6 +81,17 @@ def hold_out(
     )
 
 
+def some_of(utterances: Utterances, seconds: float, seed: int) -> Utterances:
+    """Return all utterances, or a random part of them that lasts about `seconds`.
+
+    At least one is returned; they keep the order of the rows.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(utterances))
+    lasted = np.cumsum(np.asarray(utterances.seconds)[drawn])
+    enough = int(np.searchsorted(lasted, seconds)) + 1
+    return Utterances(utterances[int(i)] for i in np.sort(drawn[:enough]))
+
+
 def trained_on(validation: Utterances, training: Utterances) -> int:
     """Return how many of the recordings to validate on are also trained on."""
     return int(np.isin(validation.contents, training.contents).sum())

@@ -1,0 +1,178 @@
+"""A CTC head on the encoder of a model that writes, from SQL to another program."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tones import spoken
+from toys import TRANSDUCER_KINDS, WRITERS, write_config
+
+from thanosql import connect
+from thanosql.errors import DatabaseError, OptionError
+from thanosql.speech.opening import encoders
+from thanosql.speech.opening.opening import open_base
+from thanosql.speech.recognizers.modeling_encoder_ctc import EncoderForCTC, encode
+from thanosql.speech.recognizers.parakeet import ParakeetRecognizer
+
+TEXTS = ["abcd", "dcba a"]
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whisper")
+    WRITERS["whisper"](directory, init_std=0.6)
+    return directory
+
+
+def opened(directory):
+    torch.manual_seed(0)
+    return open_base(str(directory), lambda: TEXTS, ctc=True)
+
+
+def noises(*seconds):
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 0.1, round(16_000 * s)).astype(np.float32) for s in seconds]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_an_utterance_is_scored_as_it_is_alone(kind, tmp_path):
+    WRITERS[kind](tmp_path)
+    recognizer = opened(tmp_path)
+    batch = [recognizer.features(each) for each in noises(0.7, 1.9, 1.234)]
+    with torch.no_grad():
+        together, lengths = recognizer.logits(batch)
+        for row, length, each in zip(together, lengths.tolist(), batch, strict=True):
+            alone, (frames,) = recognizer.logits([each])
+            assert length == frames == recognizer.frames(len(each))
+            assert torch.allclose(row[:length], alone[0], atol=1e-5)
+
+
+def test_padding_is_masked_exactly_where_whisper_is_padded(whisper):
+    recognizer = opened(whisper)
+    batch = [recognizer.features(each) for each in noises(0.7, 1.9, 1.23)]
+    padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).transpose(1, 2)
+    # What is in the padding has no influence.
+    for row, each in zip(padded, batch, strict=True):
+        row[:, len(each) :] = 7.0
+    lengths = torch.tensor([len(each) for each in batch])
+    with torch.no_grad():
+        together = encode(recognizer.model.encoder, padded, lengths)
+        for row, each in zip(together, batch, strict=True):
+            alone = encode(recognizer.model.encoder, each.T[None])[0]
+            assert torch.allclose(row[: len(alone)], alone, atol=1e-5)
+
+
+def test_the_encoder_is_that_of_the_model(whisper):
+    whole = open_base(str(whisper), lambda: pytest.fail("has a vocabulary"))
+    theirs = whole.model.model.encoder.state_dict()
+    recognizer = opened(whisper)
+    ours = recognizer.model.encoder.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert recognizer.fresh == {"lm_head.weight", "lm_head.bias"}
+
+
+@pytest.mark.parametrize("kind", TRANSDUCER_KINDS)
+def test_a_transducer_gives_its_encoder_too(kind, tmp_path):
+    recognizer = opened(write_config(tmp_path, kind))
+    if kind.startswith("parakeet"):
+        assert type(recognizer) is ParakeetRecognizer
+    else:
+        assert type(recognizer.model) is EncoderForCTC
+    batch = [recognizer.features(each) for each in noises(0.7, 1.9)]
+    with torch.no_grad():
+        together, lengths = recognizer.logits(batch)
+        alone, _ = recognizer.logits(batch[:1])
+    assert torch.allclose(together[0, : lengths[0]], alone[0], atol=1e-5)
+
+
+def test_a_model_without_such_an_encoder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "voxtral"}')
+    with pytest.raises(DatabaseError, match="not run here"):
+        opened(tmp_path)
+
+
+def test_only_what_transformers_lists_is_taken():
+    for kind in encoders.TAKEN:
+        assert kind in transformers.CONFIG_MAPPING
+
+
+class TestFromSQL:
+    @pytest.fixture
+    def connection(self, whisper):
+        with connect(":memory:") as connection:
+            connection.execute("CREATE TABLE clips (audio BLOB, text TEXT)")
+            connection.executemany("INSERT INTO clips VALUES (?, ?)", spoken(6))
+            connection.commit()
+            yield connection
+
+    def build(self, connection, base, options=""):
+        return connection.execute(
+            f"BUILD MODEL reader USING '{base}' OPTIONS (objective='ctc', epochs=1, "
+            f"batch_size=3 {options}) AS SELECT audio, text FROM clips"
+        ).fetchall()
+
+    def test_it_is_built_predicts_with_times_and_opens_elsewhere(
+        self, connection, whisper, tmp_path
+    ):
+        self.build(connection, whisper)
+        facts = dict(
+            (row[0], row[1]) for row in connection.execute("DESCRIBE MODEL reader")
+        )
+        assert facts["architecture"] == "EncoderForCTC"
+        texts = self.predicted(connection, "reader", 4)
+        assert texts == self.predicted(connection, "reader", 1)
+        connection.execute(f"EXPORT MODEL reader TO '{tmp_path}'")
+        connection.execute(f"IMPORT MODEL again FROM '{tmp_path}'")
+        assert texts == self.predicted(connection, "again", 2)
+        # Without thanosql: the file beside the weights has the model.
+        program = (
+            "import sys; sys.modules['thanosql'] = None\n"
+            "import torch, transformers\n"
+            f"model = transformers.AutoModelForCTC.from_pretrained({str(tmp_path)!r}, "
+            "trust_remote_code=True).eval()\n"
+            "mels = torch.randn(2, model.config.encoder_config.num_mel_bins, 200, "
+            "generator=torch.Generator().manual_seed(0))\n"
+            "mask = torch.ones(2, 200, dtype=torch.long); mask[1, 120:] = 0\n"
+            "with torch.no_grad():\n"
+            "    logits = model(input_features=mels, attention_mask=mask).logits\n"
+            "    alone = model(input_features=mels[1:, :, :120]).logits\n"
+            "assert torch.equal(logits[1, :60], alone[0]), 'padding counts'\n"
+            "print(type(model).__module__.split('.')[0], tuple(logits.shape[:2]))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == "transformers_modules (2, 100)", done.stderr
+
+    def predicted(self, connection, model, batch_size):
+        return connection.execute(
+            f"SELECT predicted, words FROM (PREDICT USING {model} OPTIONS "
+            f"(words=TRUE, batch_size={batch_size}) AS SELECT audio FROM clips)"
+        ).fetchall()
+
+    def test_it_is_built_from_a_stored_model_too(self, connection, whisper):
+        connection.execute(f"IMPORT MODEL writer FROM '{whisper}'")
+        assert self.build(connection, "writer")
+
+    def test_the_head_learns_before_the_first_epoch(self, connection, whisper):
+        (first,) = self.build(connection, whisper, ", validation=0")
+        names = [c[0] for c in connection.execute("SELECT 1").description]
+        assert names  # the cursor is still of use
+        assert first[2] < 3.0  # chance: the logarithm of the vocabulary and blank
+
+    def test_another_objective_than_the_models_is_refused(self, connection, whisper):
+        connection.execute(f"IMPORT MODEL writer FROM '{whisper}'")
+        with pytest.raises(OptionError, match="BUILD MODEL"):
+            connection.execute(
+                "FIT MODEL w2 USING writer OPTIONS (objective='ctc') "
+                "AS SELECT audio, text FROM clips"
+            )
+        with pytest.raises(OptionError, match="trained by 'seq2seq'"):
+            connection.execute(
+                "BUILD MODEL w2 USING writer OPTIONS (objective='transducer') "
+                "AS SELECT audio, text FROM clips"
+            )
