@@ -208,13 +208,13 @@ def test_a_recording_that_ends_its_workers_is_a_bad_row_and_no_other(
         "SELECT * FROM rows", f"SELECT id, '{tmp_path}/' || audio AS audio FROM rows"
     )
     is_over = threading.Event()
-    killed = []
+    killed = set()  # one may be seen again before it has ended
 
     def kill():
         while not is_over.is_set():
             for pid in _opened(worker_pids(), killer):
                 os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+                killed.add(pid)
 
     thread = threading.Thread(target=kill)
     thread.start()
