@@ -46,6 +46,14 @@ def test_rows_are_those_of_this_process_alone_in_the_same_order(archive):
     assert len({text for _, text in alone}) > 1
 
 
+@pytest.mark.parametrize("statement", ["PREDICT", "EVALUATE"])
+def test_cores_of_workers_without_workers_are_refused(archive, statement):
+    with pytest.raises(thanosql.OptionError, match=r"worker_cpus .* set workers too"):
+        archive.execute(
+            f"{statement} USING m OPTIONS (worker_cpus=2) AS SELECT * FROM calls"
+        )
+
+
 def test_the_query_is_read_no_further_than_the_work_is_ahead(archive):
     read = []
     archive.create_function("noted", 1, lambda number: read.append(number) or number)
