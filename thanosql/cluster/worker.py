@@ -115,7 +115,7 @@ class Worker:
             for batch in batches:
                 for each in batch:
                     channels.append(each)
-                    if each.channels in (None, each.channel):  # its last
+                    if each.is_last:
                         found.append(channels)
                         channels = []
         with self._lock:

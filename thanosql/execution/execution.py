@@ -56,10 +56,9 @@ class Execution:
     ) -> None:
         """Register the clauses of `query`.
 
-        cluster: returns the connection's session of Ray. serial: numbers for the
-        names of virtual tables; no other execution on the
-        database gets the same. interrupted: whether `interrupt` was called since the
-        statement began.
+        cluster: returns the connection's session of Ray. serial: numbers for the names
+        of virtual tables; no other execution on the database gets the same.
+        interrupted: whether `interrupt` was called since the statement began.
         """
         statements.check_parameters(query, parameters)
         self._database = database

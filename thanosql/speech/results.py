@@ -122,6 +122,11 @@ class Transcription:
     error: str | None = None
     "Why it is bad. Names no row, since several rows may hold the same recording."
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no other channel of the recording follows."""
+        return self.channels in (None, self.channel)
+
 
 VALIDATION_NORMALIZE = "basic"
 """How the scores of a training compare texts, as EVALUATE's option has it."""

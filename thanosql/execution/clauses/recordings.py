@@ -112,6 +112,12 @@ def _transcribed(
     A scan after the first (the inner side of a join) reads the query again, but runs
     the model only from the first row that no earlier scan has come to.
     """
+    if options.worker_cpus is not None and options.workers is None:
+        message = (
+            "option worker_cpus is what each of the workers takes, and there are none; "
+            "set workers too"
+        )
+        raise errors.OptionError(message)
     cache = TranscriptCache()
     language_model = language_models.named(context, options)
     names = None
@@ -154,7 +160,7 @@ def _transcribed(
                 done = []
                 for found in batch:
                     channels.append(found)
-                    if found.channels in (None, found.channel):  # its last
+                    if found.is_last:
                         done.append((next(rows), channels))
                         channels = []
                 for row, each in done:

@@ -46,6 +46,14 @@ def test_rows_are_those_of_this_process_alone_in_the_same_order(archive):
     assert len({text for _, text in alone}) > 1
 
 
+@pytest.mark.parametrize("statement", ["PREDICT", "EVALUATE"])
+def test_cores_of_workers_without_workers_are_refused(archive, statement):
+    with pytest.raises(thanosql.OptionError, match=r"worker_cpus .* set workers too"):
+        archive.execute(
+            f"{statement} USING m OPTIONS (worker_cpus=2) AS SELECT * FROM calls"
+        )
+
+
 def test_the_query_is_read_no_further_than_the_work_is_ahead(archive):
     read = []
     archive.create_function("noted", 1, lambda number: read.append(number) or number)
@@ -208,13 +216,13 @@ def test_a_recording_that_ends_its_workers_is_a_bad_row_and_no_other(
         "SELECT * FROM rows", f"SELECT id, '{tmp_path}/' || audio AS audio FROM rows"
     )
     is_over = threading.Event()
-    killed = []
+    killed = set()  # one may be seen again before it has ended
 
     def kill():
         while not is_over.is_set():
             for pid in _opened(worker_pids(), killer):
                 os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+                killed.add(pid)
 
     thread = threading.Thread(target=kill)
     thread.start()
