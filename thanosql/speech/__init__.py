@@ -27,6 +27,7 @@ from thanosql.speech.loading import (
     StoredFiles,
     import_base,
     loaded,
+    modelling_files,
     open_base,
     open_stored,
     open_stored_encoder,
@@ -44,6 +45,7 @@ __all__ = [
     "loaded",
     "open_base",
     "import_base",
+    "modelling_files",
     "set_threads",
     # make and open language models
     "build_language_model",

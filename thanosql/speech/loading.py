@@ -5,9 +5,11 @@ The stored models used last stay loaded.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thanosql import errors
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Recognizer
 
+# By `model_type`, the file that defines a model which transformers does not have.
+_MODELLING = {"encoder_ctc": "modeling_encoder_ctc.py"}
 _KEPT_LOADED = 2  # models; one of wav2vec2-base's size takes 0.4 GB
 
 
@@ -137,6 +141,19 @@ def open_stored_encoder(
     from thanosql.speech.opening import opening
 
     return opening.open_encoder(stored.read(), texts)
+
+
+def modelling_files(files: Mapping[str, memoryview]) -> dict[str, bytes]:
+    """Return what else transformers needs to open a stored model: name -> content.
+
+    Empty for the classes that it has. A model's config names the file as `auto_map`. It
+    is not stored with the model, since nothing stored is ever run.
+    """
+    kind = json.loads(bytes(files.get("config.json", b"{}"))).get("model_type")
+    if kind not in _MODELLING:
+        return {}
+    name = _MODELLING[kind]
+    return {name: (Path(__file__).parent / "recognizers" / name).read_bytes()}
 
 
 def import_base(origin: str) -> Recognizer:

@@ -116,6 +116,7 @@ def export(context: Context, node: statements.ExportModel) -> Relation:
                 )
                 raise errors.ProgrammingError(message)
             files = context.models.read(model)
+            files = {**files, **speech.modelling_files(files)}
             context.check_interrupted()
             export_files(files, target)
         except (OSError, ValueError, RuntimeError) as error:

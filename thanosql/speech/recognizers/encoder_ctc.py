@@ -64,7 +64,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
         if length < 1:
             return 0
         try:
-            return max(0, int(self._untyped.frames(torch.tensor([length]))[0]))
+            return max(0, int(self._untyped.frames(length)))
         except NotImplementedError as error:
             raise NotSupportedError(str(error)) from error
 
@@ -77,10 +77,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
     def logits(
         self, batch: Sequence[Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return logits (batch, frames, vocab) and lengths (batch,).
-
-        generator: seeds torch's own, from which the encoder's LayerDrop draws.
-        """
+        """Return logits (batch, frames, vocab) and lengths (batch,)."""
         head = self._untyped.lm_head
         rows = [head(frames) for frames in self._encoded(batch)]
         lengths = torch.tensor([len(row) for row in rows])

@@ -69,10 +69,8 @@ _FAMILIES: Mapping[str, type[Recognizer]] = {
 }
 
 
-# So that transformers reads such a config, and writes the class's file beside a model.
+# So that transformers reads such a config without running a file beside it.
 _hf.AutoConfig.register(EncoderCTCConfig.model_type, EncoderCTCConfig, exist_ok=True)
-EncoderCTCConfig.register_for_auto_class()
-EncoderForCTC.register_for_auto_class("AutoModelForCTC")
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import CausalLMOutput
 
 
-class EncoderCTCConfig(PreTrainedConfig):
+class EncoderCTCConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """An encoder's config, and the vocabulary that its frames are scored for.
 
     encoder_config: the config of an encoder, or of the whole model that it is part of;
@@ -39,7 +39,13 @@ class EncoderCTCConfig(PreTrainedConfig):
             encoder_config = AutoConfig.for_model(kind, **settings)
         self.encoder_config = encoder_config or AutoConfig.for_model("whisper")
         self.vocab_size = vocab_size
-        super().__init__(pad_token_id=pad_token_id, **others)
+        self.pad_token_id = pad_token_id
+        super().__init__(**others)
+        file = "modeling_encoder_ctc"
+        self.auto_map = {
+            "AutoConfig": f"{file}.EncoderCTCConfig",
+            "AutoModelForCTC": f"{file}.EncoderForCTC",
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, those of the encoder as a dict in them."""
@@ -48,7 +54,7 @@ class EncoderCTCConfig(PreTrainedConfig):
         return settings
 
 
-class EncoderForCTC(PreTrainedModel):
+class EncoderForCTC(PreTrainedModel):  # type: ignore[no-untyped-call]
     """An encoder of transformers and a linear layer that scores its frames.
 
     An utterance is heard without padding, as long as it is. Only Whisper's is padded on
@@ -63,11 +69,12 @@ class EncoderForCTC(PreTrainedModel):
     def __init__(self, config: EncoderCTCConfig) -> None:
         """Make the layers, without the decoder of the model they are part of."""
         super().__init__(config)
-        whole: Any = AutoModel.from_config(config.encoder_config)
+        auto: Any = AutoModel  # Any, since transformers is only partly annotated
+        whole = auto.from_config(config.encoder_config)
         self.encoder = whole.get_encoder() if hasattr(whole, "decoder") else whole
         self.lm_head = nn.Linear(config.encoder_config.hidden_size, config.vocab_size)
         self.main_input_name = self.encoder.main_input_name
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.lm_head:
@@ -78,16 +85,17 @@ class EncoderForCTC(PreTrainedModel):
         """Whether time is the last axis of the features, not the one after batch."""
         return bool(self.config.encoder_config.model_type == "whisper")
 
-    def frames(self, lengths: Tensor) -> Tensor:
-        """Return how many frames there are for features of these lengths."""
+    def frames(self, length: int) -> int:
+        """Return how many frames there are for features of this length."""
         encoder: Any = self.encoder
         for name in (
             "_get_subsampling_output_length",
             "_get_feat_extract_output_lengths",
         ):
-            if hasattr(encoder, name):
-                counts: Tensor = getattr(encoder, name)(lengths)
-                return counts
+            formula = getattr(encoder, name, None)
+            if formula is not None:
+                # Some take a number only, some a tensor.
+                return int(torch.as_tensor(formula(torch.tensor(length))))
         message = f"{type(encoder).__name__} does not tell how many frames it makes"
         raise NotImplementedError(message)
 

@@ -1,8 +1,8 @@
 """Whisper's encoder: log-mels in, frames out; of 30 s, or of as much as there is.
 
 The layers are transformers' own, which hears 30 s only; `encode` runs them for less. A
-shorter window has the first of the positions. Whisper is trained on windows of 30 s, so it reads shorter ones wrong
-until it is trained on them (`SHORT`).
+shorter window has the first of the positions. Whisper is trained on windows of 30 s, so
+it reads shorter ones wrong until it is trained on them (`SHORT`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Fresh layers pull a trained encoder away from what it knows, so it is frozen until they
 read (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform
-out-of-distribution"). Its frames are computed once and kept, so an epoch over them takes
-a moment.
+out-of-distribution"). Its frames are computed once and kept, so an epoch over them
+takes a moment.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def train_head(
     cache = FeatureCache(options.feature_cache)
     kept = Batches(recognizer, options, compute, batches.root, cache)
 
-    def tell(_stage: str, done: float, total: float | None, **facts: float) -> None:
-        progress("train the head", done, total, **facts)
+    def tell(stage: str, done: float, total: float | None, **facts: float) -> None:
+        progress("train the head" if stage == "train" else stage, done, total, **facts)
 
     with frozen(recognizer, feature_encoder=True, encoder=True):
         loop = Loop(kept, some, rows, tell)
