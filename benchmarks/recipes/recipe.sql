@@ -81,7 +81,7 @@ WHERE again.column1 <= CASE family WHEN 'people' THEN 6 WHEN 'kokoro' THEN 4 ELS
 
 -- For splice.py, which tells by tiny_6 where words are.
 CREATE VIEW s.people AS
-SELECT audio, text, speaker FROM real
+SELECT audio, text, CAST(speaker AS TEXT) AS speaker FROM real
 WHERE split = 'train' AND length(text) < 21 * seconds
   AND NOT (source = 'librispeech' AND rowid % 14 = 0);
 EXPORT MODEL tiny_6 TO 'aligned';

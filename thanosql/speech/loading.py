@@ -143,7 +143,9 @@ def open_stored_encoder(
     return opening.open_encoder(stored.read(), texts)
 
 
-def modelling_files(files: Mapping[str, memoryview]) -> dict[str, bytes]:
+def modelling_files(
+    files: Mapping[str, bytes | memoryview],
+) -> dict[str, bytes]:
     """Return what else transformers needs to open a stored model: name -> content.
 
     Empty for the classes that it has. A model's config names the file as `auto_map`. It

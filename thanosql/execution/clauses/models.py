@@ -115,8 +115,8 @@ def export(context: Context, node: statements.ExportModel) -> Relation:
                     "set overwrite=True to write into it, or name another"
                 )
                 raise errors.ProgrammingError(message)
-            files = context.models.read(model)
-            files = {**files, **speech.modelling_files(files)}
+            files: dict[str, bytes | memoryview] = dict(context.models.read(model))
+            files |= speech.modelling_files(files)
             context.check_interrupted()
             export_files(files, target)
         except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Take the encoder out of a model that writes: its files in, a CTC model's parts out."""
+"""Take the encoder out of a model that writes: files in, a CTC model's parts out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _hf: Any = transformers
 
 # How the names of an encoder's weights begin, in the classes with one.
 _PREFIXES = ("model.encoder.", "encoder.")
-_WHOLE = ("moonshine", "moonshine_streaming", "speech_to_text", "whisper")
+_WHOLE = ("moonshine", "speech_to_text", "whisper")
 _ENCODERS = ("nemotron_asr_streaming_encoder",)
 TAKEN = (
     *_WHOLE,
@@ -56,7 +56,7 @@ def ctc_config(config: PreTrainedConfig, where: str) -> PreTrainedConfig:
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a model's encoder, by the names a CTC model has for them."""
+    """Return the weights of a model's encoder, by their names in a CTC model."""
     return {
         f"encoder.{name.removeprefix(prefix)}": tensor
         for prefix in _PREFIXES

@@ -1,10 +1,10 @@
 """A CTC head on the encoder of a model that writes: features in, CTC logits out.
 
-The encoder has learned to hear from far more recordings than most people have; the head
-is a linear layer, and learns in minutes. There is no decoder, so each frame is scored by
-itself: nothing is invented, nothing loops, and times are the frames' own.
-`modeling_encoder_ctc.py` has the model. An encoder of Parakeet's needs none of this: with
-a head it is `ParakeetForCTC`.
+The encoder has learned to hear from far more recordings than most people have; the
+head is a linear layer, and learns in minutes. There is no decoder, so each frame is
+scored by itself: nothing is invented, nothing loops, and times are the frames' own.
+`modeling_encoder_ctc.py` has the model. An encoder of Parakeet's needs none of this:
+with a head it is `ParakeetForCTC`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
     def windows(
         self, chunk_seconds: float, vad: Literal["auto"] | bool = "auto"
     ) -> Windows:
-        """Return windows that overlap, of at most what the encoder has positions for."""
+        """Return windows that overlap, of at most as much as the encoder hears."""
         return super().windows(min(chunk_seconds, self._most_seconds), vad)
 
     def logits(
@@ -111,7 +111,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
 
     @property
     def _most_seconds(self) -> float:
-        """The seconds that the encoder has positions for; infinity if for any number."""
+        """The most seconds that the encoder hears at once; infinity without a limit."""
         config = self._untyped.config.encoder_config
         most = getattr(config, "max_source_positions", None)
         return float("inf") if most is None else most * self.stride / SAMPLE_RATE
@@ -121,7 +121,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
 
         batch: features, or such frames, which are returned as they are.
         """
-        width = self._untyped.config.encoder_config.hidden_size
+        width = self._untyped.lm_head.in_features
         outputs = [each.to(self.device, non_blocking=True) for each in batch]
         unheard = [
             i

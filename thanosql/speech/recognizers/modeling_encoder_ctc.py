@@ -72,7 +72,8 @@ class EncoderForCTC(PreTrainedModel):  # type: ignore[no-untyped-call]
         auto: Any = AutoModel  # Any, since transformers is only partly annotated
         whole = auto.from_config(config.encoder_config)
         self.encoder = whole.get_encoder() if hasattr(whole, "decoder") else whole
-        self.lm_head = nn.Linear(config.encoder_config.hidden_size, config.vocab_size)
+        width = self.encoder.config.hidden_size
+        self.lm_head = nn.Linear(width, config.vocab_size)
         self.main_input_name = self.encoder.main_input_name
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -146,7 +147,11 @@ class EncoderForCTC(PreTrainedModel):  # type: ignore[no-untyped-call]
         """
         if self.is_whisper:
             return encode(self.encoder, inputs, lengths)
-        frames: Tensor = self.encoder(**{self.main_input_name: inputs})[0]
+        settings = {}
+        if hasattr(self.encoder.config, "default_num_lookahead_tokens"):  # Nemotron's
+            ahead = self.encoder.config.default_num_lookahead_tokens
+            settings["num_lookahead_tokens"] = ahead
+        frames: Tensor = self.encoder(**{self.main_input_name: inputs}, **settings)[0]
         return frames
 
 

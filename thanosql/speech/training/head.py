@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EPOCHS = 10
 LEARNING_RATE = 2e-3
 SECONDS = 3600.0  # of recordings; more hardly make a linear layer better
+KEPT = 10**9  # bytes of frames; an hour of Whisper's tiny encoder is 276 MB
 
 
 def train_head(
@@ -51,7 +52,7 @@ def train_head(
     recognizer, compute = batches.recognizer, batches.compute
     seed = mixed_seed(options.seed, 0)
     some = some_of(utterances, SECONDS, seed)
-    cache = FeatureCache(options.feature_cache)
+    cache = FeatureCache(KEPT)
     kept = Batches(recognizer, options, compute, batches.root, cache)
 
     def tell(stage: str, done: float, total: float | None, **facts: float) -> None:
