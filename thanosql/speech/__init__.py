@@ -25,10 +25,14 @@ from thanosql.speech.language_models import (
 from thanosql.speech.listening import Scorer, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
+    check_adapter,
+    import_adapter,
     import_base,
     loaded,
     open_base,
     open_stored,
+    package_files,
+    save_adapter,
 )
 from thanosql.speech.recording import Recording
 from thanosql.speech.sound.files import open_file
@@ -41,6 +45,11 @@ __all__ = [
     "loaded",
     "open_base",
     "import_base",
+    "package_files",
+    # adapters, which are stored without the weights of their base
+    "import_adapter",
+    "check_adapter",
+    "save_adapter",
     # make and open language models
     "build_language_model",
     "open_language_model",

@@ -159,6 +159,13 @@ class BuildOptions(_SpeechOptions):
         "train only what comes after the encoder; `auto`: for a model that writes text "
         "by itself, such as Whisper, on less than an hour of recordings",
     )
+    adapter: bool | int | None = _option(
+        None,
+        or_null(either(_FLAG, whole_number(2, 1024))),
+        "train and store only a small difference to the weights of the base's "
+        "attention, of this rank (LoRA), TRUE: 8; if not given, FIT goes on with an "
+        "adapter as an adapter",
+    )
     language: str | None = _language(
         "of the texts, for a model of several languages; its own if not given"
     )
@@ -449,6 +456,12 @@ class ExportOptions:
     statement: ClassVar[str] = "EXPORT MODEL"
 
     overwrite: bool = _option(False, _FLAG, "write into a directory that holds files")
+    adapter: bool = _option(
+        False,
+        _FLAG,
+        "of an adapter, write the difference alone, in the format of PEFT, in place of "
+        "the whole model",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
