@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from thanosql.store.records import ModelRecord
 
 
+# What a model's base.json holds; NULL for one that is no adapter.
+_BASE_JSON = """
+SELECT data FROM main.thanosql_files
+WHERE model_id = m.id AND path = 'base.json' AND chunk = 0
+"""
 _SHA256 = 9  # the place of that column in `ModelStore._rows`
 
 
@@ -74,21 +80,27 @@ class ModelStore:
 
         Rows are not checked here: a damaged model can be dropped. what: is done to it.
         """
-        rows = self._rows()
-        digests = {row[_SHA256] for row in rows if _folded(row) == name.casefold()}
-        left = {row[_SHA256] for row in rows if _folded(row) != name.casefold()}
-        adapters = []
-        for row in rows:
-            try:
-                base = None if row[-1] is None else _adapter_base(row[-1])
-            except (ValueError, RecursionError):
-                continue
-            if base is not None and base.sha256 in digests - left:
-                adapters.append(row[0])
-        if adapters:
+        self.tables.reading()  # sets `has_models`
+        if not self.tables.has_models:
+            return
+        digests, left, adapters = set[bytes](), set[bytes](), list[tuple[Any, bytes]]()
+        for found, sha256, of in self.tables.rows(
+            f"""
+            SELECT name, CAST(sha256 AS BLOB), ({_BASE_JSON})
+            FROM main.thanosql_models AS m
+            ORDER BY name
+            """
+        ):
+            is_named = isinstance(found, str) and found.casefold() == name.casefold()
+            (digests if is_named else left).add(sha256)
+            with suppress(ValueError, RecursionError):
+                if of is not None:
+                    adapters.append((found, _adapter_base(of).sha256.encode()))
+        without = [each for each, base in adapters if base in digests - left]
+        if without:
             message = (
                 f"model {name!r} cannot be {what}: it is the base of the adapters "
-                f"{', '.join(map(repr, adapters[:10]))}, which are nothing without it; "
+                f"{', '.join(map(repr, without[:10]))}, which are nothing without it; "
                 "DROP MODEL them first (EXPORT MODEL writes each as a whole model)"
             )
             raise errors.IntegrityError(message)
@@ -204,13 +216,12 @@ class ModelStore:
         if not self.tables.has_models:
             return []
         return self.tables.rows(
-            """
+            f"""
             SELECT name, base, architecture, parameters, versions, query, options,
                    id, bytes, sha256, run_id, created_at,
                    (SELECT wer FROM main.thanosql_epochs AS e
                     WHERE e.run_id = m.run_id AND kept),
-                   (SELECT data FROM main.thanosql_files AS f
-                    WHERE f.model_id = m.id AND path = 'base.json' AND chunk = 0)
+                   ({_BASE_JSON})
             FROM main.thanosql_models AS m
             ORDER BY name
             """
