@@ -1,7 +1,7 @@
 """What an adapter costs and gains beside training all of a model, on a CPU.
 
     python benchmarks/adapters.py             48 clips, 2 epochs, 8 minutes at most
-    python benchmarks/adapters.py --small     a try of a minute, whose figures say little
+    python benchmarks/adapters.py --small     a try of a minute; its figures say little
     python benchmarks/adapters.py --full      192 clips
 
 WhisperTinyEn is trained on single spoken digits over a telephone, of which it reads few

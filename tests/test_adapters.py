@@ -356,6 +356,14 @@ def test_a_base_of_the_package_is_not_stored(calls, fresh, monkeypatch, tmp_path
         texts(calls, "a")
 
 
+def test_an_adapter_may_be_the_first_model_of_a_database(connection):
+    connection.execute("CREATE TABLE calls (audio BLOB, text TEXT)")
+    connection.executemany("INSERT INTO calls VALUES (?, ?)", spoken(8))
+    connection.commit()
+    build(connection, "a", "TinyEn")
+    assert texts(connection, "a")
+
+
 def test_a_resumed_training_of_an_adapter_ends_as_an_uninterrupted_one(
     calls, monkeypatch
 ):
