@@ -86,13 +86,11 @@ def test_an_adapter_is_stored_without_its_base(adapted):
     assert kept == told["bytes"]
 
 
-def test_the_default_is_rank_8_at_ten_times_the_rate(calls):
+def test_the_default_is_rank_8_at_a_rate_of_its_own(calls):
     build(calls, "a", more="adapter=TRUE")
-    build(calls, "b", more="seed=0")
     told = facts(calls, "a")
     assert told["rank"] == told["option adapter"] == 8
-    whole = facts(calls, "b")["option learning_rate"]
-    assert told["option learning_rate"] == pytest.approx(10 * whole)
+    assert told["option learning_rate"] == 1e-3
     assert told["option freeze_encoder"] == 0
 
 
@@ -386,6 +384,32 @@ def test_a_resumed_training_of_an_adapter_ends_as_an_uninterrupted_one(
             calls.execute(statement.format(more="seed=1"))
     calls.execute(statement.format(more="seed=1, resume=TRUE"))
     assert digest(calls, "new") == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff", b'{"base": "m", "sha256": 3, "rank": 4}'],
+    ids=str,
+)
+def test_a_damaged_base_json_is_named_and_its_adapter_dropped(adapted, content):
+    adapted.execute(
+        "UPDATE thanosql_files SET data = ? WHERE path = 'base.json'", (content,)
+    )
+    adapted.commit()
+    with pytest.raises(thanosql.DatabaseError, match=r'base\.json is .*DROP MODEL "a"'):
+        texts(adapted, "a")
+    adapted.execute("DROP MODEL a")
+    assert [row[0] for row in adapted.execute("LIST MODELS")] == ["m"]
+
+
+def test_an_adapter_that_claims_to_be_its_own_base_is_without_one(adapted):
+    own = json.dumps({"base": "a", "sha256": digest(adapted, "a"), "rank": 4})
+    adapted.execute(
+        "UPDATE thanosql_files SET data = ? WHERE path = 'base.json'", (own.encode(),)
+    )
+    adapted.commit()
+    with pytest.raises(thanosql.ModelNotFoundError, match="stored under that name now"):
+        texts(adapted, "a")
 
 
 # Export and import

@@ -289,7 +289,9 @@ def _model(row: Sequence[Any]) -> StoredModel:
 
 def _adapter_base(content: Any) -> AdapterBase:
     """Return what an adapter's base.json says; ValueError if it is damaged."""
-    found = json.loads(content) if isinstance(content, bytes) else None
+    found = None
+    with suppress(ValueError):
+        found = json.loads(content) if isinstance(content, bytes) else None
     if isinstance(found, dict):
         name, sha256, rank = (found.get(each) for each in ("base", "sha256", "rank"))
         if isinstance(name, str) and isinstance(sha256, str) and type(rank) is int:

@@ -26,11 +26,12 @@ ARCHITECTURE = "{}, LoRA"
 RANK = 8
 """Where a statement says none: higher ones gained Hu et al. nothing (table 6)."""
 
-RATE = 10.0
-"""The default learning rate of an adapter, as a multiple of a whole model's.
+LEARNING_RATE = 1e-3
+"""Where a statement says none, whatever the base.
 
-Its few weights are to move a model as far. Schulman et al. 2025, "LoRA without regret",
-find ten times as good for all the models and ranks they tried.
+Its matrices begin at zero, so what is a good rate hangs on their scale, not on how far
+the base is trained. It is that of PEFT's example of Whisper; docs/experiments.md has a
+comparison.
 """
 
 

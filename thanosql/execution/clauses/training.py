@@ -120,8 +120,9 @@ def _relation(context: Context, wanted: _Training) -> Relation:
     if options.adapter:
         adapters.check_name(start, wanted.origin, wanted.name)
     if options.learning_rate is None:
-        rate = _learning_rate(context.models, wanted.origin)
-        rate *= adapters.RATE if options.adapter else 1
+        rate = adapters.LEARNING_RATE
+        if not options.adapter:
+            rate = _learning_rate(context.models, wanted.origin)
         options = dataclasses.replace(options, learning_rate=rate)
     wanted = dataclasses.replace(wanted, options=options)
     pairs = Pairs(context.source(wanted.query, for_effect=True), options)
