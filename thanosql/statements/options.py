@@ -135,7 +135,8 @@ class BuildOptions(_SpeechOptions):
     learning_rate: float | None = _option(
         None,
         or_null(_POSITIVE),
-        "of AdamW, at its highest; the base's own if not given, else 1e-4",
+        "of AdamW, at its highest; if not given, the base's own, else 1e-4; 1e-3 of an "
+        "adapter",
     )
     warmup: float = _option(
         0.1,
