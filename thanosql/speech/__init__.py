@@ -25,10 +25,14 @@ from thanosql.speech.language_models import (
 from thanosql.speech.listening import Scorer, copied, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
+    check_adapter,
+    import_adapter,
     import_base,
     loaded,
     open_base,
     open_stored,
+    package_files,
+    save_adapter,
     set_threads,
 )
 from thanosql.speech.recording import FileCopy, Recording
@@ -43,6 +47,11 @@ __all__ = [
     "open_base",
     "import_base",
     "set_threads",
+    "package_files",
+    # adapters, which are stored without the weights of their base
+    "import_adapter",
+    "check_adapter",
+    "save_adapter",
     # make and open language models
     "build_language_model",
     "open_language_model",

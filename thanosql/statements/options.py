@@ -135,7 +135,8 @@ class BuildOptions(_SpeechOptions):
     learning_rate: float | None = _option(
         None,
         or_null(_POSITIVE),
-        "of AdamW, at its highest; the base's own if not given, else 1e-4",
+        "of AdamW, at its highest; if not given, the base's own, else 1e-4; 1e-3 of an "
+        "adapter",
     )
     warmup: float = _option(
         0.1,
@@ -158,6 +159,13 @@ class BuildOptions(_SpeechOptions):
         either(one_of("auto"), _FLAG),
         "train only what comes after the encoder; `auto`: for a model that writes text "
         "by itself, such as Whisper, on less than an hour of recordings",
+    )
+    adapter: bool | int | None = _option(
+        None,
+        or_null(either(_FLAG, whole_number(2, 1024))),
+        "train and store only a small difference to the weights of the base's "
+        "attention, of this rank (LoRA), TRUE: 8; if not given, FIT goes on with an "
+        "adapter as an adapter",
     )
     language: str | None = _language(
         "of the texts, for a model of several languages; its own if not given"
@@ -461,6 +469,12 @@ class ExportOptions:
     statement: ClassVar[str] = "EXPORT MODEL"
 
     overwrite: bool = _option(False, _FLAG, "write into a directory that holds files")
+    adapter: bool = _option(
+        False,
+        _FLAG,
+        "of an adapter, write the difference alone, in the format of PEFT, in place of "
+        "the whole model",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

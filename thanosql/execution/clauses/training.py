@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,13 @@ import apsw
 
 from thanosql import errors, speech, statements
 from thanosql.catalog import bases
-from thanosql.execution.clauses import language_models
-from thanosql.execution.clauses.models import model_record, save_model
+from thanosql.execution.clauses import adapters, language_models
+from thanosql.execution.clauses.models import (
+    model_record,
+    save_adapter,
+    save_model,
+    store,
+)
 from thanosql.execution.relation import Column, Relation, columns_of, row_of
 from thanosql.execution.source import KeptPairs, Pairs
 from thanosql.speech.results import EpochResult
@@ -109,11 +115,16 @@ class _Training:
 
 def _relation(context: Context, wanted: _Training) -> Relation:
     """Return one row an epoch, or with `check_only` one a finding."""
-    options = wanted.options
+    start = wanted.start(context.models)
+    options = adapters.as_trained(start, wanted.options, is_fit=wanted.is_fit)
+    if options.adapter:
+        adapters.check_name(start, wanted.origin, wanted.name)
     if options.learning_rate is None:
-        rate = _learning_rate(context.models, wanted.origin)
+        rate = adapters.LEARNING_RATE
+        if not options.adapter:
+            rate = _learning_rate(context.models, wanted.origin)
         options = dataclasses.replace(options, learning_rate=rate)
-        wanted = dataclasses.replace(wanted, options=options)
+    wanted = dataclasses.replace(wanted, options=options)
     pairs = Pairs(context.source(wanted.query, for_effect=True), options)
     held_out: Pairs | None = None
     if isinstance(options.validation, str):
@@ -150,13 +161,19 @@ def _train(
     # Read to their end and kept in a file: no lock is held while training.
     rows = KeptPairs(pairs)
     validation = None if held_out is None else KeptPairs(held_out)
+    of: records.AdapterBase | None = None
+    if options.adapter:
+        of = adapters.base_of(start, wanted.origin)
+        if of is None:
+            start = store(context, wanted.origin, wanted.origin, overwrite=False)
+            of = adapters.base_of(start, wanted.origin)
     material = _prepared(context, wanted, start, rows, validation)
     options = speech.chosen(material, options)
     wanted = dataclasses.replace(wanted, options=options)
     identity = _identity(wanted, material, rows, validation)
     home = training_folders.home(file)
     with training_folders.opened(home, identity, resume=options.resume) as training:
-        run = _run(wanted, training.id, material, start, rows, validation or rows)
+        run = _run(wanted, training.id, material, start, rows, validation or rows, of)
         # Without a folder, no lock says whether the training is still alive.
         is_live = training.folder is not None and may_write_meanwhile
         ledger = runs.Ledger(run, file if is_live else None)
@@ -167,7 +184,8 @@ def _train(
             best = max(epoch.epoch for epoch in epochs if epoch.best)
             with _storing(training):
                 recognizer = material.recognizer
-                save_model(
+                save = save_model if of is None else partial(save_adapter, of=of)
+                save(
                     context,
                     recognizer,
                     model_record(recognizer, wanted.name, run.base, run.query, options),
@@ -193,7 +211,9 @@ def _prepared(
 
     def open_start() -> Recognizer:
         if start is not None:
-            recognizer = speech.open_stored(context.stored_files(start))
+            recognizer = speech.open_stored(
+                context.stored_files(start), to_adapt=bool(wanted.options.adapter)
+            )
         else:
             recognizer = speech.open_base(wanted.origin, rows.texts)
         context.check_interrupted()
@@ -238,6 +258,7 @@ def _run(
     start: StoredModel | None,
     rows: KeptPairs,
     validation: KeptPairs,
+    of: records.AdapterBase | None,
 ) -> records.TrainingRun:
     def used_rows() -> Iterator[records.TrainingRow]:
         for utterances, kept, is_validation in (
@@ -250,6 +271,8 @@ def _run(
 
     # FIT keeps the base: however often a model is trained further, it is of its first.
     base = start.base if start is not None and wanted.is_fit else wanted.origin
+    if of is not None:
+        base = of.name
     return records.TrainingRun(
         training=training_id,
         model_name=wanted.name,

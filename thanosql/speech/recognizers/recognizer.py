@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from thanosql.speech.decoding.spelling import Normalized
+    from thanosql.speech.recognizers.adapter import Adapter
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
@@ -79,6 +80,8 @@ class Recognizer(ABC):
     "A SequenceFeatureExtractor of transformers, for 16 kHz."
     fresh: frozenset[str]
     "Names of the parameters that were drawn at random, not loaded."
+    adapter: Adapter | None = None
+    "What is trained in place of the model's weights; None if those are."
 
     last_layers: ClassVar[tuple[str, ...]] = ()
     """How the names of the layers begin that score the vocabulary.

@@ -53,8 +53,13 @@ def mixed_seed(seed: int, epoch: int) -> int:
 def freezes_encoder(
     recognizer: Recognizer, utterances: Utterances, options: BuildOptions
 ) -> bool:
-    """Return whether the encoder stays as it is, which `auto` leaves to the rows."""
+    """Return whether the encoder stays as it is, which `auto` leaves to the rows.
+
+    An adapter is of the encoder, too: it has too few weights to spoil it on few rows.
+    """
     if options.freeze_encoder == "auto":
+        if recognizer.adapter is not None:
+            return False
         return recognizer.writes and sum(utterances.seconds) < LITTLE
     return options.freeze_encoder
 

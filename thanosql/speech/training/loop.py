@@ -145,6 +145,8 @@ class Loop:
             for name, module in self._model.named_modules():
                 if name and self.recognizer.encodes(name):
                     module.training = False
+        if self.recognizer.adapter is not None:
+            self.recognizer.adapter.hold_norms(self._model)
         # SpecAugment has its own generator, so no other draw can change its masks.
         masks = torch.Generator().manual_seed(mixed_seed(self.options.seed, self.epoch))
         audio_seconds = 0.0
@@ -175,18 +177,21 @@ class Loop:
         self.learning_rate = self.highest_rate * factor
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
+        if self.recognizer.adapter is not None:
+            self.recognizer.adapter.apply()
         with self.compute.autocast():
             inputs = self._inputs(batch, masks)
             targets = [p.targets for p in batch]
             loss = self.recognizer.loss(inputs, targets, masks)
-        torch.autograd.backward(self._scaler.scale(loss.mean))
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self.options.max_grad_norm
-        )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        if loss.mean.requires_grad:  # LayerDrop may leave out all that is adapted
+            torch.autograd.backward(self._scaler.scale(loss.mean))
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(
+                self._model.parameters(), self.options.max_grad_norm
+            )
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._log.add(loss, len(batch))
 
@@ -199,6 +204,9 @@ class Loop:
         if not utterances:
             return None
         self._model.eval()
+        if self.recognizer.adapter is not None:
+            with torch.no_grad():
+                self.recognizer.adapter.apply()
         words = characters = EditCounts()
         loss, done = 0.0, 0
         first: tuple[str, str] | None = None  # hypothesis and reference

@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import torch
+
 from thanosql.errors import TrainingError
 from thanosql.speech.progress import Progress, silent
 from thanosql.speech.recognizers.precision import resolve
@@ -29,8 +31,6 @@ from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
-
-    import torch
 
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
@@ -175,6 +175,9 @@ def train(
             _check(before, loop.first_loss, after, when, loop.highest_rate)
     finally:
         model.eval()
+        if recognizer.adapter is not None:
+            with torch.no_grad():
+                recognizer.adapter.apply()
 
 
 def _check(
