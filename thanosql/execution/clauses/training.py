@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,16 +199,24 @@ def _prepared(
         context.check_interrupted()
         return recognizer
 
+    options, device = wanted.options, ""
+    if options.workers is not None:
+        from thanosql import cluster  # only here
+
+        device = cluster.training_device(context.cluster(), options)
+        # Here, nothing is trained: a GPU may be on the workers' machines only.
+        options = dataclasses.replace(options, device="cpu")
     with context.progress() as progress:
-        return speech.prepare(
+        material = speech.prepare(
             open_start,
             rows,
             held_out,
-            wanted.options,
+            options,
             context.audio_root,
             progress,
             checkup,
         )
+    return dataclasses.replace(material, device=device or material.device)
 
 
 def _identity(
@@ -277,12 +285,16 @@ def _epochs(
 ) -> list[EpochResult]:
     """Train to the end, and add each epoch to the ledger."""
     epochs: list[EpochResult] = []
-    with (
-        context.progress() as progress,
-        closing(
-            speech.train(material, options, context.audio_root, folder, progress)
-        ) as trained,
-    ):
+    root = context.audio_root
+    with context.progress() as progress, ExitStack() as closes:
+        if options.workers is None:
+            trained = speech.train(material, options, root, folder, progress)
+        else:
+            from thanosql import cluster  # only here
+
+            session = context.cluster()
+            trained = cluster.train(session, material, options, root, folder, progress)
+        closes.enter_context(closing(trained))
         for epoch in trained:
             ledger.add(dataclasses.asdict(epoch))
             epochs.append(epoch)
