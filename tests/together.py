@@ -80,7 +80,10 @@ MODELS = {
     # What each is to show, and options of its training.
     "wav2vec2": (  # masks and LayerDrop
         lambda d: wav2vec2(
-            d, **{**NO_DROPOUT, "layerdrop": 0.3}, mask_time_prob=0.3, mask_time_length=2
+            d,
+            **{**NO_DROPOUT, "layerdrop": 0.3},
+            mask_time_prob=0.3,
+            mask_time_length=2,
         ),
         {},
     ),

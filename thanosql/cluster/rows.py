@@ -44,11 +44,11 @@ class SharedRows(Sequence["Row"]):
     references: list[Any]
     firsts: list[int]
     "The position of each chunk's first row."
-    count: int
+    size: int
     _opened: OrderedDict[int, _Chunk] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -56,8 +56,8 @@ class SharedRows(Sequence["Row"]):
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
-        if not 0 <= index < self.count:
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not 0 <= index < self.size:
             message = "row index out of range"
             raise IndexError(message)
         number = bisect_right(self.firsts, index) - 1

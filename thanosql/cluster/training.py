@@ -13,7 +13,7 @@ import time
 from concurrent import futures
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech
 from thanosql.cluster.rows import shared_rows
@@ -22,7 +22,7 @@ from thanosql.cluster.trainer import Trainer
 from thanosql.cluster.worker import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -84,7 +84,9 @@ def train(
     last: Any = None
     while True:
         try:
-            with nullcontext() if folder is None else speech.checkpoints(folder) as kept:
+            with (
+                nullcontext() if folder is None else speech.checkpoints(folder) as kept
+            ):
                 saved = None if kept is None else speech.load_parcel(kept)
                 last = saved or last
                 with closing(_Team(session, shared, kept, saved, progress)) as team:
@@ -180,6 +182,8 @@ class _Team:
         self._kept, self._saved, self._progress = kept, saved, progress
         self._ray = session.ray()
         self._looked = time.monotonic()
+        self._place: tuple[str, float, float | None] = ("train", 0, None)
+        self._facts: Mapping[str, float] = {}
         self._actors = [self._actor(shared.size) for _ in range(shared.count)]
 
     def _actor(self, size: Size) -> Any:
@@ -219,8 +223,9 @@ class _Team:
             has_ended = all(each.done() for each in training)
             news = self._result(self._news(), training)
             if news.progress is not None:
-                stage, done, total, facts = news.progress
-                self._progress(stage, done, total, **facts)
+                stage, done, total, self._facts = news.progress
+                self._place = stage, done, total
+            self._look()
             for event in news.events:
                 if event.kind == "warning":
                     errors.warn(event.value)
@@ -252,9 +257,9 @@ class _Team:
                 free = self._ray.available_resources().get("CPU", 0)
                 message = (
                     f"{len(self._actors)} workers could not start within "
-                    f"{_STARTS_WITHIN:.0f} s: each takes {self._shared.size.cpus} cores "
-                    f"of a machine, and {free:g} are free on all; end other work on the "
-                    "cluster, or set fewer workers or a smaller worker_cpus"
+                    f"{_STARTS_WITHIN:.0f} s: each takes {self._shared.size.cpus} "
+                    f"cores of a machine, and {free:g} are free on all; end other work "
+                    "on the cluster, or set fewer workers or a smaller worker_cpus"
                 )
                 raise errors.OperationalError(message)
         self._check(beginning)
@@ -286,7 +291,8 @@ class _Team:
 
     def _look(self) -> None:
         """Raise if the statement is interrupted, or the cluster's head is gone."""
-        self._progress("train", 0, None)
+        stage, done, total = self._place
+        self._progress(stage, done, total, **self._facts)
         now = time.monotonic()
         if now - self._looked > _LOOKED_EVERY:
             self._looked = now
@@ -313,5 +319,6 @@ def _cause(error: BaseException) -> type:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the last line of what Ray says, which says what has happened."""
-    return str(getattr(error, "cause", error)).strip().splitlines()[-1].strip()
+    """Return what has happened, without the advice that Ray and gloo add."""
+    last = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+    return last.strip().split(". ")[0].rstrip(".")

@@ -328,7 +328,9 @@ def _findings(
         parameters, trained = speech.parameter_counts(material, wanted.options)
         yield "parameters", None, parameters
         yield "parameters to train", None, trained
-        seconds = speech.estimated_seconds(material, wanted.options, root)
+        seconds = None  # what this machine takes says nothing of the workers'
+        if wanted.options.workers is None:
+            seconds = speech.estimated_seconds(material, wanted.options, root)
         yield "estimated seconds of training", None, seconds
     for rate, count in checkup.rate_counts().most_common():
         yield f"rows of {rate} Hz", None, count

@@ -90,9 +90,7 @@ class PaddedRecognizer(CTCRecognizer):
         for group in self._groups(inputs, lengths):
             together = [inputs[i] for i in group]
             lengths_of_group = [len(each) for each in together]
-            with self._our_randomness(
-                lengths_of_group, draws and draws.only(group)
-            ):
+            with self._our_randomness(lengths_of_group, draws and draws.only(group)):
                 logits = self.own_logits(together)
             for i, row in zip(group, logits, strict=True):
                 # What always runs alone is not padded, so its own length counts: in
@@ -156,9 +154,9 @@ class PaddedRecognizer(CTCRecognizer):
         """Make transformers' forward draw from `draws` only, and undo that after.
 
         Some adapters, of models that run one utterance at a time, draw from numpy's
-        global generator: it is seeded from `draws`, and its state is restored. transformers' SpecAugment draws from it too, and
-        fails for an utterance shorter than a mask: ours runs in its place, in a hook
-        before the encoder.
+        global generator: it is seeded from `draws`, and its state is restored.
+        transformers' SpecAugment draws from it too, and fails for an utterance shorter
+        than a mask: ours runs in its place, in a hook before the encoder.
         """
         model, config = self.model, self.model.config
         base: Any = model.base_model

@@ -5,10 +5,11 @@ Park et al. 2019, "SpecAugment", with the settings in transformers' configs:
 wav2vec 2.0); ``mask_feature_*`` sets stretches of features to 0.
 
 It differs from transformers' own in three ways. All random numbers of an utterance come
-from a generator of its own. Its masks do not depend on the others in its batch. And the config's least number of masks (usually two, of ten frames) is
-lowered for an utterance of which they would cover more than a fifth: a model from which
-20 of a word's 22 frames are always hidden learns to guess (spoken digits from random
-weights: WER 0.36 with half of a word hidden, 0.16 with a fifth; docs/experiments.md).
+from a generator of its own. Its masks do not depend on the others in its batch. And the
+config's least number of masks (usually two, of ten frames) is lowered for an utterance
+of which they would cover more than a fifth: a model from which 20 of a word's 22 frames
+are always hidden learns to guess (spoken digits from random weights: WER 0.36 with half
+of a word hidden, 0.16 with a fifth; docs/experiments.md).
 A mask longer than the utterance is left out and is no error.
 
 Log-mel features, before they enter a model, get masks of other sizes: bands as in Park

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from thanosql.speech.decoding.windows_text import WindowText
-    from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.recognizers.draws import Draws
+    from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 

@@ -28,9 +28,8 @@ _Norm = nn.modules.batchnorm._BatchNorm
 class Norms:
     """The batch norms of a model that several processes train."""
 
-    def __init__(self, rank: int, connection: Any) -> None:
-        """connection: a group of torch's, for the norms alone."""
-        self._rank = rank
+    def __init__(self, connection: Any) -> None:
+        """Begin without a model; connection: a group of torch's, for norms alone."""
         self._connection = connection
         self._counts = True
         self._layers: list[tuple[nn.Module, float]] = []
@@ -93,7 +92,8 @@ class Norms:
             self._connection,
         )
         _update(norm, mean, variance * (count / (count - 1)))
-        return normed.reshape(rows.shape).movedim(-1, 1).to(inputs.dtype)
+        result: Tensor = normed.reshape(rows.shape).movedim(-1, 1).to(inputs.dtype)
+        return result
 
     def _drop_alike(self, model: nn.Module, undo: ExitStack) -> None:
         """Have the same layers dropped in all processes, not others in each.

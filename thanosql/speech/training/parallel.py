@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
         [Sequence[Tensor], Sequence[Sequence[int]], Draws, int], tuple[Tensor, Loss]
     ]
 
+_torch: Any = distributed  # not all that it documents is in its types
 _Value = TypeVar("_Value")
 
 _MEET_WITHIN = timedelta(minutes=5)  # for the processes to find one another
-# Whoever started the processes notices a dead one, and others may be slow, in validation
-# for instance. So this only ends what everybody has forgotten.
+# Whoever started the processes notices a dead one, and the living may have to wait for
+# a slow one. So this only ends what everybody has forgotten.
 _WAIT_AT_MOST = timedelta(days=2)
 
 
@@ -90,8 +91,8 @@ class Processes(Group):
         self.rank, self.world = rank, world
         # Values of Python go by the CPU. Norms have a connection of their own: they
         # are computed amidst the sums of gradients, which have another order.
-        self._talk = distributed.new_group(backend="gloo", timeout=_WAIT_AT_MOST)
-        self._norms = Norms(rank, distributed.new_group(timeout=_WAIT_AT_MOST))
+        self._talk: Any = distributed.new_group(backend="gloo", timeout=_WAIT_AT_MOST)
+        self._norms = Norms(distributed.new_group(timeout=_WAIT_AT_MOST))
 
     def training(self, recognizer: Recognizer) -> AbstractContextManager[object]:
         """Return a context in which batch norms see the utterances of all processes."""
@@ -117,11 +118,14 @@ class Processes(Group):
         ) -> tuple[Tensor, Loss]:
             weight = recognizer.loss_weight(targets) if self.rank < count else 0
             longest = self._longest(inputs) if self._norms.see_padding else 0
-            with self._norms.step(draws, counts=weight > 0), _padded(
-                recognizer, longest
+            with (
+                self._norms.step(draws, counts=weight > 0),
+                _padded(recognizer, longest),
             ):
                 mean, speaking = step(inputs, targets, draws)
-            sums = torch.stack([mean.detach(), speaking, torch.ones_like(mean)]) * weight
+            sums = (
+                torch.stack([mean.detach(), speaking, torch.ones_like(mean)]) * weight
+            )
             distributed.all_reduce(sums)
             whole = sums[:2] / sums[2]
             # The gradients are divided by the number of processes.
@@ -164,14 +168,16 @@ class _Step(nn.Module):
         draws: Draws,
     ) -> tuple[Tensor, Tensor]:
         """Return the two scalars of `Recognizer.loss`."""
-        return tuple(self._recognizer.loss(inputs, targets, draws))
+        loss = self._recognizer.loss(inputs, targets, draws)
+        return loss.mean, loss.speaking
 
 
 @contextmanager
 def joined(seat: Seat, device: torch.device) -> Iterator[Processes]:
     """Take a seat in a group of processes, and leave it at the end.
 
-    device: NCCL connects GPUs, gloo CPUs. Raises PeerLostError if another process ends amidst the work.
+    device: NCCL connects GPUs, gloo CPUs. Raises PeerLostError if another process ends
+    amidst the work.
     """
     is_cuda = device.type == "cuda"
     if is_cuda:
@@ -179,7 +185,7 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Processes]:
     try:
         # Of convolutions over one channel, whose gradients are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match")
-        store = distributed.TCPStore(
+        store = _torch.TCPStore(
             seat.host,
             seat.port,
             seat.world,
