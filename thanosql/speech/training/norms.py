@@ -121,7 +121,7 @@ class Norms:
         *others: Any,
         **named: Any,
     ) -> Tensor:
-        if layer in self._dropped:
+        if layer.training and layer in self._dropped:
             return hidden_states
         return own(hidden_states, *others, **named)
 
