@@ -118,6 +118,8 @@ def test_workers_learn_what_one_process_does(ray, connection, build):
     texts = "SELECT text, predicted FROM (PREDICT USING m AS SELECT * FROM s)"
     correct = [text == predicted for text, predicted in connection.execute(texts)]
     assert sum(correct) > 20
+    fit = "FIT MODEL n USING m OPTIONS (epochs=2, workers=2) AS SELECT * FROM s"
+    assert [row[0] for row in connection.execute(fit)] == [1, 2]
     query = "validation='SELECT * FROM s WHERE rowid > 30'"
     with pytest.warns(thanosql.Warning, match="trained on too"):
         expected = build(validation=query, epochs=8)
@@ -160,6 +162,34 @@ def test_a_training_goes_on_without_a_lost_worker(
     thread.join()
     assert len(killed) == 1
     same(epochs, expected)
+
+
+@pytest.mark.thorough(seconds=40)
+def test_a_training_whose_workers_die_again_and_again_ends(
+    ray, build, trainings, worker_pids
+):
+    is_over = threading.Event()
+    killed = set()
+
+    def kill():
+        while not is_over.wait(0.2):
+            alive = set(worker_pids("ray::Trainer")) - killed
+            if len(alive) == 2:  # both have begun
+                killed.update(alive)
+                os.kill(min(alive), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        with (
+            pytest.warns(thanosql.Warning, match="a worker of the training is lost"),
+            pytest.raises(thanosql.OperationalError, match="lost again and again"),
+        ):
+            build(", workers=2", epochs=100_000)
+    finally:
+        is_over.set()
+        thread.join()
+    assert len(killed) == 6
 
 
 @pytest.mark.thorough(seconds=20)

@@ -91,10 +91,9 @@ def train(
                 last = saved or last
                 with closing(_Team(session, shared, kept, saved, progress)) as team:
                     for result in team.epochs():
-                        losses = 0
                         # Those before the checkpoint come again.
                         if result.epoch > done:
-                            done = result.epoch
+                            losses, done = 0, result.epoch
                             yield result
                 last = team.last or last
             speech.take_weights(material, last)
@@ -133,6 +132,8 @@ class _Shared:
         self._ray = ray
         self._options = options
         self.count = options.workers
+        self.is_again = False
+        "Whether workers have been lost."
         self.size = size_of_workers(ray.nodes(), options)
         device = "cuda" if self.size.gpus else "cpu"
         plan = speech.plan(material, replace(options, device=device), root)
@@ -151,6 +152,7 @@ class _Shared:
 
     def make_fit(self) -> None:
         """Have as many workers as there is room for, at most those asked for."""
+        self.is_again = True
         assert self._options.workers is not None
         for count in range(self._options.workers, 0, -1):
             try:
@@ -261,6 +263,8 @@ class _Team:
                     f"cores of a machine, and {free:g} are free on all; end other work "
                     "on the cluster, or set fewer workers or a smaller worker_cpus"
                 )
+                if self._shared.is_again:  # a lost machine may have been counted
+                    raise _LostError(message)
                 raise errors.OperationalError(message)
         self._check(beginning)
         place: tuple[str, int] = beginning[0].result()
