@@ -54,6 +54,16 @@ def installed() -> str:
     return version("thanosql-local")
 
 
+def check_installed(expected: str) -> None:
+    """Raise OperationalError if something else is installed here."""
+    if installed() != expected:
+        message = (
+            f"a worker has thanosql {installed()}, and this process {expected}; "
+            "install the same on every machine of the cluster"
+        )
+        raise errors.OperationalError(message)
+
+
 class Worker:
     """Keeps a model loaded and transcribes with it; what it is told is one statement's.
 
@@ -64,12 +74,7 @@ class Worker:
         """Return this machine's name in the cluster; nothing heavy is loaded yet."""
         import ray
 
-        if installed() != expected:
-            message = (
-                f"a worker has thanosql {installed()}, and this process {expected}; "
-                "install the same on every machine of the cluster"
-            )
-            raise errors.OperationalError(message)
+        check_installed(expected)
         self._lock = threading.Lock()
         self._warnings: list[str] = []
         warnings.showwarning = self._note

@@ -35,7 +35,18 @@ from thanosql.speech.loading import (
     save_adapter,
     set_threads,
 )
+from thanosql.speech.peers import PeerLostError, Seat
 from thanosql.speech.recording import FileCopy, Recording
+from thanosql.speech.sharing import (
+    Plan,
+    checkpoints,
+    load_parcel,
+    packed,
+    plan,
+    save_parcel,
+    take_weights,
+    train_share,
+)
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
@@ -76,6 +87,17 @@ __all__ = [
     "estimated_seconds",
     "train",
     "checkpointed_epochs",
+    # share a training among processes
+    "Plan",
+    "plan",
+    "packed",
+    "Seat",
+    "train_share",
+    "PeerLostError",
+    "checkpoints",
+    "load_parcel",
+    "save_parcel",
+    "take_weights",
     # open audio files and read their headers
     "open_file",
     "inspect",

@@ -98,6 +98,20 @@ def _audio_column() -> Any:
     )
 
 
+def _workers(doc: str) -> Any:
+    return _option(None, or_null(_FROM_ONE), doc, shapes_weights=False)
+
+
+def _worker_cpus() -> Any:
+    return _option(
+        None,
+        or_null(_FROM_ONE),
+        "that a worker takes; its share of the cluster's if not given",
+        unit="cores",
+        shapes_weights=False,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpeechOptions:
     """Options of all statements that run a model over a query's recordings."""
@@ -241,6 +255,11 @@ class BuildOptions(_SpeechOptions):
     time_limit: float | None = _option(
         None, or_null(_POSITIVE), "end after so much time", unit="seconds"
     )
+    workers: int | None = _workers(
+        "processes on a Ray cluster that train side by side; this process alone if not "
+        "given"
+    )
+    worker_cpus: int | None = _worker_cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,18 +365,11 @@ class _ListeningOptions(_SpeechOptions):
         "for a model that writes text by itself, such as Whisper",
     )
     on_error: Literal["raise", "null"] = _on_error()
-    workers: int | None = _option(
-        None,
-        or_null(_FROM_ONE),
+    workers: int | None = _workers(
         "processes on a Ray cluster that transcribe side by side; this process alone "
-        "if not given",
+        "if not given"
     )
-    worker_cpus: int | None = _option(
-        None,
-        or_null(_FROM_ONE),
-        "that a worker takes; its share of the cluster's if not given",
-        unit="cores",
-    )
+    worker_cpus: int | None = _worker_cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -577,6 +589,16 @@ def bind(
             message = f"option {name} takes {accepts}, not {_shown(value)}"
             raise OptionError(point(message, sql, option.value_start)) from None
     return cls(**values)
+
+
+def check_workers(options: BuildOptions | PredictOptions | EvaluateOptions) -> None:
+    """Raise OptionError if it is said what workers take, and there are none."""
+    if options.worker_cpus is not None and options.workers is None:
+        message = (
+            "option worker_cpus is what each of the workers takes, and there are none; "
+            "set workers too"
+        )
+        raise OptionError(message)
 
 
 def shaping_weights(

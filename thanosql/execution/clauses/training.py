@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,7 @@ class _Training:
 
 def _relation(context: Context, wanted: _Training) -> Relation:
     """Return one row an epoch, or with `check_only` one a finding."""
+    statements.check_workers(wanted.options)
     start = wanted.start(context.models)
     options = adapters.as_trained(start, wanted.options, is_fit=wanted.is_fit)
     if options.adapter:
@@ -219,16 +220,24 @@ def _prepared(
         context.check_interrupted()
         return recognizer
 
+    options, device = wanted.options, ""
+    if options.workers is not None:
+        from thanosql import cluster  # only here
+
+        device = cluster.training_device(context.cluster(), options)
+        # Here, nothing is trained: a GPU may be on the workers' machines only.
+        options = dataclasses.replace(options, device="cpu")
     with context.progress() as progress:
-        return speech.prepare(
+        material = speech.prepare(
             open_start,
             rows,
             held_out,
-            wanted.options,
+            options,
             context.audio_root,
             progress,
             checkup,
         )
+    return dataclasses.replace(material, device=device or material.device)
 
 
 def _identity(
@@ -300,12 +309,16 @@ def _epochs(
 ) -> list[EpochResult]:
     """Train to the end, and add each epoch to the ledger."""
     epochs: list[EpochResult] = []
-    with (
-        context.progress() as progress,
-        closing(
-            speech.train(material, options, context.audio_root, folder, progress)
-        ) as trained,
-    ):
+    root = context.audio_root
+    with context.progress() as progress, ExitStack() as closes:
+        if options.workers is None:
+            trained = speech.train(material, options, root, folder, progress)
+        else:
+            from thanosql import cluster  # only here
+
+            session = context.cluster()
+            trained = cluster.train(session, material, options, root, folder, progress)
+        closes.enter_context(closing(trained))
         for epoch in trained:
             ledger.add(dataclasses.asdict(epoch))
             epochs.append(epoch)
@@ -339,7 +352,9 @@ def _findings(
         parameters, trained = speech.parameter_counts(material, wanted.options)
         yield "parameters", None, parameters
         yield "parameters to train", None, trained
-        seconds = speech.estimated_seconds(material, wanted.options, root)
+        seconds = None  # what this machine takes says nothing of the workers'
+        if wanted.options.workers is None:
+            seconds = speech.estimated_seconds(material, wanted.options, root)
         yield "estimated seconds of training", None, seconds
     for rate, count in checkup.rate_counts().most_common():
         yield f"rows of {rate} Hz", None, count

@@ -85,11 +85,24 @@ class Adapter:
                 _own_weight(layer), _b(layer), _a(layer), alpha=self.scale
             )
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Do as `apply`, for a model that is used until it is trained further."""
+        self.apply()
+
     def hold_norms(self, model: nn.Module) -> None:
         """Keep the batch norms of a model in training from taking other means."""
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.training = False
+
+    def base_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the model's weights and buffers without the adapter."""
+        return {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if not name.endswith((".lora_A", ".lora_B"))
+        }
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return A and B of each layer, by its name."""

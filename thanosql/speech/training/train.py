@@ -10,8 +10,6 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import torch
-
 from thanosql.errors import TrainingError
 from thanosql.speech.progress import Progress, silent
 from thanosql.speech.recognizers.precision import resolve
@@ -26,14 +24,19 @@ from thanosql.speech.training.conditions import (
     seeded,
     spec_augmented,
 )
-from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
+from thanosql.speech.training.loop import Loop, trained_state, weights_of
+from thanosql.speech.training.parallel import ALONE, Group
+from thanosql.speech.training.scoring import Score
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
+    import torch
+
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
+    from thanosql.speech.training.relay import Relay
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
@@ -54,7 +57,8 @@ def train(
     progress: Progress = silent,
     *,
     validation_rows: Sequence[tuple[object, object]] | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints | Relay | None = None,
+    group: Group = ALONE,
 ) -> Generator[EpochResult, None, None]:
     """Train the recognizer's model, yielding the result of each epoch.
 
@@ -62,7 +66,9 @@ def train(
     validation utterances; None if they are `rows`. Both are read in the calling thread.
     checkpoints: keeps the training's state after each epoch. If it has a state already,
     which must be of the same arguments, the training goes on from it; the results of
-    the epochs before it are yielded first.
+    the epochs before it are yielded first. group: of several processes, each calls this
+    with the same arguments but for `progress`; each yields the same, and has the same
+    weights.
 
     When exhausted, the model holds the weights of the epoch with the best `Score` on
     the validation utterances (lowest CER, then WER), or of the last epoch if there are
@@ -97,10 +103,13 @@ def train(
             ),
             gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
             spec_augmented(recognizer, options.spec_augment),
+            group.training(recognizer),
         ):
             cache = FeatureCache(options.feature_cache)
-            batches = Batches(recognizer, options, compute, root, cache)
-            loop = Loop(batches, utterances, rows, progress)
+            batches = Batches(
+                recognizer, options, compute, root, cache, group.rank, group.world
+            )
+            loop = Loop(batches, utterances, rows, progress, group)
             saved = None if checkpoints is None else checkpoints.load()
             if saved is not None:
                 at, kept = saved
@@ -124,7 +133,7 @@ def train(
                 began = time.monotonic()
                 with (
                     compute.tf32(),
-                    seeded(options.seed, loop.epoch + 1, compute.device),
+                    seeded(options.seed, loop.epoch + 1, compute.device, group.rank),
                 ):
                     train_loss, audio_seconds = loop.run_epoch()
                     score = loop.score(validation_utterances, validation_rows)
@@ -176,8 +185,7 @@ def train(
     finally:
         model.eval()
         if recognizer.adapter is not None:
-            with torch.no_grad():
-                recognizer.adapter.apply()
+            recognizer.adapter.settle()
 
 
 def _check(
