@@ -165,6 +165,15 @@ class _Shared:
                 self.count = count
                 return
 
+    def has_room(self) -> bool:
+        """Return whether the cluster still has room for the workers."""
+        try:
+            wanted = replace(self._options, workers=self.count)
+            size_of_workers(self._ray.nodes(), wanted)
+        except errors.OptionError:
+            return False
+        return True
+
 
 class _Team:
     """The workers of a training, from a checkpoint to its end or to the first loss."""
@@ -255,6 +264,10 @@ class _Team:
             self._look()
             futures.wait(beginning, _POLLED_EVERY, futures.FIRST_EXCEPTION)
             self._check(beginning)
+            if self._shared.is_again and not self._shared.has_room():
+                # It was still counted when the others noticed that it is gone.
+                message = "its machine is gone"
+                raise _LostError(message)
             if time.monotonic() - began > _STARTS_WITHIN:
                 free = self._ray.available_resources().get("CPU", 0)
                 message = (
