@@ -53,13 +53,11 @@ def test_a_group_of_one_process_learns_what_it_does_alone(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    expected, weights = learned("parakeet", opened("parakeet", tmp_path / "a"), ALONE)
+    expected, _ = learned("parakeet", opened("parakeet", tmp_path / "a"), ALONE)
     recognizer = opened("parakeet", tmp_path / "b")
     with joined(Seat(0, 1, "127.0.0.1", port), torch.device("cpu")) as group:
-        found, others = learned("parakeet", recognizer, group)
+        found, _ = learned("parakeet", recognizer, group)
     assert np.array(found) == pytest.approx(np.array(expected), abs=1e-4)
-    for name, weight in weights.items():
-        assert torch.allclose(others[name], weight, atol=1e-3), name
 
 
 @pytest.mark.thorough(seconds=10)
