@@ -1,7 +1,7 @@
 """What workers on a Ray cluster gain, what they cost, and what one database can feed.
 
     python benchmarks/cluster.py            8 minutes at most, on two quiet cores
-    python benchmarks/cluster.py --small    a minute, a smaller model; a dry run
+    python benchmarks/cluster.py --small    two minutes, a smaller model; a dry run
     python benchmarks/cluster.py --only predicting
 
 Each part is a process of its own, with Ray nodes in processes of theirs:
@@ -9,6 +9,7 @@ Each part is a process of its own, with Ray nodes in processes of theirs:
 reading     rows out of SQLite, as PREDICT reads them, and into Ray's object store
 feeding     PREDICT with workers that only sleep, as long as a GPU would take
 predicting  one worker beside none, two of a core each beside one; texts compared
+building    two workers of a core each beside one, for BUILD; losses compared
 
 The model is a wav2vec2-base of random weights, the clips are 10 s of real recordings,
 as FLAC in BLOBs. What a database can feed is told in GPUs that work at speeds which
@@ -73,10 +74,12 @@ class Size:
     layers: int  # of the model
     clips: int  # that are transcribed in a round
     rounds: int
+    utterances: int  # that are trained on
+    epochs: int
 
 
-FULL = Size(200_000_000, (1, 4, 16), 12, 8, 3)
-SMALL = Size(40_000_000, (1, 4), 1, 4, 1)
+FULL = Size(200_000_000, (1, 4, 16), 12, 8, 3, 8, 2)
+SMALL = Size(40_000_000, (1, 4), 1, 4, 1, 4, 1)
 
 
 def main() -> None:
@@ -138,6 +141,10 @@ def ratios(found: Found) -> list[common.Ratio]:
             ratio("PREDICT, time of one worker to none", one, none, 1.05, higher=False),
             ratio("PREDICT, two workers to one", one, two, 1.8, higher=True),
         ]
+    if "building" in found:
+        seconds = found["building"]["seconds"]
+        one, two = seconds["one"], seconds["two"]
+        lines.append(ratio("BUILD, two workers to one", one, two, 1.6, higher=True))
     return lines
 
 
@@ -153,6 +160,8 @@ def checks(found: Found) -> Found:
     lines: Found = {}
     if "predicting" in found:
         lines["PREDICT: texts are the same"] = found["predicting"]["same_texts"]
+    if "building" in found:
+        lines["BUILD: largest difference of a loss"] = found["building"]["difference"]
     return lines
 
 
@@ -324,6 +333,39 @@ def predicting(directory: Path, size: Size) -> Found:
     }
 
 
+def building(directory: Path, size: Size) -> Found:
+    """Measure a training by one and by two workers; seconds are those of the epochs."""
+    import thanosql
+
+    path = directory / "clips.db"
+    make_model(directory, size.layers, path)
+    seconds: dict[str, list[float]] = {}
+    losses: dict[str, list[float]] = {}
+    with Nodes(1, 1) as nodes:
+        os.environ.update(nodes.environment)
+        connection = thanosql.connect(path, ray_address=nodes.address)
+        make_clips(connection, size.utterances)
+        for name, workers in (("one", 1), ("two", 2)):
+            rows = connection.execute(
+                "BUILD MODEL n USING m OPTIONS (workers=?, worker_cpus=1, epochs=?, "
+                "batch_size=4, validation=0, overwrite=TRUE) "
+                "AS SELECT audio, text FROM clips",
+                (workers, size.epochs),
+            )
+            names = [column[0] for column in rows.description]
+            epochs = [dict(zip(names, row, strict=True)) for row in rows]
+            seconds[name] = [sum(each["seconds"] for each in epochs)]
+            losses[name] = [each["train_loss"] for each in epochs]
+        connection.close()
+    pairs = zip(losses["one"], losses["two"], strict=True)
+    return {
+        "seconds": seconds,
+        "audio_seconds": SECONDS * size.utterances * size.epochs,
+        "losses": losses,
+        "difference": max(abs(a - b) for a, b in pairs),
+    }
+
+
 def make_model(directory: Path, layers: int, path: Path) -> None:
     """Store a wav2vec2-base of random weights as `m`."""
     import training
@@ -367,7 +409,7 @@ def sliced(count: int) -> Iterator[bytes]:
             samples = np.concatenate([samples, more])
 
 
-PARTS = {each.__name__: each for each in (reading, feeding, predicting)}
+PARTS = {each.__name__: each for each in (reading, feeding, predicting, building)}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--part"]:

@@ -33,6 +33,7 @@ from transformers import (
 
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers import families
+from thanosql.speech.recognizers.draws import Draws
 from thanosql.speech.recording import Recording
 from thanosql.speech.transcription import transcribe
 from thanosql.statements import BuildOptions
@@ -208,6 +209,11 @@ CONFIGS = {
         },
     ),
 }
+
+
+def draws(seed: int, count: int) -> Draws:
+    """Return the generators of a step of so many utterances."""
+    return Draws.of(seed, 1, 0, range(1, count + 1))
 
 
 def write_config(directory: Path, kind: str = "wav2vec2", **changes: object) -> Path:

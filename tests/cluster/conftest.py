@@ -50,7 +50,7 @@ def archive(ray, base, tmp_path_factory):
 def worker_pids(ray):
     """Return a function that returns the processes of the workers that are there."""
 
-    def pids() -> list[int]:
+    def pids(kind: str = "ray::Worker") -> list[int]:
         listed = subprocess.run(
             ["ps", "-eo", "pid=,ppid=,args="],
             capture_output=True,
@@ -65,7 +65,7 @@ def worker_pids(ray):
         return [
             int(pid)
             for pid, _, title in processes
-            if int(pid) in ours and title.startswith("ray::Worker")
+            if int(pid) in ours and title.startswith(kind)
         ]
 
     return pids

@@ -23,15 +23,16 @@ def tell(**finding):
     OUTPUT.flush()
 
 
-def main(path, address):
+def main(path, address=None):
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", thanosql.Warning)  # to standard error
     with thanosql.connect(path, ray_address=address) as connection:
         for statement in map(json.loads, sys.stdin):
             try:
                 for row in connection.execute(statement):
                     tell(row=row)
                 connection.commit()
-            except thanosql.Error as error:
+            except (thanosql.Error, KeyboardInterrupt) as error:
                 connection.rollback()
                 tell(error=type(error).__name__, message=str(error))
             else:

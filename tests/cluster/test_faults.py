@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from ray_nodes import Nodes
-from tones import tones
+from tones import spoken, tones
+from toys import parakeet
 
 import thanosql
 
@@ -34,18 +36,21 @@ INSERT = f"INSERT INTO texts {WORKERS}"
 
 
 class Driver:
-    """A driver in a process of its own."""
+    """A driver in a process of its own; without nodes, it has a Ray of its own."""
 
-    def __init__(self, path, nodes):
+    def __init__(self, path, nodes=None, log=None):
+        environment = os.environ if nodes is None else nodes.environment
         self._process = subprocess.Popen(
             [
                 *(sys.executable, Path(__file__).with_name("driving.py")),
-                *(path, nodes.address),
+                *(path, *([] if nodes is None else [nodes.address])),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**nodes.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=log,
+            env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
             text=True,
+            start_new_session=True,
         )
 
     def begin(self, statement):
@@ -65,6 +70,10 @@ class Driver:
         self.begin(statement)
         return rows_and_end(self.findings())
 
+    def press_ctrl_c(self):
+        """Send what a terminal sends to all processes of its foreground."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
     def close(self):
         """End it, and return with which status it ended."""
         self._process.stdin.close()
@@ -78,8 +87,8 @@ def rows_and_end(findings):
 
 
 @contextmanager
-def driving(path, nodes):
-    driver = Driver(path, nodes)
+def driving(path, nodes=None, log=None):
+    driver = Driver(path, nodes, log)
     try:
         yield driver
     finally:
@@ -188,3 +197,121 @@ def test_a_lost_head_ends_the_statement_and_leaves_the_database(
         assert left.finish("PRAGMA integrity_check")[0] == [("ok",)]
         assert left.finish(ALONE) == (expected, {"end": True})
         assert left.close() == 0
+
+
+# Trainings
+
+BUILD = (
+    "BUILD MODEL m USING '{}' OPTIONS (epochs=60, batch_size=8, learning_rate=0.003, "
+    "validation=0.2{}) AS SELECT * FROM s"
+)
+TOGETHER = ", workers=2, worker_cpus=1"
+RESULTS = (0, 1, 2, 3, 4, 5, 6, 7, 9)  # columns of an epoch, all but its seconds
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """Return a base, a database with rows, and the epochs of one process alone."""
+    folder = tmp_path_factory.mktemp("training")
+    torch.manual_seed(1)
+    parakeet(folder / "base")
+    path = folder / "training.db"
+    with thanosql.connect(path) as connection:
+        connection.execute("CREATE TABLE s (audio BLOB, text TEXT)")
+        connection.executemany("INSERT INTO s VALUES (?, ?)", spoken(40, letters="abc"))
+        connection.commit()
+        shutil.copy(path, folder / "rows.db")
+        epochs = connection.execute(BUILD.format(folder / "base", "")).fetchall()
+    connection.close()
+    return folder / "base", folder / "rows.db", epochs
+
+
+@pytest.fixture
+def to_train(training, tmp_path):
+    """Return a function that makes the statement, its database, and the epochs."""
+    base, rows, epochs = training
+    path = shutil.copy(rows, tmp_path / "calls.db")
+    return lambda more: BUILD.format(base, more), path, epochs
+
+
+def same(epochs, expected):
+    assert len(epochs) == len(expected)
+    for found, wanted in zip(epochs, expected, strict=True):
+        assert [found[i] for i in RESULTS] == pytest.approx(
+            [wanted[i] for i in RESULTS], abs=1e-4
+        )
+
+
+def checkpoints(path):
+    return [*Path(f"{path}-thanosql").glob("*/checkpoint.safetensors")]
+
+
+def until_checkpointed(path):
+    end = time.monotonic() + 60
+    while not checkpoints(path):
+        assert time.monotonic() < end, "no epoch has ended"
+        time.sleep(0.01)
+
+
+@pytest.mark.thorough(seconds=40)
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_training_goes_on_when_a_node_is_killed(to_train, tmp_path, is_replaced):
+    build, path, expected = to_train
+    log = tmp_path / "log"
+    with Nodes(1, 1) as nodes, log.open("w") as said, driving(path, nodes, said) as own:
+        own.begin(build(TOGETHER))
+        until_checkpointed(path)
+        nodes.kill(random.Random(is_replaced).choice([1, 2]))
+        if is_replaced:
+            nodes.add(1)
+        assert checkpoints(path), "it had ended before"
+        epochs, end = rows_and_end(own.findings())
+    assert end == {"end": True}
+    same(epochs, expected)
+    assert "goes on from its last checkpoint, with" in log.read_text()
+
+
+@pytest.mark.thorough(seconds=30)
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_lost_head_leaves_a_training_to_resume_and_no_model(to_train, by_client):
+    if by_client:
+        pytest.importorskip("grpc", reason="addresses with ray:// need ray[client]")
+    build, path, expected = to_train
+    with Nodes(1, 1, by_client=by_client) as nodes, driving(path, nodes) as driver:
+        driver.begin(build(TOGETHER))
+        until_checkpointed(path)
+        nodes.kill(0)
+        epochs, end = rows_and_end(driver.findings())
+        assert epochs == []
+        if by_client:
+            assert end.get("error") == "OperationalError", end
+            assert "Ray cluster" in end["message"]
+        else:  # as above
+            assert end == {"died": 1} or end.get("error") == "OperationalError", end
+    with driving(path) as left:
+        assert left.finish("LIST MODELS") == ([], {"end": True})
+        assert left.finish("PRAGMA integrity_check")[0] == [("ok",)]
+        assert checkpoints(path)
+        epochs, end = left.finish(build(", resume=TRUE"))
+        assert end == {"end": True}
+        same(epochs, expected)
+
+
+@pytest.mark.thorough(seconds=30)
+def test_ctrl_c_in_a_training_of_workers_leaves_it_to_resume(to_train):
+    build, path, expected = to_train
+    with driving(path) as driver:
+        driver.begin(build(TOGETHER))
+        until_checkpointed(path)
+        driver.press_ctrl_c()
+        epochs, end = rows_and_end(driver.findings())
+        assert (epochs, end.get("error")) == ([], "KeyboardInterrupt")
+        (folder,) = {each.parent for each in checkpoints(path)}
+        assert driver.finish("LIST MODELS") == ([], {"end": True})
+        epochs, end = driver.finish(build(", resume=TRUE, workers=1, worker_cpus=1"))
+        assert end == {"end": True}
+        same(epochs, expected)
+        assert not folder.exists()
+        rows, _ = driver.finish("SELECT status FROM thanosql_runs")
+        assert rows == [("stored",)]
+        assert driver.close() == 0

@@ -46,6 +46,23 @@ def test_rows_are_those_of_this_process_alone_in_the_same_order(archive):
     assert len({text for _, text in alone}) > 1
 
 
+@pytest.mark.thorough(seconds=10)
+def test_an_adapter_goes_to_workers_along_with_its_base(archive):
+    archive.execute("BEGIN")
+    try:
+        archive.execute(
+            "BUILD MODEL a USING m OPTIONS (adapter=4, learning_rate=0.03, epochs=2, "
+            "batch_size=4, validation=0.3) AS SELECT audio, text FROM calls"
+        )
+        adapted = predict(WORKERS).replace("USING m", "USING a")
+        alone = predict("batch_size=2").replace("USING m", "USING a")
+        expected = archive.execute(alone).fetchall()
+        assert archive.execute(adapted).fetchall() == expected
+        assert archive.execute(predict(WORKERS)).fetchall() != expected
+    finally:
+        archive.execute("ROLLBACK")
+
+
 @pytest.mark.parametrize("statement", ["PREDICT", "EVALUATE"])
 def test_cores_of_workers_without_workers_are_refused(archive, statement):
     with pytest.raises(thanosql.OptionError, match=r"worker_cpus .* set workers too"):

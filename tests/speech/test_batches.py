@@ -193,10 +193,29 @@ def test_the_ranks_of_a_world_share_out_each_batch(tmp_path):
 
     whole = epoch(0, 1)
     shares = [epoch(rank, 4) for rank in range(4)]
-    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == [*range(1, 12)]
     assert [batch[:1] for batch in whole] == shares[0]
-    # A rank without a share of a short batch takes a step less.
-    assert [len(share) for share in shares] == [3, 3, 3, 2]
+    for batch, *parts in zip(whole, *shares, strict=True):  # all take every step
+        assert sorted(chain.from_iterable(parts[: len(batch)])) == sorted(batch)
+        # One without a share of a short batch has the first utterance, not to count.
+        assert all(part == batch[:1] for part in parts[len(batch) :])
+    assert sorted(chain.from_iterable(whole)) == [*range(1, 12)]
+
+
+def test_the_ranks_of_a_world_share_out_the_batches_to_validate_on(tmp_path):
+    recognizer, rows = parakeet(tmp_path), spoken(11)
+    utterances = examine(recognizer, rows, None).utterances
+
+    def read(rank, world):
+        batches = Batches(
+            recognizer, config(batch_size=4), resolve("cpu"), None, FeatureCache(0),
+            rank, world,
+        )  # fmt: skip
+        with closing(batches.validation(utterances, rows, held_out=False)) as prepared:
+            return [[each.utterance.row for each in batch] for batch in prepared]
+
+    whole = read(0, 1)
+    assert [read(0, 2), read(1, 2)] == [whole[::2], whole[1::2]]
+    assert read(3, 4) == []
 
 
 def test_chunks_keep_the_order_and_the_rest():

@@ -226,3 +226,8 @@ class TestFromSQL:
                 "BUILD MODEL w2 USING writer OPTIONS (objective='transducer') "
                 "AS SELECT audio, text FROM clips"
             )
+
+    def test_an_adapter_of_layers_yet_to_come_is_refused(self, connection, whisper):
+        with pytest.raises(OptionError, match=r"adapter: with objective='ctc'"):
+            self.build(connection, whisper, ", adapter=TRUE")
+        assert connection.execute("LIST MODELS").fetchall() == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import CONFIGS, MELS, VOCABULARY, build, inputs
+from toys import CONFIGS, MELS, VOCABULARY, build, draws, inputs
 from transformers import Wav2Vec2Config
 
 from thanosql.speech.recognizers.spec_augment import (
@@ -125,7 +125,7 @@ def test_too_short_an_utterance_has_length_zero(name, training):
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
+def test_spec_augment_follows_the_draws_and_leaves_no_trace(name):
     recognizer = build(name, apply_spec_augment=True, mask_time_prob=0.5)
     model = recognizer.model.train()
     features = inputs(recognizer)
@@ -133,7 +133,7 @@ def test_spec_augment_follows_the_generator_and_leaves_no_trace(name):
     features.append(features[0][:2_000] if features[0].ndim == 1 else features[0][:6])
 
     def run(seed):
-        return recognizer.logits(features, torch.Generator().manual_seed(seed))[0]
+        return recognizer.logits(features, draws(seed, len(features)))[0]
 
     np.random.seed(7)
     before = np.random.get_state()[1].copy()
@@ -212,8 +212,8 @@ def test_time_masks_become_the_mask_vector_and_feature_masks_zero():
     )
     hidden, vector = torch.ones(90, 24), torch.full((24,), 5.0)
     lengths = (50, 3, 37)
-    masked = spec_augment(hidden, lengths, vector, config, generator())
-    again = spec_augment(hidden, lengths, vector, config, generator())
+    masked = spec_augment(hidden, lengths, vector, config, draws(0, 3))
+    again = spec_augment(hidden, lengths, vector, config, draws(0, 3))
     torch.testing.assert_close(masked, again, atol=0, rtol=0)
     assert set(masked.unique().tolist()) == {0.0, 1.0, 5.0}
     assert (hidden == 1).all()
@@ -234,8 +234,8 @@ def test_log_mels_are_masked_in_bands_and_stretches(repeats, lengths, seed):
         torch.from_numpy(random.normal(5, 1, (length, 80 * repeats)))
         for length in lengths
     ]
-    masked = mask_log_mels(features, 80, generator(seed))
-    again = mask_log_mels(features, 80, generator(seed))
+    masked = mask_log_mels(features, 80, draws(seed, len(features)))
+    again = mask_log_mels(features, 80, draws(seed, len(features)))
     for before, after, same in zip(features, masked, again, strict=True):
         assert after.shape == before.shape
         if not len(before):
@@ -257,7 +257,7 @@ def test_log_mels_are_masked_in_bands_and_stretches(repeats, lengths, seed):
 
 def test_log_mel_masks_are_of_every_width_and_everywhere():
     features = [torch.randn(400, 80) for _ in range(600)]
-    masked = mask_log_mels(features, 80, generator())
+    masked = mask_log_mels(features, 80, draws(0, len(features)))
     pairs = zip(masked, features, strict=True)
     hidden = torch.stack([after != before for after, before in pairs])
     bands, stretches = hidden.all(1), hidden.all(2)

@@ -261,6 +261,8 @@ def test_trainings_are_compared_by_the_options_that_shape_the_weights():
         "gradient_checkpointing",
         "overwrite",
         "resume",
+        "worker_cpus",
+        "workers",
     }
 
 

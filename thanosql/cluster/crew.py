@@ -55,7 +55,7 @@ class Crew:
         session: Session,
         count: int,
         size: Size,
-        opening: tuple[Request, Any, Any],
+        opening: tuple[Request, Any, Any, Any],
     ) -> None:
         """Begin to start the workers; opening: the request and the models' files."""
         self.count = count
@@ -175,10 +175,8 @@ class Crew:
 
     def _open(self, member: Member) -> None:
         """Have a worker load what the statement needs."""
-        request, model, language_model = self._opening
-        reference = member.actor.open.remote(
-            request, self._size.cpus, model, language_model
-        )
+        request, *files = self._opening
+        reference = member.actor.open.remote(request, self._size.cpus, *files)
         self._wait_for(reference, member)
 
     def _wait_for(self, reference: Any, member: Member, job: Job | None = None) -> None:

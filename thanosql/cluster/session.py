@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _PATIENCE = 5.0  # seconds, for a cluster's head to answer
-_KEPT_MODELS = 2  # in the object store, as many as a worker keeps loaded
+_KEPT_MODELS = 3  # in the object store: an adapter, its base, a language model
 _EXTRA = "pip install 'thanosql-local[ray]'"
 
 

@@ -10,7 +10,7 @@ from thanosql import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from thanosql.statements import EvaluateOptions, PredictOptions
+    from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class _Machine:
 
 
 def size_of_workers(
-    nodes: Sequence[dict[str, Any]], options: PredictOptions | EvaluateOptions
+    nodes: Sequence[dict[str, Any]],
+    options: PredictOptions | EvaluateOptions | BuildOptions,
 ) -> Size:
     """Return what each of a statement's workers takes.
 

@@ -60,17 +60,16 @@ def transcribe(
         None if root is None else os.path.realpath(root),
         os.getcwd(),  # noqa: PTH109 - as text
         model.sha256,
+        None if model.base is None else model.base.sha256,
         None if language_model is None else language_model.sha256,
     )
     progress("transcribe", 0, None)  # connecting may have taken seconds
-    files = session.model(model.sha256, model.read)
-    texts = (
-        None
-        if language_model is None
-        else session.model(language_model.sha256, language_model.read)
+    files, base, texts = (
+        None if each is None else session.model(each.sha256, each.read)
+        for each in (model, model.base, language_model)
     )
     assert options.workers is not None
-    opening = request, files, texts
+    opening = request, files, base, texts
     try:
         with closing(Crew(session, options.workers, size, opening)) as crew:
             work = _Work(recordings, options, root, first_row)

@@ -34,6 +34,8 @@ class Request:
     "Where relative paths start without a root: the statement's working directory."
     sha256: str
     "The digest of the model's files."
+    base: str | None
+    "The digest of its base's files, where the model is an adapter."
     language_model: str | None
     "The digest of the language model's files."
 
@@ -52,6 +54,16 @@ def installed() -> str:
     return version("thanosql-local")
 
 
+def check_installed(expected: str) -> None:
+    """Raise OperationalError if something else is installed here."""
+    if installed() != expected:
+        message = (
+            f"a worker has thanosql {installed()}, and this process {expected}; "
+            "install the same on every machine of the cluster"
+        )
+        raise errors.OperationalError(message)
+
+
 class Worker:
     """Keeps a model loaded and transcribes with it; what it is told is one statement's.
 
@@ -62,26 +74,27 @@ class Worker:
         """Return this machine's name in the cluster; nothing heavy is loaded yet."""
         import ray
 
-        if installed() != expected:
-            message = (
-                f"a worker has thanosql {installed()}, and this process {expected}; "
-                "install the same on every machine of the cluster"
-            )
-            raise errors.OperationalError(message)
+        check_installed(expected)
         self._lock = threading.Lock()
         self._warnings: list[str] = []
         warnings.showwarning = self._note
         return str(ray.get_runtime_context().get_node_id())
 
     def open(
-        self, request: Request, threads: int, model: Files, language_model: Files | None
+        self,
+        request: Request,
+        threads: int,
+        model: Files,
+        base: Files | None,
+        language_model: Files | None,
     ) -> None:
         """Load what a statement needs; threads: those that torch computes with."""
         speech.set_threads(threads)
         self._request = request
-        self._recognizer = speech.loaded(
-            _stored(request.sha256, model), request.options.device
-        )
+        stored = _stored(request.sha256, model)
+        if request.base is not None and base is not None:
+            stored = replace(stored, base=_stored(request.base, base))
+        self._recognizer = speech.loaded(stored, request.options.device)
         self._language_model = None
         if request.language_model is not None and language_model is not None:
             self._language_model = speech.open_language_model(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
 from thanosql import errors, speech, statements
+from thanosql.catalog import bases
 from thanosql.execution.progress import Progress
 from thanosql.execution.source import Source
+from thanosql.store.files import digest
 from thanosql.store.models import ModelStore
 from thanosql.store.transactions import transaction
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from thanosql.cluster import Session
     from thanosql.statements.nodes import Parameters
-    from thanosql.store.records import StoredModel
+    from thanosql.store.records import AdapterBase, StoredModel
 
 _Options = TypeVar("_Options", bound=statements.Options)
 
@@ -130,12 +132,41 @@ class Context:
     # Long work
 
     def stored_files(self, model: StoredModel) -> speech.StoredFiles:
-        """Return a stored model's digest and the functions that read its files."""
+        """Return a stored model's digest and the functions that read its files.
+
+        Of an adapter, those of its base as well; ModelNotFoundError if that is gone.
+        """
+        of = model.adapter_base
         return speech.StoredFiles(
             model.sha256,
             partial(self.models.read_settings, model),
             partial(self.models.read, model),
+            None if of is None else self.base_files(model.name, of),
         )
+
+    def base_files(self, name: str, of: AdapterBase) -> speech.StoredFiles:
+        """Return the files of an adapter's base, found by its digest.
+
+        name: of the adapter, for errors. Raises ModelNotFoundError if no stored model
+        has that digest, nor the base of that name in the package.
+        """
+        stored = self.models.find_digest(of.sha256)
+        if stored is not None and stored.adapter_base is None:
+            return self.stored_files(stored)
+        known, named = bases.find(of.name), self.models.find(of.name)
+        there = "it is not stored any more"
+        if named is not None:
+            there = "the model stored under that name now is another"
+        elif known is not None and known.directory is not None:
+            if package_digest(known.directory) == of.sha256:
+                return speech.package_files(known.directory, of.sha256)
+            there = "the one that comes with this thanosql is another"
+        message = (
+            f"model {name!r} is an adapter of {of.name!r}, whose digest begins "
+            f"{of.sha256[:12]!r}, and {there}; bring that model back from a copy of "
+            "the database, or train the adapter anew"
+        )
+        raise errors.ModelNotFoundError(message)
 
     def progress(self) -> Progress:
         """Return a display for long work; calling it raises after an interrupt."""
@@ -157,6 +188,12 @@ class Context:
             error.sqlite_errorcode = apsw.SQLITE_INTERRUPT
             error.sqlite_errorname = "SQLITE_INTERRUPT"
             raise error
+
+
+@cache
+def package_digest(directory: Path) -> str:
+    """Return the digest of a base in the package, as stored models have one."""
+    return digest(sorted(directory.iterdir()))
 
 
 def pointing(

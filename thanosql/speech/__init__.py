@@ -25,15 +25,30 @@ from thanosql.speech.language_models import (
 from thanosql.speech.listening import Scorer, copied, transcribe
 from thanosql.speech.loading import (
     StoredFiles,
+    check_adapter,
+    import_adapter,
     import_base,
     loaded,
     modelling_files,
     open_base,
+    open_encoder,
     open_stored,
-    open_stored_encoder,
+    package_files,
+    save_adapter,
     set_threads,
 )
+from thanosql.speech.peers import PeerLostError, Seat
 from thanosql.speech.recording import FileCopy, Recording
+from thanosql.speech.sharing import (
+    Plan,
+    checkpoints,
+    load_parcel,
+    packed,
+    plan,
+    save_parcel,
+    take_weights,
+    train_share,
+)
 from thanosql.speech.sound.files import open_file
 from thanosql.speech.sound.headers import inspect, inspect_folder
 
@@ -41,12 +56,17 @@ __all__ = [
     # open a stored model or a base as a recognizer
     "StoredFiles",
     "open_stored",
-    "open_stored_encoder",
+    "open_encoder",
     "loaded",
     "open_base",
     "import_base",
     "modelling_files",
     "set_threads",
+    "package_files",
+    # adapters, which are stored without the weights of their base
+    "import_adapter",
+    "check_adapter",
+    "save_adapter",
     # make and open language models
     "build_language_model",
     "open_language_model",
@@ -71,6 +91,17 @@ __all__ = [
     "estimated_seconds",
     "train",
     "checkpointed_epochs",
+    # share a training among processes
+    "Plan",
+    "plan",
+    "packed",
+    "Seat",
+    "train_share",
+    "PeerLostError",
+    "checkpoints",
+    "load_parcel",
+    "save_parcel",
+    "take_weights",
     # open audio files and read their headers
     "open_file",
     "inspect",

@@ -89,6 +89,7 @@ def prepare(
     lists them.
     """
     from thanosql.speech.decoding.decoding import Request
+    from thanosql.speech.recognizers.adapter import Told
     from thanosql.speech.recognizers.precision import resolve
     from thanosql.speech.training import examination, utterances
     from thanosql.speech.training.conditions import seeded
@@ -100,11 +101,15 @@ def prepare(
     device = resolve(options.device, options.precision).device
     with seeded(options.seed):
         recognizer = open_start()
+        if options.adapter:
+            _adapt(recognizer, options)
     if options.objective not in ("auto", recognizer.objective):
         raise _not_its_objective(recognizer.objective, options)
     asked = Request(language=options.language, task=options.task)
     request = recognizer.adopt(asked)
     window = recognizer.adopt_window(options.window)
+    if recognizer.adapter is not None:
+        recognizer.adapter.told = Told(request.language, request.task, window)
     examined = examination.examine(recognizer, rows, root, progress, checkup)
     if checkup is None:
         if examined.bad:
@@ -158,6 +163,40 @@ def _not_its_objective(own: str, options: BuildOptions) -> errors.OptionError:
         f"{own!r}; {way_out}"
     )
     return errors.OptionError(message)
+
+
+def _adapt(recognizer: Recognizer, options: BuildOptions) -> None:
+    """Give a base an adapter of its attention, if it has none; train nothing else."""
+    from thanosql.speech.recognizers import adapter
+
+    layers = adapter.projections(recognizer.model)
+    if recognizer.adapter is not None:
+        layers = dict(recognizer.adapter.layers)
+    trained = [
+        each
+        for each in layers
+        if not (options.freeze_encoder is True and recognizer.encodes(each))
+    ]
+    if not trained:
+        message = (
+            "option adapter: nothing is left to adapt, since all attention is in the "
+            "encoder, and freeze_encoder=True keeps that as it is; leave it out"
+        )
+        raise errors.OptionError(message)
+    if recognizer.adapter is not None:
+        return
+    # Some checkpoints lack masked_spec_embed, which is for training alone.
+    drawn = {n for n in recognizer.fresh if not n.endswith("masked_spec_embed")}
+    if drawn:
+        message = (
+            f"option adapter: the base has no weights yet for {min(drawn)}, and an "
+            "adapter is a difference to weights; BUILD a model without adapter first "
+            "(freeze_encoder=True trains only its last layers), then an adapter USING "
+            "that model"
+        )
+        raise errors.NotSupportedError(message)
+    rank = int(options.adapter or 0)
+    recognizer.adapter = adapter.add(recognizer.model, trained, rank)
 
 
 def chosen(

@@ -98,6 +98,20 @@ def _audio_column() -> Any:
     )
 
 
+def _workers(doc: str) -> Any:
+    return _option(None, or_null(_FROM_ONE), doc, shapes_weights=False)
+
+
+def _worker_cpus() -> Any:
+    return _option(
+        None,
+        or_null(_FROM_ONE),
+        "that a worker takes; its share of the cluster's if not given",
+        unit="cores",
+        shapes_weights=False,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpeechOptions:
     """Options of all statements that run a model over a query's recordings."""
@@ -135,7 +149,8 @@ class BuildOptions(_SpeechOptions):
     learning_rate: float | None = _option(
         None,
         or_null(_POSITIVE),
-        "of AdamW, at its highest; the base's own if not given, else 1e-4",
+        "of AdamW, at its highest; if not given, the base's own, else 1e-4; 1e-3 of an "
+        "adapter",
     )
     warmup: float = _option(
         0.1,
@@ -165,6 +180,13 @@ class BuildOptions(_SpeechOptions):
         either(one_of("auto"), _FLAG),
         "train only what comes after the encoder; `auto`: for a model that writes text "
         "by itself, such as Whisper, on less than an hour of recordings",
+    )
+    adapter: bool | int | None = _option(
+        None,
+        or_null(either(_FLAG, whole_number(2, 1024))),
+        "train and store only a small difference to the weights of the base's "
+        "attention, of this rank (LoRA), TRUE: 8; if not given, FIT goes on with an "
+        "adapter as an adapter",
     )
     language: str | None = _language(
         "of the texts, for a model of several languages; its own if not given"
@@ -240,6 +262,11 @@ class BuildOptions(_SpeechOptions):
     time_limit: float | None = _option(
         None, or_null(_POSITIVE), "end after so much time", unit="seconds"
     )
+    workers: int | None = _workers(
+        "processes on a Ray cluster that train side by side; this process alone if not "
+        "given"
+    )
+    worker_cpus: int | None = _worker_cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,18 +372,11 @@ class _ListeningOptions(_SpeechOptions):
         "for a model that writes text by itself, such as Whisper",
     )
     on_error: Literal["raise", "null"] = _on_error()
-    workers: int | None = _option(
-        None,
-        or_null(_FROM_ONE),
+    workers: int | None = _workers(
         "processes on a Ray cluster that transcribe side by side; this process alone "
-        "if not given",
+        "if not given"
     )
-    worker_cpus: int | None = _option(
-        None,
-        or_null(_FROM_ONE),
-        "that a worker takes; its share of the cluster's if not given",
-        unit="cores",
-    )
+    worker_cpus: int | None = _worker_cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -468,6 +488,12 @@ class ExportOptions:
     statement: ClassVar[str] = "EXPORT MODEL"
 
     overwrite: bool = _option(False, _FLAG, "write into a directory that holds files")
+    adapter: bool = _option(
+        False,
+        _FLAG,
+        "of an adapter, write the difference alone, in the format of PEFT, in place of "
+        "the whole model",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -570,6 +596,16 @@ def bind(
             message = f"option {name} takes {accepts}, not {_shown(value)}"
             raise OptionError(point(message, sql, option.value_start)) from None
     return cls(**values)
+
+
+def check_workers(options: BuildOptions | PredictOptions | EvaluateOptions) -> None:
+    """Raise OptionError if it is said what workers take, and there are none."""
+    if options.worker_cpus is not None and options.workers is None:
+        message = (
+            "option worker_cpus is what each of the workers takes, and there are none; "
+            "set workers too"
+        )
+        raise OptionError(message)
 
 
 def shaping_weights(

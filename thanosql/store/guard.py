@@ -92,11 +92,13 @@ class GuardedTables:
                 self.connection.execute(
                     f"UPDATE main.{_OF_VERSION} SET version = ?", (VERSION,)
                 )
-            self.has_models = self._is_writing = True
+                self._version = VERSION  # for a block inside this one
+            was_writing, self._is_writing = self._is_writing, True
+            self.has_models = True
             try:
                 yield self.connection
             finally:
-                self._is_writing = False
+                self._is_writing = was_writing
 
     def check_to_write(self) -> None:
         """Raise as `reading` does, and if a write would run code from the file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
@@ -10,7 +11,7 @@ from thanosql.catalog import bases
 from thanosql.statements import quoted
 from thanosql.store import files, runs
 from thanosql.store.guard import GuardedTables
-from thanosql.store.records import StoredModel
+from thanosql.store.records import AdapterBase, StoredModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     import apsw
 
     from thanosql.store.records import ModelRecord
+
+
+# What a model's base.json holds; NULL for one that is no adapter.
+_BASE_JSON = """
+SELECT data FROM main.thanosql_files
+WHERE model_id = m.id AND path = 'base.json' AND chunk = 0
+"""
+_SHA256 = 9  # the place of that column in `ModelStore._rows`
 
 
 class ModelStore:
@@ -60,6 +69,41 @@ class ModelStore:
                 "set overwrite=True to replace it, or DROP MODEL first"
             )
             raise errors.ModelExistsError(message)
+        self._check_unused(name, "replaced")
+
+    def find_digest(self, sha256: str) -> StoredModel | None:
+        """Return a model whose files have that digest, or None."""
+        return next((_model(r) for r in self._rows() if r[_SHA256] == sha256), None)
+
+    def _check_unused(self, name: str, what: str) -> None:
+        """Raise IntegrityError if adapters would be left without their base.
+
+        Rows are not checked here: a damaged model can be dropped. what: is done to it.
+        """
+        self.tables.reading()  # sets `has_models`
+        if not self.tables.has_models:
+            return
+        digests, left, adapters = set[bytes](), set[bytes](), list[tuple[Any, bytes]]()
+        for found, sha256, of in self.tables.rows(
+            f"""
+            SELECT name, CAST(sha256 AS BLOB), ({_BASE_JSON})
+            FROM main.thanosql_models AS m
+            ORDER BY name
+            """
+        ):
+            is_named = isinstance(found, str) and found.casefold() == name.casefold()
+            (digests if is_named else left).add(sha256)
+            with suppress(ValueError, RecursionError):
+                if of is not None:
+                    adapters.append((found, _adapter_base(of).sha256.encode()))
+        without = [each for each, base in adapters if base in digests - left]
+        if without:
+            message = (
+                f"model {name!r} cannot be {what}: it is the base of the adapters "
+                f"{', '.join(map(repr, without[:10]))}, which are nothing without it; "
+                "DROP MODEL them first (EXPORT MODEL writes each as a whole model)"
+            )
+            raise errors.IntegrityError(message)
 
     def save(
         self,
@@ -114,12 +158,14 @@ class ModelStore:
     def drop(self, name: str, *, if_exists: bool = False) -> None:
         """Delete the model of that name, even a damaged one; its runs stay, as history.
 
-        Raises `ModelNotFoundError` where there is none, unless `if_exists`.
+        Raises `ModelNotFoundError` where there is none, unless `if_exists`, and
+        IntegrityError if it is the base of adapters.
         """
         self.tables.reading()
         if if_exists and not self.tables.has_models:
             return
         with self.tables.writing() as connection:
+            self._check_unused(name, "dropped")
             if not _delete(connection, name) and not if_exists:
                 self.get(name)  # which raises, with the names that there are
 
@@ -170,11 +216,12 @@ class ModelStore:
         if not self.tables.has_models:
             return []
         return self.tables.rows(
-            """
+            f"""
             SELECT name, base, architecture, parameters, versions, query, options,
                    id, bytes, sha256, run_id, created_at,
                    (SELECT wer FROM main.thanosql_epochs AS e
-                    WHERE e.run_id = m.run_id AND kept)
+                    WHERE e.run_id = m.run_id AND kept),
+                   ({_BASE_JSON})
             FROM main.thanosql_models AS m
             ORDER BY name
             """
@@ -200,7 +247,7 @@ def _delete(connection: apsw.Connection, name: str) -> bool:
 
 def _model(row: Sequence[Any]) -> StoredModel:
     """Return a row of `ModelStore._rows` as a model; DatabaseError if it is damaged."""
-    name, base, architecture, parameters, versions, query, options, *rest = row
+    name, base, architecture, parameters, versions, query, options, *rest, of = row
     try:
         model = StoredModel(
             name,
@@ -211,6 +258,7 @@ def _model(row: Sequence[Any]) -> StoredModel:
             query,
             None if options is None else _scalars(options),
             *rest,
+            *(() if of is None else (_adapter_base(of),)),
         )
         for column, value, kind in (
             ("name", name, str),
@@ -237,6 +285,19 @@ def _model(row: Sequence[Any]) -> StoredModel:
         )
         raise errors.DatabaseError(message) from error
     return model
+
+
+def _adapter_base(content: Any) -> AdapterBase:
+    """Return what an adapter's base.json says; ValueError if it is damaged."""
+    found = None
+    with suppress(ValueError):
+        found = json.loads(content) if isinstance(content, bytes) else None
+    if isinstance(found, dict):
+        name, sha256, rank = (found.get(each) for each in ("base", "sha256", "rank"))
+        if isinstance(name, str) and isinstance(sha256, str) and type(rank) is int:
+            return AdapterBase(name, sha256, rank)
+    message = f"base.json is {content!r:.50}"
+    raise ValueError(message)
 
 
 def _folded(row: Sequence[Any]) -> str | None:

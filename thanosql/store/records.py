@@ -24,6 +24,18 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterBase:
+    """The model that an adapter is added to."""
+
+    name: str
+    "The name it had then; it may have another now."
+    sha256: str
+    "The digest of its files."
+    rank: int = 0
+    "The rank of the adapter's matrices, once it is stored."
+
+
+@dataclass(frozen=True, slots=True)
 class StoredModel(ModelRecord):
     """A model as the database holds it."""
 
@@ -34,6 +46,8 @@ class StoredModel(ModelRecord):
     created_at: str = ""
     wer: float | None = None
     "Word error rate on the validation rows, of the epoch that was kept."
+    adapter_base: AdapterBase | None = None
+    "Of an adapter, whose files are a difference to those of another model."
 
 
 class Status(StrEnum):

@@ -10,7 +10,7 @@ from thanosql import errors, statements
 from thanosql.catalog import bases, datasets
 from thanosql.catalog.datasets import download
 from thanosql.execution import tables
-from thanosql.execution.clauses import language_models
+from thanosql.execution.clauses import adapters, language_models
 from thanosql.execution.clauses.models import SUMMARY_COLUMNS, summary
 from thanosql.execution.relation import Column, Relation
 from thanosql.speech.results import VALIDATION_NORMALIZE
@@ -64,6 +64,7 @@ def _describe_model(context: Context, name: str) -> list[Fact]:
     model = context.models.get(name)
     facts = _row_facts(SUMMARY_COLUMNS, summary(model))
     facts += [("sha256", model.sha256), ("query", model.query)]
+    facts += adapters.facts(context, model)
     if language_models.is_language_model(model):
         facts += language_models.facts_of(context, model)
     facts += history.facts(context.models.tables, model.run_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech, statements
-from thanosql.execution.clauses import language_models
+from thanosql.execution.clauses import adapters, language_models
 from thanosql.execution.relation import Column, Relation, row_of
 from thanosql.store.files import export as export_files
 from thanosql.store.records import ModelRecord, StoredModel
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import apsw
 
     from thanosql.execution.context import Context
+    from thanosql.speech.opening.adapters import AdapterFiles
     from thanosql.speech.recognizers.recognizer import Recognizer
+    from thanosql.store.records import AdapterBase
 
 SUMMARY_COLUMNS: tuple[Column, ...] = (
     ("name", "TEXT"),
@@ -70,29 +72,56 @@ def _store(context: Context, name: str, origin: str, *, overwrite: bool) -> Rela
         )
         raise errors.NotSupportedError(message)
     stored: list[Sequence[Any]] = []
-
-    def store() -> None:
-        context.models.check_new(name, overwrite=overwrite)
-        context.warn_if_transaction_is_implicit("the model")
-        arpa = language_models.arpa_file(origin)
-        if arpa is not None:
-            model = language_models.import_arpa(
-                context, name, arpa, overwrite=overwrite
-            )
-        else:
-            recognizer = speech.import_base(origin)
-            record = model_record(recognizer, name, origin)
-            model = save_model(context, recognizer, record, overwrite=overwrite)
-        stored.append(summary(model))
-
-    context.effect(store)
+    context.effect(
+        lambda: stored.append(
+            summary(store(context, name, origin, overwrite=overwrite))
+        )
+    )
     return Relation(SUMMARY_COLUMNS, lambda: iter(stored))
+
+
+def store(context: Context, name: str, origin: str, *, overwrite: bool) -> StoredModel:
+    """Store a base, or a model of a directory or ARPA file, now."""
+    context.models.check_new(name, overwrite=overwrite)
+    context.warn_if_transaction_is_implicit("the model")
+    arpa = language_models.arpa_file(origin)
+    if arpa is not None:
+        return language_models.import_arpa(context, name, arpa, overwrite=overwrite)
+    adapter = speech.import_adapter(origin)
+    if adapter is not None:
+        return _import_adapter(context, name, origin, adapter, overwrite=overwrite)
+    recognizer = speech.import_base(origin)
+    record = model_record(recognizer, name, origin)
+    return save_model(context, recognizer, record, overwrite=overwrite)
+
+
+def _import_adapter(
+    context: Context, name: str, origin: str, adapter: AdapterFiles, *, overwrite: bool
+) -> StoredModel:
+    """Store an adapter in PEFT's format, whose base is stored or in the package."""
+    of = adapters.of_adapter(context, adapter, origin)
+    base = context.base_files(origin, of)
+    architecture = speech.check_adapter(adapter, base, origin)
+    record = ModelRecord(
+        name,
+        of.name,
+        adapters.ARCHITECTURE.format(architecture),
+        adapter.parameters,
+        _versions(),
+    )
+    return save_adapter(context, adapter, record, of, overwrite=overwrite)
 
 
 def export(context: Context, node: statements.ExportModel) -> Relation:
     """EXPORT MODEL: yield one row, with the directory and what lies in it."""
     options = context.options(statements.ExportOptions, node.options)
     model = context.models.get(node.name)
+    if options.adapter and model.adapter_base is None:
+        message = (
+            f"option adapter: {model.name!r} is no adapter, but a whole model; leave "
+            "it out"
+        )
+        raise errors.OptionError(message)
     place = context.place(node.target)
     written: list[Sequence[Any]] = []
 
@@ -115,7 +144,11 @@ def export(context: Context, node: statements.ExportModel) -> Relation:
                     "set overwrite=True to write into it, or name another"
                 )
                 raise errors.ProgrammingError(message)
-            files: dict[str, bytes | memoryview] = dict(context.models.read(model))
+            files: dict[str, bytes | memoryview] = dict(
+                context.models.read(model)
+                if options.adapter
+                else adapters.whole_files(context, model)
+            )
             files |= speech.modelling_files(files)
             context.check_interrupted()
             export_files(files, target)
@@ -124,7 +157,8 @@ def export(context: Context, node: statements.ExportModel) -> Relation:
             reason = (isinstance(error, OSError) and error.strerror) or error
             message = f"cannot export to {place!r:.200}: {reason}"
             raise errors.OperationalError(message) from error
-        written.append((model.name, str(target), len(files), model.bytes))
+        size = sum(len(content) for content in files.values())
+        written.append((model.name, str(target), len(files), size))
 
     context.effect(write)
     columns = (
@@ -158,6 +192,30 @@ def save_model(
         )
 
 
+def save_adapter(
+    context: Context,
+    adapter: Recognizer | AdapterFiles,
+    record: ModelRecord,
+    of: AdapterBase,
+    *,
+    overwrite: bool,
+    write_run: Callable[[apsw.Connection], int] | None = None,
+    patience: float = 0.0,
+) -> StoredModel:
+    """Store an adapter, if its base is still there; the rest as `save_model`."""
+    with tempfile.TemporaryDirectory(prefix="thanosql-") as directory:
+        speech.save_adapter(adapter, Path(directory), of.name, of.sha256)
+        with context.models.tables.writing(patience):
+            context.base_files(record.name, of)
+            return context.models.save(
+                record,
+                Path(directory),
+                write_run=write_run,
+                overwrite=overwrite,
+                check=context.check_interrupted,
+            )
+
+
 def model_record(
     recognizer: Recognizer,
     name: str,
@@ -166,18 +224,28 @@ def model_record(
     options: statements.Options | None = None,
 ) -> ModelRecord:
     """Return what is stored of a model beside its files."""
+    architecture = type(recognizer.model).__name__
+    parameters: int = recognizer.model.num_parameters()
+    if recognizer.adapter is not None:
+        architecture = adapters.ARCHITECTURE.format(architecture)
+        parameters = recognizer.adapter.parameters
     return ModelRecord(
         name,
         base,
-        architecture=type(recognizer.model).__name__,
-        parameters=recognizer.model.num_parameters(),
-        versions={
-            package: version(package)
-            for package in ("thanosql-local", "torch", "transformers")
-        },
+        architecture,
+        parameters,
+        _versions(),
         query=query,
         options=None if options is None else statements.as_dict(options),
     )
+
+
+def _versions() -> dict[str, str]:
+    """Return the packages that a model is made with."""
+    return {
+        package: version(package)
+        for package in ("thanosql-local", "torch", "transformers")
+    }
 
 
 RELATIONS = {

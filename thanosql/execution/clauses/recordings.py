@@ -112,12 +112,7 @@ def _transcribed(
     A scan after the first (the inner side of a join) reads the query again, but runs
     the model only from the first row that no earlier scan has come to.
     """
-    if options.worker_cpus is not None and options.workers is None:
-        message = (
-            "option worker_cpus is what each of the workers takes, and there are none; "
-            "set workers too"
-        )
-        raise errors.OptionError(message)
+    statements.check_workers(options)
     cache = TranscriptCache()
     language_model = language_models.named(context, options)
     names = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,13 @@ import apsw
 
 from thanosql import errors, speech, statements
 from thanosql.catalog import bases
-from thanosql.execution.clauses import language_models
-from thanosql.execution.clauses.models import model_record, save_model
+from thanosql.execution.clauses import adapters, language_models
+from thanosql.execution.clauses.models import (
+    model_record,
+    save_adapter,
+    save_model,
+    store,
+)
 from thanosql.execution.relation import Column, Relation, columns_of, row_of
 from thanosql.execution.source import KeptPairs, Pairs
 from thanosql.speech.results import EpochResult
@@ -109,7 +115,15 @@ class _Training:
 
 def _relation(context: Context, wanted: _Training) -> Relation:
     """Return one row an epoch, or with `check_only` one a finding."""
-    options = wanted.options
+    statements.check_workers(wanted.options)
+    start = wanted.start(context.models)
+    options = adapters.as_trained(start, wanted.options, is_fit=wanted.is_fit)
+    if options.adapter:
+        adapters.check_name(start, wanted.origin, wanted.name)
+        if options.learning_rate is None:
+            rate = adapters.LEARNING_RATE
+            options = dataclasses.replace(options, learning_rate=rate)
+    wanted = dataclasses.replace(wanted, options=options)
     pairs = Pairs(context.source(wanted.query, for_effect=True), options)
     held_out: Pairs | None = None
     if isinstance(options.validation, str):
@@ -146,6 +160,12 @@ def _train(
     # Read to their end and kept in a file: no lock is held while training.
     rows = KeptPairs(pairs)
     validation = None if held_out is None else KeptPairs(held_out)
+    of: records.AdapterBase | None = None
+    if options.adapter:
+        of = adapters.base_of(start, wanted.origin)
+        if of is None:
+            start = store(context, wanted.origin, wanted.origin, overwrite=False)
+            of = adapters.base_of(start, wanted.origin)
     material = _prepared(context, wanted, start, rows, validation)
     rate = _learning_rate(models, wanted.origin)
     options = speech.chosen(material, options, rate)
@@ -153,7 +173,7 @@ def _train(
     identity = _identity(wanted, material, rows, validation)
     home = training_folders.home(file)
     with training_folders.opened(home, identity, resume=options.resume) as training:
-        run = _run(wanted, training.id, material, start, rows, validation or rows)
+        run = _run(wanted, training.id, material, start, rows, validation or rows, of)
         # Without a folder, no lock says whether the training is still alive.
         is_live = training.folder is not None and may_write_meanwhile
         ledger = runs.Ledger(run, file if is_live else None)
@@ -164,7 +184,8 @@ def _train(
             best = max(epoch.epoch for epoch in epochs if epoch.best)
             with _storing(training):
                 recognizer = material.recognizer
-                save_model(
+                save = save_model if of is None else partial(save_adapter, of=of)
+                save(
                     context,
                     recognizer,
                     model_record(recognizer, wanted.name, run.base, run.query, options),
@@ -193,23 +214,33 @@ def _prepared(
         if start is None:
             recognizer = speech.open_base(wanted.origin, rows.texts, ctc=ctc)
         elif ctc:
-            files = context.stored_files(start)
-            recognizer = speech.open_stored_encoder(files, rows.texts)
+            files = adapters.whole_files(context, start)
+            recognizer = speech.open_encoder(files, rows.texts)
         else:
-            recognizer = speech.open_stored(context.stored_files(start))
+            recognizer = speech.open_stored(
+                context.stored_files(start), to_adapt=bool(wanted.options.adapter)
+            )
         context.check_interrupted()
         return recognizer
 
+    options, device = wanted.options, ""
+    if options.workers is not None:
+        from thanosql import cluster  # only here
+
+        device = cluster.training_device(context.cluster(), options)
+        # Here, nothing is trained: a GPU may be on the workers' machines only.
+        options = dataclasses.replace(options, device="cpu")
     with context.progress() as progress:
-        return speech.prepare(
+        material = speech.prepare(
             open_start,
             rows,
             held_out,
-            wanted.options,
+            options,
             context.audio_root,
             progress,
             checkup,
         )
+    return dataclasses.replace(material, device=device or material.device)
 
 
 def _identity(
@@ -239,6 +270,7 @@ def _run(
     start: StoredModel | None,
     rows: KeptPairs,
     validation: KeptPairs,
+    of: records.AdapterBase | None,
 ) -> records.TrainingRun:
     def used_rows() -> Iterator[records.TrainingRow]:
         for utterances, kept, is_validation in (
@@ -251,6 +283,8 @@ def _run(
 
     # FIT keeps the base: however often a model is trained further, it is of its first.
     base = start.base if start is not None and wanted.is_fit else wanted.origin
+    if of is not None:
+        base = of.name
     return records.TrainingRun(
         training=training_id,
         model_name=wanted.name,
@@ -278,12 +312,16 @@ def _epochs(
 ) -> list[EpochResult]:
     """Train to the end, and add each epoch to the ledger."""
     epochs: list[EpochResult] = []
-    with (
-        context.progress() as progress,
-        closing(
-            speech.train(material, options, context.audio_root, folder, progress)
-        ) as trained,
-    ):
+    root = context.audio_root
+    with context.progress() as progress, ExitStack() as closes:
+        if options.workers is None:
+            trained = speech.train(material, options, root, folder, progress)
+        else:
+            from thanosql import cluster  # only here
+
+            session = context.cluster()
+            trained = cluster.train(session, material, options, root, folder, progress)
+        closes.enter_context(closing(trained))
         for epoch in trained:
             ledger.add(dataclasses.asdict(epoch))
             epochs.append(epoch)
@@ -317,7 +355,9 @@ def _findings(
         parameters, trained = speech.parameter_counts(material, wanted.options)
         yield "parameters", None, parameters
         yield "parameters to train", None, trained
-        seconds = speech.estimated_seconds(material, wanted.options, root)
+        seconds = None  # what this machine takes says nothing of the workers'
+        if wanted.options.workers is None:
+            seconds = speech.estimated_seconds(material, wanted.options, root)
         yield "estimated seconds of training", None, seconds
     for rate, count in checkup.rate_counts().most_common():
         yield f"rows of {rate} Hz", None, count

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
@@ -100,12 +101,12 @@ class CTCRecognizer(Recognizer):
 
     @abstractmethod
     def logits(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab), zero-padded, and lengths (batch,).
 
         batch: features; lengths: int64, on the CPU. An utterance too short for a frame
-        has length 0. generator: as in `loss`.
+        has length 0. draws: as in `loss`.
         """
 
     @abstractmethod
@@ -164,10 +165,10 @@ class CTCRecognizer(Recognizer):
         self,
         batch: Sequence[Tensor],
         targets: Sequence[Sequence[int]],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Loss:
         """Return CTC's loss, and the share of frames that are not blank."""
-        logits, lengths = self.logits(batch, generator)
+        logits, lengths = self.logits(batch, draws)
         return Loss(
             ctc_loss(logits, lengths, targets, self.blank),
             speaking_share(logits.detach(), lengths, self.blank),

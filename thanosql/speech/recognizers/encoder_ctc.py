@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.sound.windows import Windows
 
 
@@ -75,7 +76,7 @@ class EncoderCTCRecognizer(PaddedRecognizer):
         return super().windows(min(chunk_seconds, self._most_seconds), vad)
 
     def logits(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab) and lengths (batch,)."""
         head = self._untyped.lm_head

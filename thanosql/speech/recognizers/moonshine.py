@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
@@ -215,14 +216,18 @@ class MoonshineRecognizer(Recognizer):
         self,
         batch: Sequence[Tensor],
         targets: Sequence[Sequence[int]],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Loss:
         """Return the cross-entropy of the targets and the end, by teacher forcing.
 
         It is the mean over all scored tokens of the batch.
         """
-        mean = self._cross_entropy(self.encoded(batch, generator), targets)
+        mean = self._cross_entropy(self.encoded(batch, draws), targets)
         return Loss(mean, torch.ones((), device=self.device))
+
+    def loss_weight(self, targets: Sequence[Sequence[int]]) -> int:
+        """Return the number of scored tokens, each of which weighs the same."""
+        return sum(len(each) + 1 for each in targets)
 
     def assess(
         self,
@@ -293,15 +298,19 @@ class MoonshineRecognizer(Recognizer):
         return min(int(most), positions - 1)
 
     def encoded(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> list[Tensor]:
         """Return the encoder's output of each utterance: (frames, width).
 
-        batch: features, or such outputs, which are returned as they are. generator:
-        SpecAugment draws from it, in training mode.
+        batch: features, or such outputs, which are returned as they are. draws:
+        SpecAugment draws from these, in training mode.
         """
-        with self._augmented(generator):
-            return [self._heard(each) if each.dim() == 1 else each for each in batch]
+        outputs = list(batch)
+        for i, each in enumerate(batch):
+            if each.dim() == 1:
+                with self._augmented(draws and draws.only([i])):
+                    outputs[i] = self._heard(each)
+        return outputs
 
     def _heard(self, samples: Tensor) -> Tensor:
         """Return the encoder's output (frames, width) of (samples,)."""
@@ -344,7 +353,7 @@ class MoonshineRecognizer(Recognizer):
         return torch.cat(losses).mean()
 
     @contextmanager
-    def _augmented(self, generator: torch.Generator | None) -> Iterator[None]:
+    def _augmented(self, draws: Draws | None) -> Iterator[None]:
         """Mask what comes from the convolutions in the block, as the config says."""
         config = self._config
         if not (self.model.training and getattr(config, "apply_spec_augment", False)):
@@ -354,7 +363,7 @@ class MoonshineRecognizer(Recognizer):
         def masked(_module: Any, _inputs: Any, hidden: Tensor) -> Tensor:
             frames = hidden[0].T  # of (1, width, frames)
             nothing, lengths = hidden.new_zeros(()), [len(frames)]
-            return spec_augment(frames, lengths, nothing, config, generator).T[None]
+            return spec_augment(frames, lengths, nothing, config, draws).T[None]
 
         # Not at a layer: gradient checkpointing runs those twice. The activation that
         # follows leaves zeros as they are.

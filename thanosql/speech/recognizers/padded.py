@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from thanosql.errors import NotSupportedError
 from thanosql.speech.recognizers.ctc import CTCRecognizer
+from thanosql.speech.recognizers.draws import of_utterances
 from thanosql.speech.recognizers.spec_augment import spec_augment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import nn
+
+    from thanosql.speech.recognizers.draws import Draws
 
 # Architectures that mask the padding in every layer that looks beyond a frame, so that
 # a padded utterance differs from a lone one by float noise only. A test checks each.
@@ -76,7 +80,7 @@ class PaddedRecognizer(CTCRecognizer):
         raise NotSupportedError(message)
 
     def logits(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab) and lengths (batch,)."""
         model = self.model
@@ -86,12 +90,12 @@ class PaddedRecognizer(CTCRecognizer):
         for group in self._groups(inputs, lengths):
             together = [inputs[i] for i in group]
             lengths_of_group = [len(each) for each in together]
-            with self._our_randomness(lengths_of_group, generator):
+            with self._our_randomness(lengths_of_group, draws and draws.only(group)):
                 logits = self.own_logits(together)
             for i, row in zip(group, logits, strict=True):
-                # A lone row is not padded, so its own length counts: in training an
-                # adapter may drop layers, which gives more frames.
-                rows[i] = row[: lengths[i]] if len(group) > 1 else row
+                # What always runs alone is not padded, so its own length counts: in
+                # training an adapter may drop layers, which gives more frames.
+                rows[i] = row[: lengths[i]] if self.trains_together else row
         some = next(iter(rows.values()), torch.zeros(0, model.config.vocab_size))
         in_order = [rows.get(i, some[:0]) for i in range(len(inputs))]
         return (
@@ -109,23 +113,28 @@ class PaddedRecognizer(CTCRecognizer):
     def own_logits(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return transformers' logits (batch, frames, vocab) of padded utterances."""
         name = self.model.main_input_name
-        arguments = {name: pad_sequence(list(inputs), batch_first=True)}
-        if len(inputs) > 1:
+        arguments = {name: padded(inputs, self.least_length)}
+        if len(inputs) > 1 or self.least_length:
             ones = [
                 torch.ones(len(each), dtype=torch.long, device=each.device)
                 for each in inputs
             ]
-            arguments["attention_mask"] = pad_sequence(ones, batch_first=True)
+            arguments["attention_mask"] = padded(ones, self.least_length)
         logits: Tensor = self.model(**arguments).logits
         return logits
+
+    @property
+    def trains_together(self) -> bool:
+        """Whether a batch runs padded."""
+        exact = type(self.model).__name__ in _MASKS_ARE_EXACT
+        return exact and not getattr(self.model.config, "add_adapter", False)
 
     def _groups(
         self, inputs: Sequence[Tensor], lengths: Sequence[int]
     ) -> Iterator[list[int]]:
         """Yield the groups of indexes that run together, without inputs of no frame."""
         indexes = [i for i, length in enumerate(lengths) if length]
-        exact = type(self.model).__name__ in _MASKS_ARE_EXACT
-        if not exact or getattr(self.model.config, "add_adapter", False):
+        if not self.trains_together:
             yield from ([i] for i in indexes)
             return
         share = 0.0 if self.model.training else LEAST_SHARE
@@ -140,14 +149,14 @@ class PaddedRecognizer(CTCRecognizer):
 
     @contextmanager
     def _our_randomness(
-        self, feature_lengths: Sequence[int], generator: torch.Generator | None
+        self, feature_lengths: Sequence[int], draws: Draws | None
     ) -> Iterator[None]:
-        """Make transformers' forward draw from `generator` only, and undo that after.
+        """Make transformers' forward draw from `draws` only, and undo that after.
 
-        Some adapters draw from numpy's global generator: it is seeded from `generator`,
-        and its state is restored. transformers' SpecAugment draws from it too, and
-        fails for an utterance shorter than a mask: ours runs in its place, in a hook
-        before the encoder.
+        Some adapters, of models that run one utterance at a time, draw from numpy's
+        global generator: it is seeded from `draws`, and its state is restored.
+        transformers' SpecAugment draws from it too, and fails for an utterance shorter
+        than a mask: ours runs in its place, in a hook before the encoder.
         """
         model, config = self.model, self.model.config
         base: Any = model.base_model
@@ -156,19 +165,22 @@ class PaddedRecognizer(CTCRecognizer):
             _module: nn.Module, inputs: tuple[Tensor, ...]
         ) -> tuple[Tensor, ...]:
             hidden, *others = inputs  # (batch, frames, features)
-            lengths = list(feature_lengths) if len(hidden) > 1 else [hidden.shape[1]]
+            lengths = [hidden.shape[1]]
+            if self.trains_together:
+                lengths = list(feature_lengths)
             frames = torch.cat(
                 [row[:n] for row, n in zip(hidden, lengths, strict=True)]
             )
             mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
-            frames = spec_augment(frames, lengths, mask_vector, config, generator)
+            frames = spec_augment(frames, lengths, mask_vector, config, draws)
             rows = list(torch.split(frames, lengths))
-            return pad_sequence(rows, batch_first=True), *others
+            return padded(rows, hidden.shape[1]), *others
 
         ours = model.training and getattr(config, "apply_spec_augment", False)
         numpy_state = np.random.get_state()
         if model.training:
-            np.random.seed(int(torch.randint(2**31, (), generator=generator)))
+            first = of_utterances(draws, 1)[0]
+            np.random.seed(int(torch.randint(2**31, (), generator=first)))
         if ours:
             hook = self.masked.register_forward_pre_hook(augmented)
             config.apply_spec_augment = False
@@ -179,3 +191,10 @@ class PaddedRecognizer(CTCRecognizer):
             if ours:
                 hook.remove()
                 config.apply_spec_augment = True
+
+
+def padded(rows: Sequence[Tensor], length: int) -> Tensor:
+    """Return rows of any lengths, padded with zeros to the longest, or to `length`."""
+    together = pad_sequence(list(rows), batch_first=True)
+    missing = max(0, length - together.shape[1])
+    return functional.pad(together, (0, 0) * (together.ndim - 2) + (0, missing))

@@ -43,6 +43,8 @@ from thanosql.speech.recognizers.padded import PaddedRecognizer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from thanosql.speech.recognizers.draws import Draws
+
 Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
 
@@ -50,12 +52,12 @@ class ParakeetRecognizer(PaddedRecognizer):
     """Parakeet: without padding on a CPU, by transformers' own forward elsewhere."""
 
     def logits(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab) and lengths (batch,)."""
         lengths = [self.frames(len(each)) for each in batch]
         if not self.runs_unpadded or not any(lengths):
-            return super().logits(batch, generator)
+            return super().logits(batch, draws)
         model: Module = self.model
         hidden, _ = encoded(model, [each for each in batch if len(each)])
         rows = torch.split(_pointwise(model.ctc_head, hidden), lengths)

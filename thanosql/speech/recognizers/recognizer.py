@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from thanosql.speech.decoding.spelling import Normalized
+    from thanosql.speech.recognizers.adapter import Adapter
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
@@ -79,6 +81,8 @@ class Recognizer(ABC):
     "A SequenceFeatureExtractor of transformers, for 16 kHz."
     fresh: frozenset[str]
     "Names of the parameters that were drawn at random, not loaded."
+    adapter: Adapter | None = None
+    "What is trained in place of the model's weights; None if those are."
 
     last_layers: ClassVar[tuple[str, ...]] = ()
     """How the names of the layers begin that score the vocabulary.
@@ -236,13 +240,36 @@ class Recognizer(ABC):
         self,
         batch: Sequence[Tensor],
         targets: Sequence[Sequence[int]],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Loss:
         """Return the training objective of a batch of features and their target ids.
 
-        generator: on the CPU. In training mode SpecAugment and LayerDrop draw from it;
-        dropout draws from torch's default generator.
+        draws: in training mode SpecAugment and LayerDrop draw from these; dropout draws
+        from torch's default generator.
         """
+
+    def loss_weight(self, targets: Sequence[Sequence[int]]) -> int:
+        """Return how much a batch with these targets counts in a mean over batches.
+
+        By this the losses of a batch's parts are weighed, so that their mean is the
+        loss of the batch. It is the number of utterances, unless a family weighs by
+        tokens.
+        """
+        return len(targets)
+
+    least_length = 0
+    """The least length that features are padded to, where they are padded at all.
+
+    Processes that share a batch set it, so that all of them pad alike.
+    """
+
+    @property
+    def trains_together(self) -> bool:
+        """Whether a layer sees all utterances of a batch at once in training.
+
+        Else each utterance runs by itself, and so do the statistics of batch norms.
+        """
+        return True
 
     @abstractmethod
     def assess(
@@ -299,9 +326,13 @@ class Recognizer(ABC):
     # Storage
 
     def save(self, directory: Path) -> None:
-        """Write a model directory that transformers' Auto classes can open."""
+        """Write a model directory that transformers' Auto classes can open.
+
+        Of a model with an adapter, that of the model as it is without.
+        """
+        state = None if self.adapter is None else self.adapter.base_state(self.model)
         with quiet():
-            self.model.save_pretrained(directory)
+            self.model.save_pretrained(directory, state_dict=state)
             if isinstance(self.feature_extractor, _hf.Wav2Vec2FeatureExtractor):
                 # Without this, AutoProcessor does not know which one data2vec needs.
                 processor = _hf.Wav2Vec2Processor(

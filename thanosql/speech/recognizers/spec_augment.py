@@ -4,12 +4,12 @@ Park et al. 2019, "SpecAugment", with the settings in transformers' configs:
 ``mask_time_*`` replaces stretches of frames by the model's learned mask vector (as in
 wav2vec 2.0); ``mask_feature_*`` sets stretches of features to 0.
 
-It differs from transformers' own in three ways. All random numbers come from one
-`torch.Generator`. The masks of an utterance do not depend on the lengths of the others
-in its batch. And the config's least number of masks (usually two, of ten frames) is
-lowered for an utterance of which they would cover more than a fifth: a model from which
-20 of a word's 22 frames are always hidden learns to guess (spoken digits from random
-weights: WER 0.36 with half of a word hidden, 0.16 with a fifth; docs/experiments.md).
+It differs from transformers' own in three ways. All random numbers of an utterance come
+from a generator of its own. Its masks do not depend on the others in its batch. And the
+config's least number of masks (usually two, of ten frames) is lowered for an utterance
+of which they would cover more than a fifth: a model from which 20 of a word's 22 frames
+are always hidden learns to guess (spoken digits from random weights: WER 0.36 with half
+of a word hidden, 0.16 with a fifth; docs/experiments.md).
 A mask longer than the utterance is left out and is no error.
 
 Log-mel features, before they enter a model, get masks of other sizes: bands as in Park
@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from thanosql.speech.recognizers.draws import of_utterances
 from thanosql.speech.recognizers.precision import sent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedConfig
+
+    from thanosql.speech.recognizers.draws import Draws
 
 
 BANDS, BAND_SHARE = 2, 27 / 80  # masks; largest share of the mel bands in each
@@ -42,14 +45,15 @@ def spec_augment(
     lengths: Sequence[int],
     mask_vector: Tensor,
     config: PreTrainedConfig,
-    generator: torch.Generator | None,
+    draws: Draws | None,
 ) -> Tensor:
     """Return `hidden` with masks over time and features, of the sizes in `config`.
 
     hidden: (sum of lengths, features), one utterance after the other; mask_vector:
-    (features,), or () for a constant; generator: on the CPU, None for torch's own.
+    (features,), or () for a constant; draws: None for torch's own generator.
     """
     # Masks are drawn on the CPU on any device, so that nothing waits for a GPU.
+    generators = of_utterances(draws, len(lengths))
     if config.mask_time_prob > 0:
         masks = [
             draw_mask(
@@ -59,7 +63,7 @@ def spec_augment(
                 config.mask_time_min_masks,
                 generator,
             )
-            for length in lengths
+            for length, generator in zip(lengths, generators, strict=True)
         ]
         mask = sent(torch.cat(masks), hidden.device)[:, None]
         hidden = torch.where(mask, mask_vector.to(hidden.dtype), hidden)
@@ -72,7 +76,7 @@ def spec_augment(
                 getattr(config, "mask_feature_min_masks", 0),  # WavLM has none
                 generator,
             )
-            for _ in lengths
+            for generator in generators
         ]
         mask = sent(torch.stack(masks), hidden.device)
         parts = zip(torch.split(hidden, list(lengths)), mask, strict=True)
@@ -81,18 +85,23 @@ def spec_augment(
 
 
 def mask_log_mels(
-    features: Sequence[Tensor], bins: int, generator: torch.Generator | None
+    features: Sequence[Tensor], bins: int, draws: Draws | None
 ) -> list[Tensor]:
     """Return log-mels in which some bands and stretches of time are set to the mean.
 
     features: (frames, columns) for each utterance. The columns are `bins` mel bands, or
-    a multiple of them (stacked frames, deltas). generator: on the CPU, None for torch's
-    own. The stretches hide at most half of an utterance, and less of a short one.
+    a multiple of them (stacked frames, deltas). draws: None for torch's own generator.
+    The stretches hide at most half of an utterance, and less of a short one.
     """
     if not features:
         return []
-    # Two numbers for each mask, for all utterances at once, whatever their lengths.
-    drawn = torch.rand(len(features), BANDS + STRETCHES, 2, generator=generator)
+    # Two numbers for each mask, whatever an utterance's length.
+    drawn = torch.stack(
+        [
+            torch.rand(BANDS + STRETCHES, 2, generator=generator)
+            for generator in of_utterances(draws, len(features))
+        ]
+    )
     bands, stretches = drawn[:, :BANDS], drawn[:, BANDS:]
     lengths = torch.tensor([len(utterance) for utterance in features])
     stretches[torch.arange(STRETCHES) >= lengths[:, None] // FRAMES_A_STRETCH] = 0

@@ -26,6 +26,7 @@ from thanosql.speech.decoding.decoding import NO_REQUEST, Request, decode, refus
 from thanosql.speech.decoding.spelling import Spelling
 from thanosql.speech.decoding.words import Grid
 from thanosql.speech.recognizers import parakeet, transducer_loss
+from thanosql.speech.recognizers.padded import padded
 from thanosql.speech.recognizers.precision import sent
 from thanosql.speech.recognizers.quantization import quantized
 from thanosql.speech.recognizers.recognizer import Loss, Recognizer
@@ -38,6 +39,7 @@ from thanosql.speech.sound.windows import layout
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
 
@@ -182,7 +184,7 @@ class TransducerRecognizer(Recognizer):
         self,
         batch: Sequence[Tensor],
         targets: Sequence[Sequence[int]],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Loss:
         """Return the mean loss per token, and how often the model would write.
 
@@ -288,11 +290,14 @@ class TransducerRecognizer(Recognizer):
     def _padded(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the frames of utterances that transformers encodes together."""
         lengths = [len(each) for each in features]
-        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        inputs = padded(features, self.least_length)
+        mask = torch.arange(inputs.shape[1]) < torch.tensor(lengths)[:, None]
         output = self._untyped.get_audio_features(
-            input_features=pad_sequence(list(features), batch_first=True),
+            input_features=inputs,
             # Without one a lone utterance is spared the masks of every layer.
-            attention_mask=sent(mask, self.device) if len(features) > 1 else None,
+            attention_mask=sent(mask, self.device)
+            if len(features) > 1 or self.least_length
+            else None,
             **self._settings(len(features)),
         )
         return [

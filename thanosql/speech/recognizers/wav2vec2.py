@@ -53,6 +53,8 @@ from thanosql.speech.recognizers.spec_augment import spec_augment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from thanosql.speech.recognizers.draws import Draws
+
 Module = Any  # of transformers; mypy would take each of its parts for a tensor
 
 ROWS = 1024  # frames (20 s) that go through a feed-forward layer together
@@ -114,12 +116,12 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         return self._extracted(batch)
 
     def logits(
-        self, batch: Sequence[Tensor], generator: torch.Generator | None = None
+        self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab) and lengths (batch,)."""
         model: Module = self.model
         inputs = [each.to(model.device, non_blocking=True) for each in batch]
-        return self._encoded(self._extracted(inputs), generator)
+        return self._encoded(self._extracted(inputs), draws)
 
     @cached_property
     def int8(self) -> CTCRecognizer:
@@ -167,14 +169,15 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         return results
 
     def _encoded(
-        self, frames: Sequence[Tensor], generator: torch.Generator | None
+        self, frames: Sequence[Tensor], draws: Draws | None
     ) -> tuple[Tensor, Tensor]:
         """Return the result of `logits`, given the encoder's frames."""
         model: Module = self.model
         base, config = model.base_model, model.config
         stable = getattr(config, "do_stable_layer_norm", False)
         lengths = [_logit_frames(base, len(utterance)) for utterance in frames]
-        present = [u for u, length in zip(frames, lengths, strict=True) if length]
+        places = [i for i, length in enumerate(lengths) if length]
+        present = [frames[i] for i in places]
         if not present:
             empty = torch.zeros(len(frames), 0, config.vocab_size, device=model.device)
             return empty, torch.tensor(lengths)
@@ -186,7 +189,8 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         # data2vec's config lacks the switch; transformers takes it for True.
         if model.training and getattr(config, "apply_spec_augment", True):
             mask_vector = getattr(base, "masked_spec_embed", hidden.new_zeros(()))
-            hidden = spec_augment(hidden, counts, mask_vector, config, generator)
+            masks = draws and draws.only(places)
+            hidden = spec_augment(hidden, counts, mask_vector, config, masks)
         encoder = base.encoder
         parts = self.rounded or Rounded([], [None] * len(encoder.layers), None)
         hidden = hidden + wav2vec2_positions.positions(
@@ -197,7 +201,7 @@ class Wav2Vec2Recognizer(CTCRecognizer):
         hidden = encoder.dropout(hidden)
         batch = _batch(counts, hidden.device)
         for layer, projections in zip(encoder.layers, parts.projections, strict=True):
-            if model.training and _chance(config.layerdrop, generator):
+            if model.training and _chance(config.layerdrop, draws):
                 continue
             if model.training and layer.gradient_checkpointing:
                 hidden = checkpoint(
@@ -393,5 +397,6 @@ def _logit_frames(base: Module, frames: int) -> int:
     return frames
 
 
-def _chance(probability: float, generator: torch.Generator | None) -> bool:
+def _chance(probability: float, draws: Draws | None) -> bool:
+    generator = None if draws is None else draws.batch
     return float(torch.rand((), generator=generator)) < probability

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from thanosql.speech.decoding.windows_text import WindowText
+    from thanosql.speech.recognizers.draws import Draws
     from thanosql.speech.recognizers.whisper_settings import Dictation
     from thanosql.speech.results import Hypothesis
     from thanosql.speech.sound.windows import Windows
@@ -218,16 +219,23 @@ class WhisperRecognizer(Recognizer):
         self,
         batch: Sequence[Tensor],
         targets: Sequence[Sequence[int]],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Loss:
         """Return the cross-entropy of the targets and the end, by teacher forcing.
 
         It is the mean over all scored tokens of the batch; the prefix is not scored.
         """
         if self.model.training and self._config.apply_spec_augment:
-            batch = [self._augmented(each, generator) for each in batch]
+            batch = [
+                self._augmented(each, draws and draws.only([i]))
+                for i, each in enumerate(batch)
+            ]
         mean = self._cross_entropy(self.encoded(batch), targets)
         return Loss(mean, torch.ones((), device=self.device))
+
+    def loss_weight(self, targets: Sequence[Sequence[int]]) -> int:
+        """Return the number of scored tokens, each of which weighs the same."""
+        return sum(len(each) + 1 for each in targets)
 
     def assess(
         self,
@@ -327,12 +335,12 @@ class WhisperRecognizer(Recognizer):
             return bool(length == 2 * self._config.max_source_positions)
         return bool(width == self._config.num_mel_bins)
 
-    def _augmented(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _augmented(self, features: Tensor, draws: Draws | None) -> Tensor:
         """Return log-mels masked as the config says; frames of the encoder as given."""
         if not self._are_features(features):
             return features
         nothing = features.new_zeros(())
-        return spec_augment(features, [len(features)], nothing, self._config, generator)
+        return spec_augment(features, [len(features)], nothing, self._config, draws)
 
     def _cross_entropy(
         self, frames: Sequence[Tensor], targets: Sequence[Sequence[int]]

@@ -7,6 +7,7 @@ Rows are read in the calling thread, up to two batches ahead of the training ste
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ class Batches:
     """The batches of a training.
 
     With several processes, the share of each batch that belongs to process `rank` of
-    `world`.
+    `world`: every `world`-th utterance, so that the shares are of like length.
     """
 
     recognizer: Recognizer
@@ -82,24 +83,31 @@ class Batches:
         rows: Sequence[tuple[object, object]],
         epoch: int,
     ) -> Generator[list[Prepared], None, None]:
-        """Yield every utterance once, with a speed and noise drawn for this epoch.
+        """Yield the share of each of `buckets`, at speeds and noises of this epoch.
 
-        rows: (audio, text) of every row of the query.
+        rows: (audio, text) of every row of the query. A share that would be empty has
+        the first utterance of the batch: every process takes every step.
         """
         options = self.options
         speeds = [1.0] * len(utterances)
         if options.speed_perturbation:
             speeds = draw_speeds(len(utterances), options.seed, epoch)
-        buckets = length_buckets(
-            utterances.seconds, options.batch_size, options.seed, epoch
-        )
         batches = (
-            [(utterances[i], speeds[i]) for i in share]
-            for bucket in buckets
-            if (share := bucket[self.rank :: self.world])
+            [
+                (utterances[i], speeds[i])
+                for i in bucket[self.rank :: self.world] or bucket[:1]
+            ]
+            for bucket in self.buckets(utterances, epoch)
         )
         noisy = epoch if options.noise_perturbation else None
         return self._prepared(batches, rows, noisy=noisy)
+
+    def buckets(self, utterances: Utterances, epoch: int) -> Iterator[list[int]]:
+        """Yield the indexes of each batch of an epoch, of all processes together."""
+        options = self.options
+        return length_buckets(
+            utterances.seconds, options.batch_size, options.seed, epoch
+        )
 
     def validation(
         self,
@@ -108,13 +116,16 @@ class Batches:
         *,
         held_out: bool,
     ) -> Generator[list[Prepared], None, None]:
-        """Yield every utterance once, sorted by length, without perturbation.
+        """Yield utterances sorted by length, without perturbation.
+
+        With several processes, every `world`-th batch is one's own.
 
         held_out: whether `rows` are those of a validation query.
         """
         by_length = np.argsort(utterances.seconds, kind="stable")
         whole = ((utterances[int(i)], 1.0) for i in by_length)
         batches = chunks(whole, self.options.batch_size)
+        batches = islice(batches, self.rank, None, self.world)
         return self._prepared(batches, rows, held_out=held_out)
 
     def _prepared(

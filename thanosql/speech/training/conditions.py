@@ -26,13 +26,16 @@ _MASKS = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks":
 
 
 @contextmanager
-def seeded(seed: int, epoch: int = 0, device: torch.device = _CPU) -> Iterator[None]:
+def seeded(
+    seed: int, epoch: int = 0, device: torch.device = _CPU, rank: int = 0
+) -> Iterator[None]:
     """Seed torch's and numpy's global generators; restore their states after the block.
 
     Dropout, and some models of transformers, draw from them. They are seeded anew for
     each epoch, so numbers that the caller draws between two epochs change nothing.
+    rank: of the process, where several train: each draws dropout of its own.
     """
-    mixed = mixed_seed(seed, epoch)
+    mixed = mixed_seed(seed, epoch, *([rank] if rank else []))
     state = np.random.get_state()
     with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(mixed)
@@ -45,16 +48,21 @@ def seeded(seed: int, epoch: int = 0, device: torch.device = _CPU) -> Iterator[N
             np.random.set_state(state)
 
 
-def mixed_seed(seed: int, epoch: int) -> int:
-    """Return a seed below 2**32 made of both; (1, 2) and (2, 1) give different ones."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed below 2**32 made of all; (1, 2) and (2, 1) give different ones."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def freezes_encoder(
     recognizer: Recognizer, utterances: Utterances, options: BuildOptions
 ) -> bool:
-    """Return whether the encoder stays as it is, which `auto` leaves to the rows."""
+    """Return whether the encoder stays as it is, which `auto` leaves to the rows.
+
+    An adapter is of the encoder, too: it has too few weights to spoil it on few rows.
+    """
     if options.freeze_encoder == "auto":
+        if recognizer.adapter is not None:
+            return False
         return recognizer.writes and sum(utterances.seconds) < LITTLE
     return options.freeze_encoder
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EPOCHS = 10
 LEARNING_RATE = 2e-3
 SECONDS = 3600.0  # of recordings; more hardly make a linear layer better
+SHARE = 0.25
 KEPT = 10**9  # bytes of frames; an hour of Whisper's tiny encoder is 276 MB
 
 
@@ -37,10 +38,13 @@ def train_head(
 ) -> None:
     """Train the fresh layers on an hour of the utterances, drawn by the seed.
 
-    As a training by itself with the encoder frozen, without perturbations.
+    As a training by itself with the encoder frozen, without perturbations, in at most
+    `SHARE` of the time limit.
     """
+    limit = batches.options.time_limit
     options = replace(
         batches.options,
+        time_limit=None if limit is None else SHARE * limit,
         epochs=EPOCHS,
         learning_rate=LEARNING_RATE,
         freeze_encoder=True,

@@ -9,20 +9,20 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from thanosql.catalog.bases import LEARNING_RATE
-from thanosql.speech.metrics import EditCounts, character_errors, word_errors
-from thanosql.speech.normalization import NORMALIZERS
+from thanosql.speech.recognizers.draws import Draws
 from thanosql.speech.recognizers.precision import within_memory
 from thanosql.speech.recognizers.spec_augment import mask_log_mels
-from thanosql.speech.results import VALIDATION_NORMALIZE
 from thanosql.speech.training.checkpoint import State
-from thanosql.speech.training.conditions import freezes_encoder, mixed_seed
+from thanosql.speech.training.conditions import freezes_encoder
 from thanosql.speech.training.monitoring import LossLog
 from thanosql.speech.training.optimization import adamw, rate_factor
+from thanosql.speech.training.parallel import ALONE, Group
+from thanosql.speech.training.scoring import Score, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from thanosql.speech.training.utterances import Utterances
 
 _WEIGHTS, _MOMENTS = "model.", "optimizer."  # prefixes of a State's tensor names
-
-
-class Score(NamedTuple):
-    """How well a model transcribes; compared field by field, and lower is better."""
-
-    is_stuck: bool  # whether it writes the same text for every recording
-    cer: float  # before WER, which stays near 1 while letters are being learned
-    wer: float
-    loss: float  # mean over utterances, per target token
-    text: str  # the text that it writes for all of them; else empty
 
 
 @dataclass
@@ -54,10 +44,12 @@ class Loop:
     rows: Sequence[tuple[object, object]]
     "(audio, text) of every row of their query."
     progress: Progress
+    group: Group = ALONE
     epoch: int = 0
     step: int = 0
     learning_rate: float = 0.0
-    _began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)
+    "When the training began, by the monotonic clock: the time limit counts from here."
 
     def __post_init__(self) -> None:
         options = self.options = self.batches.options
@@ -70,6 +62,7 @@ class Loop:
         self.highest_rate = options.learning_rate or LEARNING_RATE
         self._model: torch.nn.Module = self.recognizer.model
         self._optimizer = adamw(self._model, options.weight_decay)
+        self._loss = self.group.objective(self.recognizer)
         self._scaler = self.compute.grad_scaler()
         warmup_steps = round(options.warmup * self.total_steps)
         self._log = LossLog(self.compute.device, warmup_steps)
@@ -93,7 +86,7 @@ class Loop:
                 "epoch": self.epoch,
                 "step": self.step,
                 "learning_rate": self.learning_rate,
-                "elapsed": time.monotonic() - self._began,
+                "elapsed": time.monotonic() - self.began,
                 "scaler": self._scaler.state_dict(),
                 "log": self._log.state(),
             },
@@ -115,7 +108,7 @@ class Loop:
         self._log.restore(facts["log"])
         self.epoch, self.step = facts["epoch"], facts["step"]
         self.learning_rate = facts["learning_rate"]
-        self._began = time.monotonic() - facts["elapsed"]
+        self.began = time.monotonic() - facts["elapsed"]
 
     @property
     def first_loss(self) -> float:
@@ -131,7 +124,8 @@ class Loop:
         """Return the share of the time limit that is used up; 0 without a limit."""
         if self.options.time_limit is None:
             return 0.0
-        return (time.monotonic() - self._began) / self.options.time_limit
+        spent = time.monotonic() - self.began
+        return self.group.agreed(spent) / self.options.time_limit
 
     def run_epoch(self) -> tuple[float, float]:
         """Train on every utterance once; return the mean loss and seconds of audio.
@@ -145,15 +139,16 @@ class Loop:
             for name, module in self._model.named_modules():
                 if name and self.recognizer.encodes(name):
                     module.training = False
-        # SpecAugment has its own generator, so no other draw can change its masks.
-        masks = torch.Generator().manual_seed(mixed_seed(self.options.seed, self.epoch))
+        if self.recognizer.adapter is not None:
+            self.recognizer.adapter.hold_norms(self._model)
         audio_seconds = 0.0
         epoch = self.batches.training(self.utterances, self.rows, self.epoch)
         with closing(epoch) as batches:
-            for batch in batches:
+            buckets = self.batches.buckets(self.utterances, self.epoch)
+            for bucket, batch in zip(buckets, batches, strict=True):
                 with within_memory(len(batch)):
-                    self._train_step(batch, masks)
-                audio_seconds += sum(p.utterance.seconds for p in batch)
+                    self._train_step(batch, len(bucket))
+                audio_seconds += sum(self.utterances.seconds[i] for i in bucket)
                 self.progress(
                     "train",
                     self.step,
@@ -167,28 +162,40 @@ class Loop:
                     break
         return self._log.mean(), audio_seconds
 
-    def _train_step(self, batch: list[Prepared], masks: torch.Generator) -> None:
-        """Take one step of the optimizer, without waiting for a GPU."""
+    def _train_step(self, batch: list[Prepared], count: int) -> None:
+        """Take one step of the optimizer, without waiting for a GPU.
+
+        batch: this process' share of `count` utterances.
+        """
         # The rate falls towards the last step or the time limit, whichever is nearer.
         done = max((self.step + 1) / (self.total_steps + 1), self._time_share())
         factor = rate_factor(done, self.options.warmup)
         self.learning_rate = self.highest_rate * factor
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
+        if self.recognizer.adapter is not None:
+            self.recognizer.adapter.apply()
         with self.compute.autocast():
-            inputs = self._inputs(batch, masks)
+            draws = Draws.of(
+                self.options.seed,
+                self.epoch,
+                self.step,
+                [p.utterance.row for p in batch],
+            )
+            inputs = self._inputs(batch, draws)
             targets = [p.targets for p in batch]
-            loss = self.recognizer.loss(inputs, targets, masks)
-        torch.autograd.backward(self._scaler.scale(loss.mean))
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self.options.max_grad_norm
-        )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+            mine, loss = self._loss(inputs, targets, draws, count)
+        if mine.requires_grad:  # LayerDrop may leave out all that is adapted
+            torch.autograd.backward(self._scaler.scale(mine))
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(
+                self._model.parameters(), self.options.max_grad_norm
+            )
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._log.add(loss, len(batch))
+        self._log.add(loss, count)
 
     def score(
         self,
@@ -199,12 +206,10 @@ class Loop:
         if not utterances:
             return None
         self._model.eval()
-        words = characters = EditCounts()
-        loss, done = 0.0, 0
-        first: tuple[str, str] | None = None  # hypothesis and reference
-        are_many_written = are_many_wanted = False
+        if self.recognizer.adapter is not None:
+            self.recognizer.adapter.settle()
+        tally = Tally()
         decoding = self.recognizer.decoding()
-        normalize = NORMALIZERS[VALIDATION_NORMALIZE]
         validation = self.batches.validation(
             utterances, rows, held_out=rows is not self.rows
         )
@@ -220,47 +225,34 @@ class Loop:
                     mean, found = self.recognizer.assess(
                         self._inputs(batch), targets, decoding
                     )
-                hypotheses = [hypothesis.text for hypothesis in found]
-                references = [self.recognizer.spelling.decode(t) for t in targets]
-                pair = [
-                    [normalize(t) for t in each] for each in (references, hypotheses)
-                ]
-                words += word_errors(*pair)
-                characters += character_errors(*pair)
-                first = first or (hypotheses[0], references[0])
-                are_many_written |= any(text != first[0] for text in hypotheses)
-                are_many_wanted |= any(text != first[1] for text in references)
-                loss += float(mean) * len(batch)
-                done += len(batch)
+                tally += Tally.of(
+                    [self.recognizer.spelling.decode(t) for t in targets],
+                    [hypothesis.text for hypothesis in found],
+                    float(mean),
+                )
+                # The other processes have done as many, but at the end.
+                done = min(tally.count * self.group.world, len(utterances))
                 self.progress("validate", done, len(utterances), epoch=self.epoch)
-        text = first[0] if first is not None and not are_many_written else None
-        return Score(
-            is_stuck=text == "" or (text is not None and are_many_wanted),
-            # The rate is None if all references are empty: word delimiters alone.
-            cer=characters.rate or 0.0,
-            wer=words.rate or 0.0,
-            loss=loss / done,
-            text=text or "",
-        )
+        return sum(self.group.gathered(tally), Tally()).score()
 
     def _inputs(
-        self, batch: Sequence[Prepared], masks: torch.Generator | None = None
+        self, batch: Sequence[Prepared], draws: Draws | None = None
     ) -> list[torch.Tensor]:
         """Return the inputs of the first trained layer, and cache them.
 
-        masks: draws those of SpecAugment, where the options ask for it. Log-mels that
+        draws: of the masks of SpecAugment, where the options ask for it. Log-mels that
         are masked anew in each epoch are cached as they were.
         """
         features = [self.compute.move(p.features) for p in batch]
         bins = self.recognizer.mel_bins
-        masked = bool(bins) and self.options.spec_augment is True and masks is not None
+        masked = bool(bins) and self.options.spec_augment is True and draws is not None
         inputs = features if masked else self.recognizer.frozen(features)
         for prepared, moved, frozen in zip(batch, features, inputs, strict=True):
             if prepared.key is not None:
                 # If no layer is frozen, the features on the CPU are the same.
                 keep = prepared.features if frozen is moved else frozen
                 self.batches.cache.add(prepared.key, keep, prepared.targets)
-        return mask_log_mels(inputs, bins, masks) if masked else inputs
+        return mask_log_mels(inputs, bins, draws) if masked else inputs
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

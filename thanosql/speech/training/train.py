@@ -25,7 +25,9 @@ from thanosql.speech.training.conditions import (
     spec_augmented,
 )
 from thanosql.speech.training.head import train_head
-from thanosql.speech.training.loop import Loop, Score, trained_state, weights_of
+from thanosql.speech.training.loop import Loop, trained_state, weights_of
+from thanosql.speech.training.parallel import ALONE, Group
+from thanosql.speech.training.scoring import Score
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.training.checkpoint import Checkpoints
+    from thanosql.speech.training.relay import Relay
     from thanosql.speech.training.utterances import Utterances
     from thanosql.statements import BuildOptions
 
@@ -55,7 +58,8 @@ def train(
     progress: Progress = silent,
     *,
     validation_rows: Sequence[tuple[object, object]] | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints | Relay | None = None,
+    group: Group = ALONE,
     head_first: bool = True,
 ) -> Generator[EpochResult, None, None]:
     """Train the recognizer's model, yielding the result of each epoch.
@@ -64,8 +68,10 @@ def train(
     validation utterances; None if they are `rows`. Both are read in the calling thread.
     checkpoints: keeps the training's state after each epoch. If it has a state already,
     which must be of the same arguments, the training goes on from it; the results of
-    the epochs before it are yielded first. head_first: whether fresh last layers are
-    trained by themselves before, where the recognizer asks for it.
+    the epochs before it are yielded first. group: of several processes, each calls this
+    with the same arguments but for `progress`; each yields the same, and has the same
+    weights. head_first: whether fresh last layers are trained by themselves before,
+    where the recognizer asks for it.
 
     When exhausted, the model holds the weights of the epoch with the best `Score` on
     the validation utterances (lowest CER, then WER), or of the last epoch if there are
@@ -91,6 +97,7 @@ def train(
     best_epoch = 0
     kept: Mapping[str, torch.Tensor] = {}  # the best weights; empty if the model's own
     results: list[EpochResult] = []
+    began = time.monotonic()
     try:
         with (
             frozen(
@@ -100,11 +107,23 @@ def train(
             ),
             gradient_checkpointing(recognizer.model, options.gradient_checkpointing),
             spec_augmented(recognizer, options.spec_augment),
+            group.training(recognizer),
         ):
             cache = FeatureCache(options.feature_cache)
-            batches = Batches(recognizer, options, compute, root, cache)
-            loop = Loop(batches, utterances, rows, progress)
+            batches = Batches(
+                recognizer, options, compute, root, cache, group.rank, group.world
+            )
             saved = None if checkpoints is None else checkpoints.load()
+            if (
+                head_first
+                and saved is None
+                and recognizer.head_first
+                and recognizer.fresh
+                and not freezes_encoder(recognizer, utterances, options)
+            ):
+                # Each process of the group by itself: it is the same in all.
+                train_head(batches, utterances, rows, progress)
+            loop = Loop(batches, utterances, rows, progress, group, began=began)
             if saved is not None:
                 at, kept = saved
                 loop.restore(at)
@@ -118,19 +137,16 @@ def train(
                 results = [EpochResult(**values) for values in at.facts["results"]]
                 del saved, at
                 yield from results
-            elif head_first and recognizer.head_first and recognizer.fresh:
-                if not freezes_encoder(recognizer, utterances, options):
-                    train_head(batches, utterances, rows, progress)
             elif not recognizer.fresh:  # with fresh weights it cannot transcribe yet
                 with compute.tf32():
                     before = loop.score(validation_utterances, validation_rows)
             # At least one epoch is trained, however short the time limit is.
             ended = bool(results) and loop.ended
             while not ended:
-                began = time.monotonic()
+                epoch_began = time.monotonic()
                 with (
                     compute.tf32(),
-                    seeded(options.seed, loop.epoch + 1, compute.device),
+                    seeded(options.seed, loop.epoch + 1, compute.device, group.rank),
                 ):
                     train_loss, audio_seconds = loop.run_epoch()
                     score = loop.score(validation_utterances, validation_rows)
@@ -157,7 +173,7 @@ def train(
                         cer=score.cer if score else None,
                         learning_rate=loop.learning_rate,
                         audio_seconds=audio_seconds,
-                        seconds=time.monotonic() - began,
+                        seconds=time.monotonic() - epoch_began,
                         best=improved,
                     )
                 )
@@ -181,6 +197,8 @@ def train(
             _check(before, loop.first_loss, after, when, loop.highest_rate)
     finally:
         model.eval()
+        if recognizer.adapter is not None:
+            recognizer.adapter.settle()
 
 
 def _check(
