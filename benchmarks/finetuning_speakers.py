@@ -10,33 +10,30 @@ import csv
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common import RECORDINGS, Clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
 READER = "2803"
-NOISE = 30  # dB below the voice
-TELEPHONE = 8_000  # samples a second, of 8 bits by the mu-law
+YOUNG = {"pitch": 2.0, "tract": 1.35}  # times those of the woman that hibari-tts is
+TELEPHONE = 8_000  # samples a second
 LONGEST = 28  # seconds of a clip
 LETTERS = 330  # of the sentences of the child that make a clip, at most
 SPEAKERS = {
     "reader": f"speaker {READER} of LibriSpeech, whom TinyEn does not know either",
-    "child": "hibari-tts, pitch times 1.7 and formants times 1.25, on a telephone of "
-    f"{TELEPHONE} Hz, mu-law, white noise {NOISE} dB below; sentences of LibriSpeech "
-    "joined to clips",
+    "child": f"hibari-tts at {YOUNG}, through a telephone of {TELEPHONE} Hz; sentences "
+    "of LibriSpeech, joined to clips",
 }
 
 
 def write(directory: Path, speaker: str, minutes: float, tested: float) -> float:
-    """Write the clips of a speaker, listed in `directory`, below it.
+    """List the clips of a speaker in `directory`; return the minutes to train on.
 
-    Return how many minutes there are to train on, at most `minutes`, beside those that
-    are tested with.
+    minutes: that are wanted, beside those that are tested with. Who is spoken for this
+    has them; who is recorded has what there is.
     """
     clips = list(
         _reader() if speaker == "reader" else _child(directory, minutes + tested)
@@ -83,20 +80,22 @@ def _child(directory: Path, minutes: float) -> Iterator[Clip]:
     """Speak sentences, some to a clip, for so many minutes and half of one more."""
     import numpy as np
     import soundfile
+    import torch
     from recipes.voices import SAMPLE_RATE, hibari, trimmed
-    from tiny_en import CHILD
+    from torchaudio.functional import resample
 
     left = 60 * minutes + 30
     for number, text in enumerate(_joined()):
         source = np.random.default_rng(number)
         speed = source.uniform(0.85, 1.15)
-        waveform = trimmed(hibari(text, source, speed=speed, **CHILD), 0.1)
-        waveform = _by_telephone(waveform, source)
+        waveform = trimmed(hibari(text, source, speed=speed, **YOUNG), 0.1)
         seconds = len(waveform) / SAMPLE_RATE
         if seconds >= LONGEST:
             continue
         path = directory / f"child-{number}.flac"
-        soundfile.write(path, waveform, SAMPLE_RATE)
+        line = resample(torch.from_numpy(waveform), SAMPLE_RATE, TELEPHONE)
+        heard = resample(line, TELEPHONE, SAMPLE_RATE).numpy()  # as both sides read
+        soundfile.write(path, heard, SAMPLE_RATE)
         yield Clip(path, text, seconds)
         left -= seconds
         if left < 0:
@@ -115,24 +114,3 @@ def _joined() -> Iterator[str]:
             yield together
             together = ""
         together = f"{together} {row['text']}".strip()
-
-
-def _by_telephone(waveform: NDArray[Any], source: Any) -> NDArray[Any]:
-    """Return a waveform as heard at the other end, at its own rate again."""
-    import io
-
-    import numpy as np
-    import soundfile
-    import torch
-    from recipes.voices import SAMPLE_RATE
-    from torchaudio.functional import resample
-
-    narrow = resample(torch.from_numpy(waveform), SAMPLE_RATE, TELEPHONE).numpy()
-    loudness = np.sqrt(np.mean(narrow**2)) * 10 ** (-NOISE / 20)
-    narrow = narrow + loudness * source.standard_normal(len(narrow))
-    narrow *= 0.7 / np.abs(narrow).max()
-    line = io.BytesIO()
-    soundfile.write(line, narrow, TELEPHONE, format="WAV", subtype="ULAW")
-    line.seek(0)
-    heard, _ = soundfile.read(line, dtype="float32")
-    return resample(torch.from_numpy(heard), TELEPHONE, SAMPLE_RATE).numpy()
