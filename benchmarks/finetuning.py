@@ -9,7 +9,7 @@ WhisperTinyEn is trained on 1, 5 and 15 minutes of one speaker, in each of WAYS,
 the defaults of BUILD, and scored on three other minutes. Its peer is transformers'
 Seq2SeqTrainer by the recipe that is documented for Whisper, on the same rows, for as
 many steps. There are two speakers: one of LibriSpeech, who has no 15 minutes, and a
-young child on a telephone, spoken by hibari-tts (needs onnxruntime), whom
+child on a telephone, spoken by hibari-tts (needs onnxruntime), whom
 WhisperTinyEn misreads more often. Seconds are those from the recordings to a stored
 model, without imports. Each training has a process of its own. Needs accelerate.
 """

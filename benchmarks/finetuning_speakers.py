@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READER = "2803"
-YOUNG = {"pitch": 2.0, "tract": 1.35}  # times those of the woman that hibari-tts is
+CHILD = {"pitch": 1.7, "tract": 1.25}  # times those of hibari-tts, as in tiny_en.py
 TELEPHONE = 8_000  # samples a second
 LONGEST = 28  # seconds of a clip
 LETTERS = 330  # of the sentences of the child that make a clip, at most
 SPEAKERS = {
     "reader": f"speaker {READER} of LibriSpeech, whom TinyEn does not know either",
-    "child": f"hibari-tts at {YOUNG}, through a telephone of {TELEPHONE} Hz; sentences "
+    "child": f"hibari-tts at {CHILD}, through a telephone of {TELEPHONE} Hz; sentences "
     "of LibriSpeech, joined to clips",
 }
 
@@ -88,7 +88,7 @@ def _child(directory: Path, minutes: float) -> Iterator[Clip]:
     for number, text in enumerate(_joined()):
         source = np.random.default_rng(number)
         speed = source.uniform(0.85, 1.15)
-        waveform = trimmed(hibari(text, source, speed=speed, **YOUNG), 0.1)
+        waveform = trimmed(hibari(text, source, speed=speed, **CHILD), 0.1)
         seconds = len(waveform) / SAMPLE_RATE
         if seconds >= LONGEST:
             continue
