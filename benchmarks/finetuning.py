@@ -60,7 +60,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "full": Size(tuple(speakers.SPEAKERS), {1: 8, 5: 5, 15: 4}, 5, 3),
+    "full": Size(tuple(speakers.SPEAKERS), {1: 8, 5: 4, 15: 2}, 3, 3),
     "small": Size(("reader",), {0.2: 1}, 1, 0.2),
 }
 
