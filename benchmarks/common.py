@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -109,6 +110,26 @@ def answers(work: Callable[[int], object]) -> None:
     """Be a contestant: for each line of standard input do the work of that turn."""
     for turn, _ in enumerate(sys.stdin):
         print(json.dumps(work(turn)), flush=True)
+
+
+def worked(script: str, *arguments: str | Path) -> dict[str, Any]:
+    """Return the line of JSON that a script prints last, in a process of its own.
+
+    It is started with these arguments behind `--worker`.
+    """
+    done = subprocess.run(
+        [sys.executable, script, "--worker", *arguments],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Clip(NamedTuple):

@@ -14,8 +14,6 @@ accelerate.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -97,13 +95,7 @@ def main() -> None:
 
 def worked(name: str, what: str, directory: str, count: int) -> dict[str, Any]:
     """Return what this script reports of one job, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--worker", name, what, directory, str(count)],
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    result = common.worked(__file__, name, what, directory, str(count))
     print(name, what, result, file=sys.stderr, flush=True)
     return result
 
@@ -126,8 +118,7 @@ def work(name: str, what: str, directory: Path, count: int) -> None:
             result = with_thanosql(directory, clips, what)
         else:
             result = with_trainer(directory, clips, what)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**result, "peak_mib": peak}))
+    print(json.dumps({**result, "peak_mib": common.peak_mib()}))
 
 
 def prepare(directory: Path, clips: list[Clip]) -> None:
