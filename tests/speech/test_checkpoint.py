@@ -49,6 +49,11 @@ def trained(recognizer, rows, folder=None, epochs_at_once=99, **changes):
     return state, [(r.epoch, r.steps, r.train_loss, r.wer, r.best) for r in results]
 
 
+def whispers_encoder(folder):
+    torch.manual_seed(0)
+    return open_base(str(whisper(folder, dropout=0.1)), lambda: ["abcd"], ctc=True)
+
+
 MODELS = {
     # Batch norm, whose running means are buffers; LayerDrop and dropout.
     "parakeet": lambda folder: parakeet(
@@ -58,6 +63,8 @@ MODELS = {
     "wav2vec2": wav2vec2,
     # A frozen encoder, whose frames are kept; dropout.
     "whisper": lambda folder: open_base(str(whisper(folder, dropout=0.1)), list),
+    # A head, trained before the first epoch.
+    "whisper's encoder": whispers_encoder,
 }
 
 
