@@ -163,7 +163,7 @@ def test_threads_use_several_adapters_at_once(adapted, fresh):
 def test_adapters_are_let_go_with_their_base(adapted, fresh):
     texts(adapted, "a")
     assert len(fresh._adapters) == 1
-    for name, rate in (("x", 1e-4), ("y", 2e-4)):
+    for name, rate in (("x", 1e-6), ("y", 2e-6)):
         build(adapted, name, more=f"learning_rate={rate}")
         texts(adapted, name)
     assert len(fresh._models) == 2
