@@ -10,6 +10,9 @@ from tones import tones
 from toys import KINDS, TRANSDUCER_KINDS, WRITERS, config, whisper, write_config
 
 from thanosql import errors
+from thanosql.speech import sharing
+from thanosql.speech.decoding.decoding import Request
+from thanosql.speech.fitting import Material
 from thanosql.speech.opening import adapters
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers import adapter, quantization
@@ -49,6 +52,25 @@ def files_of(recognizer, directory):
     directory.mkdir()
     adapters.save(recognizer, directory, "base", "0" * 64)
     return adapters.read_directory(directory)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_workers_get_the_base_and_the_adapter_as_they_are(kind, tmp_path):
+    recognizer = opened(kind, tmp_path)
+    adapted(recognizer).apply()
+    state = recognizer.model.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("lora_B"):
+            tensor.normal_()
+    none = utterances.Utterances()
+    material = Material(recognizer, Request(), None, [], [], "cpu", none, none, {})
+    plan = sharing.plan(material, config(), None)
+    there = sharing.opened(plan, sharing.packed(material))
+    found = there.model.state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    trained = {n for n, p in there.model.named_parameters() if p.requires_grad}
+    assert trained == {n for n in state if n.endswith(("lora_A", "lora_B"))}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

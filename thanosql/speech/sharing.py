@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thanosql.speech.fitting import Material
     from thanosql.speech.peers import Seat
     from thanosql.speech.progress import Progress
+    from thanosql.speech.recognizers.recognizer import Recognizer
     from thanosql.speech.results import EpochResult
     from thanosql.speech.training.checkpoint import Checkpoints
     from thanosql.speech.training.relay import Parcel
@@ -64,6 +65,19 @@ def packed(material: Material) -> dict[str, bytes]:
     return _written(material.recognizer.save)
 
 
+def opened(plan: Plan, files: Mapping[str, Any]) -> Recognizer:
+    """Return the recognizer to train, with the adapter if one is trained.
+
+    files: as `packed` returns them, bytes or arrays.
+    """
+    stored = _stored(files)
+    if plan.adapter is not None:
+        stored = replace(_stored(plan.adapter), base=stored)
+    recognizer = loading.open_stored(stored, to_adapt=plan.adapter is not None)
+    recognizer.fresh = plan.fresh
+    return recognizer
+
+
 def train_share(
     plan: Plan,
     files: Mapping[str, Any],
@@ -77,7 +91,7 @@ def train_share(
 ) -> Generator[EpochResult, None, None]:
     """Train with the other processes, yielding the result of each epoch.
 
-    files: as `packed` returns them, bytes or arrays. validation_rows: None if they are
+    files: as `opened` takes them. validation_rows: None if they are
     `rows`. saved: the state to go on from; None begins anew. send, is_ready: pass a
     state on, and tell whether the last one has arrived; only the first process calls
     them. The state after the last epoch is passed on in any case. Raises PeerLostError
@@ -88,11 +102,7 @@ def train_share(
     from thanosql.speech.training.parallel import joined
     from thanosql.speech.training.relay import Relay
 
-    stored = _stored(files)
-    if plan.adapter is not None:
-        stored = replace(_stored(plan.adapter), base=stored)
-    recognizer = loading.open_stored(stored, to_adapt=plan.adapter is not None)
-    recognizer.fresh = plan.fresh
+    recognizer = opened(plan, files)
     options = plan.options
     device = resolve(options.device, options.precision).device
     is_first = seat.rank == 0
