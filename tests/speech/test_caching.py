@@ -194,8 +194,11 @@ def test_a_view_does_not_keep_what_it_is_a_part_of():
 
 def test_threads_that_prepare_leave_the_cores_to_the_model():
     torch.set_num_threads(2)
-    prepared = prefetched_batches(
-        [[None] * 3] * 2, lambda _: torch.get_num_threads(), 3
-    )
-    assert list(prepared) == [[1, 1, 1]] * 2
-    assert torch.get_num_threads() == 2
+    try:
+        prepared = prefetched_batches(
+            [[None] * 3] * 2, lambda _: torch.get_num_threads(), 3
+        )
+        assert list(prepared) == [[1, 1, 1]] * 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)  # as conftest.py has it: others would wait for it
