@@ -162,8 +162,8 @@ class TestFromSQL:
 
     def build(self, connection, base, options=""):
         return connection.execute(
-            f"BUILD MODEL reader USING '{base}' OPTIONS (objective='ctc', epochs=20, "
-            f"batch_size=4, learning_rate=3e-3, validation=0 {options}) "
+            f"BUILD MODEL reader USING '{base}' OPTIONS (objective='ctc', epochs=12, "
+            f"batch_size=4, learning_rate=5e-3, validation=0 {options}) "
             "AS SELECT audio, text FROM clips"
         ).fetchall()
 
