@@ -77,6 +77,17 @@ def ready(make, **settings):
     return made
 
 
+def encoder_of(make):
+    """Return a function that makes a CTC model of a model's encoder."""
+
+    def made(directory):
+        recognizer = make(directory / "whole")
+        recognizer.save(directory)
+        return open_base(str(directory), lambda: ["ab"], ctc=True)
+
+    return made
+
+
 MODELS = {
     # What each is to show, and options of its training.
     "wav2vec2": (  # masks and LayerDrop
@@ -106,6 +117,12 @@ MODELS = {
         {},
     ),
     "checkpointing": (parakeet, {"gradient_checkpointing": True}),
+    # Their heads are trained first, in each process by itself.
+    "whisper's encoder": (encoder_of(ready(whisper)), {}),
+    "transducer's encoder": (
+        encoder_of(bare("parakeet_tdt", encoder_config=ENCODER)),
+        {"freeze_encoder": False},
+    ),
 }
 
 

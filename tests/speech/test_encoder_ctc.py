@@ -16,6 +16,7 @@ from thanosql.errors import DatabaseError, OptionError
 from thanosql.speech.opening import encoders
 from thanosql.speech.opening.opening import open_base
 from thanosql.speech.recognizers.modeling_encoder_ctc import EncoderForCTC, encode
+from thanosql.speech.training.conditions import frozen
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.loop import trained_state
 from thanosql.speech.training.train import train
@@ -116,6 +117,35 @@ def test_every_kind_that_is_listed_gives_its_encoder(kind, tmp_path):
     assert torch.allclose(together[0, : lengths[0]], alone[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["whisper", "parakeet_tdt"])
+def test_kept_frames_of_a_frozen_encoder_are_scored_alike(kind, tmp_path):
+    if kind in WRITERS:
+        WRITERS[kind](tmp_path)
+    else:
+        recognizer = open_base(str(write_config(tmp_path / "bare", kind)), lambda: "a")
+        recognizer.save(tmp_path)
+    recognizer = opened(tmp_path)
+    assert recognizer.head_first
+    batch = [recognizer.features(each) for each in noises(0.7, 1.9)]
+    assert all(map(torch.equal, recognizer.frozen(batch), batch))
+    with frozen(recognizer, feature_encoder=True, encoder=True):
+        kept = recognizer.frozen(batch)
+    assert not any(each.requires_grad for each in kept)
+    assert recognizer.fresh == {
+        name for name, _ in recognizer.model.named_parameters() if "head" in name
+    }
+    with torch.no_grad():
+        expected, lengths = recognizer.logits(batch)
+        for inputs in (kept, [kept[0], batch[1]]):
+            found, frames = recognizer.logits(inputs)
+            assert torch.equal(frames, lengths)
+            assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_an_encoder_without_weights_is_not_kept_from_learning(tmp_path):
+    assert not opened(write_config(tmp_path, "parakeet_tdt")).head_first
+
+
 def test_a_model_without_such_an_encoder_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "voxtral"}')
     with pytest.raises(DatabaseError, match="not run here"):
@@ -148,7 +178,7 @@ def test_the_head_learns_before_the_first_epoch(whisper):
         return first.train_loss
 
     assert first_loss(head_first=False) - first_loss(head_first=True) > 0.5
-    assert stages.count("train the head") == 10 * 3
+    assert stages.count("train the head") == 402  # 134 epochs of 3 steps
 
 
 class TestFromSQL:

@@ -69,6 +69,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
 def test_two_processes_learn_what_one_does_with_every_kind_of_model(tmp_path):
     models = ["wav2vec2", "moonshine", "lasr", "conformer", "hubert", "transducer"]
     check(tmp_path, *models, "layers dropped", "checkpointing")
+    check(tmp_path, "whisper's encoder", "transducer's encoder")
 
 
 @pytest.mark.thorough(seconds=20)

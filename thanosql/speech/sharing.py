@@ -38,6 +38,7 @@ class Plan:
     root: Path | None
     "The audio_root, absolute."
     fresh: frozenset[str]
+    head_first: bool
     adapter: Mapping[str, bytes] | None
     "The files of the adapter that is trained; None if the model itself is."
     learned: Utterances
@@ -54,6 +55,7 @@ def plan(material: Material, options: BuildOptions, root: Path | None) -> Plan:
         options,
         None if root is None else root.resolve(),
         recognizer.fresh,
+        recognizer.head_first,
         adapter,
         material.learned,
         material.held_out,
@@ -74,7 +76,7 @@ def opened(plan: Plan, files: Mapping[str, Any]) -> Recognizer:
     if plan.adapter is not None:
         stored = replace(_stored(plan.adapter), base=stored)
     recognizer = loading.open_stored(stored, to_adapt=plan.adapter is not None)
-    recognizer.fresh = plan.fresh
+    recognizer.fresh, recognizer.head_first = plan.fresh, plan.head_first
     return recognizer
 
 

@@ -82,10 +82,13 @@ def assemble(
     where = str(directory)
     config = _config(directory, where, ctc=ctc)
     whole = has_vocabulary(directory) and has_last_layer(config, state)
-    if ctc and not _is_ctc(directory, where):
+    takes_encoder = ctc and not _is_ctc(directory, where)
+    if takes_encoder:
         whole, state = False, encoders.encoder_state(state)
     bare = _skeleton(config, directory, where, None if whole else texts)
-    return fill(bare, state, where, new_last_layer=not whole)
+    recognizer = fill(bare, state, where, new_last_layer=not whole)
+    recognizer.head_first = takes_encoder and bool(state)
+    return recognizer
 
 
 def has_vocabulary(directory: Path) -> bool:

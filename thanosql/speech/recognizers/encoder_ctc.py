@@ -37,7 +37,6 @@ class EncoderCTCRecognizer(PaddedRecognizer):
     stand, (frames, width), as `frozen` returns it.
     """
 
-    head_first = True
     # Far above a Whisper's own: a decoder learns from the encoder at a low rate, the
     # encoder learns to spell without one.
     learning_rate = 2e-4

@@ -55,13 +55,48 @@ class ParakeetRecognizer(PaddedRecognizer):
         self, batch: Sequence[Tensor], draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, frames, vocab) and lengths (batch,)."""
+        model: Module = self.model
+        if any(self._is_encoded(each) for each in batch):
+            heard = [self._encoded_alone(each) for each in batch]
+            scored = [_pointwise(model.ctc_head, each) for each in heard]
+            return pad_sequence(scored, batch_first=True), torch.tensor(
+                [len(each) for each in scored]
+            )
         lengths = [self.frames(len(each)) for each in batch]
         if not self.runs_unpadded or not any(lengths):
             return super().logits(batch, draws)
-        model: Module = self.model
         hidden, _ = encoded(model, [each for each in batch if len(each)])
         rows = torch.split(_pointwise(model.ctc_head, hidden), lengths)
         return pad_sequence(list(rows), batch_first=True), torch.tensor(lengths)
+
+    def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """Return the encoder's frames if all of it is frozen, else the features."""
+        model: Module = self.model
+        if any(p.requires_grad for p in model.encoder.parameters()):
+            return list(batch)
+        with torch.no_grad():
+            return [self._encoded_alone(each) for each in batch]
+
+    def _is_encoded(self, each: Tensor) -> bool:
+        """Return whether these are frames that `frozen` returned."""
+        encoder: Any = self.model.config.encoder_config
+        return each.shape[1] == encoder.hidden_size != self.mel_bins
+
+    def _encoded_alone(self, each: Tensor) -> Tensor:
+        """Return the frames (frames, width) of features, or such frames as they are.
+
+        Alone, since its last bits would depend on the others in a batch.
+        """
+        model: Module = self.model
+        each = each.to(model.device, non_blocking=True)
+        if self._is_encoded(each):
+            return each
+        if not self.frames(len(each)):
+            return each.new_zeros(0, model.config.encoder_config.hidden_size)
+        if self.runs_unpadded:
+            return encoded(model, [each])[0]
+        frames: Tensor = model.encoder(input_features=each[None]).last_hidden_state[0]
+        return frames
 
     @property
     def runs_unpadded(self) -> bool:

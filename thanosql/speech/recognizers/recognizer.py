@@ -294,11 +294,10 @@ class Recognizer(ABC):
     "What the family is trained by, as the option of that name calls it."
     learning_rate: ClassVar[float | None] = None
     "Default of BUILD and FIT; None for that of the base."
-    head_first = False
+    head_first: bool = False
     """Whether fresh last layers are trained by themselves before everything is.
 
-    The frames of a trained encoder are worth keeping: fresh layers would pull them away
-    at first.
+    They are where only the encoder of a trained model was taken.
     """
     writes = False
     "Whether the model writes text by itself, rather than to score every frame."

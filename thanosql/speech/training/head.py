@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thanosql.speech.progress import Progress
     from thanosql.speech.training.utterances import Utterances
 
-EPOCHS = 10
+EPOCHS, STEPS = 10, 400  # at least as many of each
 LEARNING_RATE = 2e-3
 SECONDS = 3600.0  # of recordings; more hardly make a linear layer better
 SHARE = 0.25
@@ -41,11 +41,13 @@ def train_head(
     As a training by itself with the encoder frozen, without perturbations, in at most
     `SHARE` of the time limit.
     """
-    limit = batches.options.time_limit
+    given = batches.options
+    seed = mixed_seed(given.seed, 0)
+    some = some_of(utterances, SECONDS, seed)
     options = replace(
-        batches.options,
-        time_limit=None if limit is None else SHARE * limit,
-        epochs=EPOCHS,
+        given,
+        time_limit=None if given.time_limit is None else SHARE * given.time_limit,
+        epochs=max(EPOCHS, -(-STEPS * given.batch_size // len(some))),
         learning_rate=LEARNING_RATE,
         freeze_encoder=True,
         speed_perturbation=False,
@@ -54,8 +56,6 @@ def train_head(
         max_steps=None,
     )
     recognizer, compute = batches.recognizer, batches.compute
-    seed = mixed_seed(options.seed, 0)
-    some = some_of(utterances, SECONDS, seed)
     cache = FeatureCache(KEPT)
     kept = Batches(recognizer, options, compute, batches.root, cache)
 
