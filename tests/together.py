@@ -81,7 +81,7 @@ def encoder_of(make):
     """Return a function that makes a CTC model of a model's encoder."""
 
     def made(directory):
-        recognizer = make(directory / "whole")
+        recognizer = make(directory)
         recognizer.save(directory)
         return open_base(str(directory), lambda: ["ab"], ctc=True)
 
@@ -120,7 +120,11 @@ MODELS = {
     # Their heads are trained first, in each process by itself.
     "whisper's encoder": (encoder_of(ready(whisper)), {}),
     "transducer's encoder": (
-        encoder_of(bare("parakeet_tdt", encoder_config=ENCODER)),
+        # A bias before a batch norm has no gradient, and a trained head shows what
+        # noise makes of it.
+        encoder_of(
+            bare("parakeet_tdt", encoder_config={**ENCODER, "convolution_bias": False})
+        ),
         {"freeze_encoder": False},
     ),
 }

@@ -80,7 +80,8 @@ class ParakeetRecognizer(PaddedRecognizer):
     def _is_encoded(self, each: Tensor) -> bool:
         """Return whether these are frames that `frozen` returned."""
         encoder: Any = self.model.config.encoder_config
-        return each.shape[1] == encoder.hidden_size != self.mel_bins
+        width = encoder.hidden_size
+        return bool(each.shape[1] == width != self.mel_bins)
 
     def _encoded_alone(self, each: Tensor) -> Tensor:
         """Return the frames (frames, width) of features, or such frames as they are.
