@@ -1,21 +1,25 @@
 """A CTC head on the encoder of a model that writes, from SQL to another program."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 from tones import spoken
 from toys import SMALL, TRANSDUCER_KINDS, WRITERS, write_config
 from transformers import ParakeetForCTC
 
 from thanosql import connect
-from thanosql.errors import DatabaseError, OptionError
+from thanosql.errors import DatabaseError, DataError, NotSupportedError, OptionError
 from thanosql.speech.opening import encoders
-from thanosql.speech.opening.opening import open_base
+from thanosql.speech.opening.opening import open_base, open_encoder
 from thanosql.speech.recognizers.modeling_encoder_ctc import EncoderForCTC, encode
+from thanosql.speech.recognizers.recognizer import quiet
 from thanosql.speech.training.conditions import frozen
 from thanosql.speech.training.examination import examine
 from thanosql.speech.training.loop import trained_state
@@ -24,12 +28,14 @@ from thanosql.speech.training.utterances import Utterances
 from thanosql.statements import BuildOptions
 
 TEXTS = ["abcd", "dcba a"]
-FAST_CONFORMER = {"model_type": "parakeet_encoder", **SMALL}
 # Of kinds whose decoders are not run: toys has no model of them.
 ENCODERS = {
-    "canary": {"encoder_config": {**FAST_CONFORMER, "subsampling_conv_channels": 8}},
-    "cohere_asr": {
-        "encoder_config": {**FAST_CONFORMER, "subsampling_conv_channels": 8}
+    "canary": {
+        "encoder_config": {
+            "model_type": "parakeet_encoder",
+            **SMALL,
+            "subsampling_conv_channels": 8,
+        }
     },
     "speech_to_text": {
         "d_model": 16,
@@ -106,7 +112,7 @@ def test_every_kind_that_is_listed_gives_its_encoder(kind, tmp_path):
         settings = {"model_type": kind, **ENCODERS[kind]}
         (tmp_path / "config.json").write_text(json.dumps(settings))
     recognizer = opened(tmp_path)
-    is_parakeets = kind.startswith(("parakeet", "canary", "cohere"))
+    is_parakeets = kind.startswith(("parakeet", "canary"))
     known = ParakeetForCTC if is_parakeets else EncoderForCTC
     assert type(recognizer.model) is known
     batch = [recognizer.features(each) for each in noises(0.7, 1.9)]
@@ -144,6 +150,78 @@ def test_kept_frames_of_a_frozen_encoder_are_scored_alike(kind, tmp_path):
 
 def test_an_encoder_without_weights_is_not_kept_from_learning(tmp_path):
     assert not opened(write_config(tmp_path, "parakeet_tdt")).head_first
+
+
+@pytest.mark.parametrize("kind", ["canary", "speech_to_text"])
+def test_the_weights_of_a_decoder_that_is_not_run_are_left_out(kind, tmp_path):
+    decoder = {"decoder_layers": 1, "decoder_ffn_dim": 32, "decoder_attention_heads": 2}
+    if kind == "canary":
+        sizes = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 20}
+        decoder = {"decoder_config": sizes, "vocab_size": 20}
+    settings = {**ENCODERS[kind], **decoder}
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    torch.manual_seed(0)
+    whole = transformers.AutoModelForSpeechSeq2Seq.from_config(config)
+    with quiet():
+        whole.save_pretrained(tmp_path)
+    recognizer = opened(tmp_path)
+    assert all("head" in name for name in recognizer.fresh)
+    theirs = whole.model.encoder.state_dict()
+    for name, tensor in recognizer.model.encoder.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_recording_too_short_for_a_frame_has_none(tmp_path):
+    WRITERS["moonshine"](tmp_path)
+    recognizer = opened(tmp_path)
+    long = recognizer.features(noises(0.7)[0])
+    with torch.no_grad():
+        _, lengths = recognizer.logits([torch.zeros(500), long])
+    assert lengths.tolist() == [0, recognizer.frames(len(long))]
+
+
+def changed(whisper, directory, **settings):
+    """Copy a directory, with other settings in its config."""
+    shutil.copytree(whisper, directory, dirs_exist_ok=True)
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    (directory / "config.json").write_text(json.dumps({**config, **settings}))
+    return directory
+
+
+def test_a_base_in_16_bits_is_widened(whisper, tmp_path):
+    recognizer = opened(changed(whisper, tmp_path, dtype="float16"))
+    assert {p.dtype for p in recognizer.model.parameters()} == {torch.float32}
+
+
+def test_a_config_in_a_config_names_no_code_and_no_other_kind(whisper, tmp_path):
+    opened(whisper).save(tmp_path / "made")
+    made = tmp_path / "made"
+    inner = json.loads((made / "config.json").read_text("utf-8"))["encoder_config"]
+    kernel = {**inner, "attn_implementation": "somebody/kernel"}
+    recognizer = opened(changed(made, tmp_path / "a", encoder_config=kernel))
+    names = recognizer.model.config.encoder_config._attn_implementation
+    assert names in (None, "sdpa", "eager")
+    for other in ({"model_type": "bert"}, {}, None, "whisper"):
+        with pytest.raises(NotSupportedError, match="holds an encoder of type"):
+            opened(changed(made, tmp_path / "b", encoder_config=other))
+
+
+def test_weights_without_an_encoder_are_an_error(whisper, tmp_path):
+    changed(whisper, tmp_path)
+    save_file({"odd.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match=r"no weights of an encoder.*'odd.weight'"):
+        opened(tmp_path)
+
+
+def test_a_stored_models_encoder_is_the_same_each_time_it_is_opened(whisper):
+    files = {p.name: memoryview(p.read_bytes()) for p in whisper.iterdir()}
+
+    def config():
+        torch.manual_seed(0)
+        return open_encoder(files, lambda: TEXTS).model.config.to_json_string()
+
+    assert config() == config()
+    assert "/" not in config()
 
 
 def test_a_model_without_such_an_encoder_is_refused(tmp_path):

@@ -200,10 +200,11 @@ def modelling_files(
     Empty for the classes that it has. A model's config names the file as `auto_map`. It
     is not stored with the model, since nothing stored is ever run.
     """
-    kind = json.loads(bytes(files.get("config.json", b"{}"))).get("model_type")
-    if kind not in _MODELLING:
+    settings = json.loads(bytes(files.get("config.json", b"{}")))
+    kind = settings.get("model_type") if isinstance(settings, dict) else None
+    name = _MODELLING.get(str(kind))
+    if name is None:
         return {}
-    name = _MODELLING[kind]
     return {name: (Path(__file__).parent / "recognizers" / name).read_bytes()}
 
 

@@ -14,9 +14,10 @@ class Progress(Protocol):
         """Take note. Must return at once; may raise to stop the work.
 
         stage: "inspect" (done and total count files), "examine" (rows), "train"
-        (steps), "validate" (utterances) or "transcribe" (recordings; total is None, as
-        it is not known); of a language model, "read" and "validate" (texts), "count
-        2-grams" (words) and so on, "estimate" (lengths) and "read 1-grams" (lines).
+        (steps; before it "train the head", of a fresh last layer), "validate"
+        (utterances) or "transcribe" (recordings; total is None, as it is not known); of
+        a language model, "read" and "validate" (texts), "count 2-grams" (words) and so
+        on, "estimate" (lengths) and "read 1-grams" (lines).
         facts: "train" has epoch, loss, learning_rate and audio_seconds; "validate" of
         a training has epoch.
         """

@@ -31,6 +31,7 @@ from thanosql.speech.opening import encoders
 from thanosql.speech.opening.directory import read_json
 from thanosql.speech.opening.weights import draw_by_fan_in
 from thanosql.speech.recognizers import families
+from thanosql.speech.recognizers.modeling_encoder_ctc import EncoderCTCConfig
 from thanosql.speech.recognizers.recognizer import quiet
 from thanosql.speech.recognizers.refused import REFUSED
 
@@ -84,7 +85,8 @@ def assemble(
     whole = has_vocabulary(directory) and has_last_layer(config, state)
     takes_encoder = ctc and not _is_ctc(directory, where)
     if takes_encoder:
-        whole, state = False, encoders.encoder_state(state)
+        with damaged(where):
+            whole, state = False, encoders.encoder_state(state)
     bare = _skeleton(config, directory, where, None if whole else texts)
     recognizer = fill(bare, state, where, new_last_layer=not whole)
     recognizer.head_first = takes_encoder and bool(state)
@@ -221,6 +223,15 @@ def _read_config(
             f"known here; those are {', '.join(sorted(families.CLASSES))}"
         )
         raise NotSupportedError(message)
+    if kind == EncoderCTCConfig.model_type:
+        inner = content.get("encoder_config")
+        inner = inner.get("model_type") if isinstance(inner, dict) else None
+        if inner not in encoders.NESTED:
+            message = (
+                f"{where} holds an encoder of type {inner!r}, which is not run here; "
+                f"those are {', '.join(encoders.NESTED)}"
+            )
+            raise NotSupportedError(message)
     if "quantization_config" in content:
         message = (
             f"{where} holds quantized weights, in a format of its own; use the model "

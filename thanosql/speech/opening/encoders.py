@@ -25,13 +25,14 @@ _ENCODERS = ("nemotron_asr_streaming_encoder",)
 TAKEN = (
     *_WHOLE,
     "canary",
-    "cohere_asr",
     "nemotron3_5_asr",
     "nemotron_asr_streaming",
     "parakeet_rnnt",
     "parakeet_tdt",
 )
 "The `model_type` of each config whose encoder can be taken."
+NESTED = (*_WHOLE, *_ENCODERS)
+"That of each config that may be in an `EncoderCTCConfig`."
 
 
 def ctc_config(config: PreTrainedConfig, where: str) -> PreTrainedConfig:
@@ -45,9 +46,9 @@ def ctc_config(config: PreTrainedConfig, where: str) -> PreTrainedConfig:
         made: PreTrainedConfig = _hf.ParakeetCTCConfig(encoder_config=encoder.to_dict())
         return made
     if config.model_type in _WHOLE:
-        return EncoderCTCConfig(encoder_config=config)
+        return EncoderCTCConfig(encoder_config=config.to_dict())
     if encoder.model_type in _ENCODERS:
-        return EncoderCTCConfig(encoder_config=encoder)
+        return EncoderCTCConfig(encoder_config=encoder.to_dict())
     message = (
         f"{where} holds a model of type {config.model_type!r}, whose encoder cannot be "
         f"given a CTC head here; those of {', '.join(sorted(TAKEN))} can"
@@ -56,10 +57,17 @@ def ctc_config(config: PreTrainedConfig, where: str) -> PreTrainedConfig:
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a model's encoder, by their names in a CTC model."""
-    return {
+    """Return the weights of a model's encoder, by their names in a CTC model.
+
+    Empty if there are no weights; a ValueError if there are, but no encoder's.
+    """
+    found = {
         f"encoder.{name.removeprefix(prefix)}": tensor
         for prefix in _PREFIXES
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
+    if state and not found:
+        message = f"no weights of an encoder are among them, only {min(state)!r}, ..."
+        raise ValueError(message)
+    return found

@@ -94,7 +94,9 @@ class EncoderCTCRecognizer(PaddedRecognizer):
 
     def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder's frames if it is frozen, else the features."""
-        if any(p.requires_grad for p in self._untyped.encoder.parameters()):
+        if not self._can_tell_frames or any(
+            p.requires_grad for p in self._untyped.encoder.parameters()
+        ):
             return list(batch)
         with torch.no_grad():
             return self._encoded(batch)
@@ -110,10 +112,21 @@ class EncoderCTCRecognizer(PaddedRecognizer):
         return bool(self._untyped.is_whisper)
 
     @property
+    def _width(self) -> int:
+        return int(self._untyped.lm_head.in_features)
+
+    @property
+    def _can_tell_frames(self) -> bool:
+        """Whether frames differ from features in their width."""
+        return self._width != self.mel_bins
+
+    @property
     def _most_seconds(self) -> float:
         """The most seconds that the encoder hears at once; infinity without a limit."""
         config = self._untyped.config.encoder_config
         most = getattr(config, "max_source_positions", None)
+        if config.model_type.startswith("nemotron"):
+            most = config.max_position_embeddings
         return float("inf") if most is None else most * self.stride / SAMPLE_RATE
 
     def _encoded(self, batch: Sequence[Tensor]) -> list[Tensor]:
@@ -121,13 +134,19 @@ class EncoderCTCRecognizer(PaddedRecognizer):
 
         batch: features, or such frames, which are returned as they are.
         """
-        width = self._untyped.lm_head.in_features
         outputs = [each.to(self.device, non_blocking=True) for each in batch]
-        unheard = [
-            i
-            for i, each in enumerate(outputs)
-            if each.dim() == 1 or each.shape[1] != width
-        ]
+        unheard = []
+        for i, each in enumerate(outputs):
+            if (
+                each.dim() > 1
+                and each.shape[1] == self._width
+                and self._can_tell_frames
+            ):
+                continue
+            if self.frames(len(each)):
+                unheard.append(i)
+            else:
+                outputs[i] = each.new_zeros(0, self._width)
         if self._is_whisper and self.device.type != "cpu" and len(unheard) > 1:
             # A GPU takes all at once; `encode` masks the padding exactly.
             lengths = torch.tensor([len(outputs[i]) for i in unheard])

@@ -74,7 +74,7 @@ _hf.AutoConfig.register(EncoderCTCConfig.model_type, EncoderCTCConfig, exist_ok=
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """Return the class of transformers for a config of a type in CLASSES."""
+    """Return the class for a config of a type in CLASSES."""
     if isinstance(config, EncoderCTCConfig):
         return EncoderForCTC
     found: type[PreTrainedModel] = getattr(_hf, CLASSES[config.model_type])
@@ -108,6 +108,8 @@ def default_feature_extractor(config: PreTrainedConfig) -> Any:
     """Return the feature extractor for a model whose directory has none."""
     if isinstance(config, EncoderCTCConfig):
         config = config.encoder_config
+    if config.model_type == "moonshine":
+        return _hf.Wav2Vec2FeatureExtractor(do_normalize=False)
     if config.model_type == "wav2vec2-bert":
         # Two frames of filterbanks are stacked into one input.
         bins = config.feature_projection_input_dim // 2

@@ -15,6 +15,21 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+# What only a whole model has a say in: where it lies, its number format, and code.
+_NOT_NESTED = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "attn_implementation",
+        "_attn_implementation",
+        "auto_map",
+        "dtype",
+        "experts_implementation",
+        "_experts_implementation",
+        "torch_dtype",
+    )
+)
+
 
 class EncoderCTCConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """An encoder's config, and the vocabulary that its frames are scored for.
@@ -34,7 +49,7 @@ class EncoderCTCConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     ) -> None:
         """Set pad_token_id, which is the CTC blank, and the rest."""
         if isinstance(encoder_config, dict):
-            settings = dict(encoder_config)
+            settings = {k: v for k, v in encoder_config.items() if k not in _NOT_NESTED}
             kind = settings.pop("model_type")
             encoder_config = AutoConfig.for_model(kind, **settings)
         self.encoder_config = encoder_config or AutoConfig.for_model("whisper")
@@ -67,10 +82,10 @@ class EncoderForCTC(PreTrainedModel):  # type: ignore[no-untyped-call]
     _supports_sdpa = True
 
     def __init__(self, config: EncoderCTCConfig) -> None:
-        """Make the layers, without the decoder of the model they are part of."""
+        """Make the model that the encoder is part of, and keep no more than that."""
         super().__init__(config)
         auto: Any = AutoModel  # Any, since transformers is only partly annotated
-        whole = auto.from_config(config.encoder_config)
+        whole = auto.from_config(config.encoder_config, trust_remote_code=False)
         self.encoder = whole.get_encoder() if hasattr(whole, "decoder") else whole
         width = self.encoder.config.hidden_size
         self.lm_head = nn.Linear(width, config.vocab_size)

@@ -72,7 +72,10 @@ class ParakeetRecognizer(PaddedRecognizer):
     def frozen(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder's frames if all of it is frozen, else the features."""
         model: Module = self.model
-        if any(p.requires_grad for p in model.encoder.parameters()):
+        can_tell_frames = model.config.encoder_config.hidden_size != self.mel_bins
+        if not can_tell_frames or any(
+            p.requires_grad for p in model.encoder.parameters()
+        ):
             return list(batch)
         with torch.no_grad():
             return [self._encoded_alone(each) for each in batch]

@@ -47,7 +47,7 @@ def train_head(
     options = replace(
         given,
         time_limit=None if given.time_limit is None else SHARE * given.time_limit,
-        epochs=max(EPOCHS, -(-STEPS * given.batch_size // len(some))),
+        epochs=max(EPOCHS, -(-STEPS // -(-len(some) // given.batch_size))),
         learning_rate=LEARNING_RATE,
         freeze_encoder=True,
         speed_perturbation=False,

@@ -48,8 +48,9 @@ class Loop:
     epoch: int = 0
     step: int = 0
     learning_rate: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    "When the training began, by the monotonic clock: the time limit counts from here."
+    spent_before: float = 0.0
+    "Seconds of the time limit that are spent already."
+    _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         options = self.options = self.batches.options
@@ -86,7 +87,8 @@ class Loop:
                 "epoch": self.epoch,
                 "step": self.step,
                 "learning_rate": self.learning_rate,
-                "elapsed": time.monotonic() - self.began,
+                "elapsed": time.monotonic() - self._began,
+                "spent_before": self.spent_before,
                 "scaler": self._scaler.state_dict(),
                 "log": self._log.state(),
             },
@@ -108,7 +110,8 @@ class Loop:
         self._log.restore(facts["log"])
         self.epoch, self.step = facts["epoch"], facts["step"]
         self.learning_rate = facts["learning_rate"]
-        self.began = time.monotonic() - facts["elapsed"]
+        self._began = time.monotonic() - facts["elapsed"]
+        self.spent_before = facts.get("spent_before", 0.0)  # not in older ones
 
     @property
     def first_loss(self) -> float:
@@ -124,8 +127,9 @@ class Loop:
         """Return the share of the time limit that is used up; 0 without a limit."""
         if self.options.time_limit is None:
             return 0.0
-        spent = time.monotonic() - self.began
-        return self.group.agreed(spent) / self.options.time_limit
+        left = self.options.time_limit - self.spent_before
+        share = (time.monotonic() - self._began) / left if left > 0 else 1.0
+        return self.group.agreed(share)
 
     def run_epoch(self) -> tuple[float, float]:
         """Train on every utterance once; return the mean loss and seconds of audio.

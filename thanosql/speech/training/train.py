@@ -121,9 +121,10 @@ def train(
                 and recognizer.fresh
                 and not freezes_encoder(recognizer, utterances, options)
             ):
-                # Each process of the group by itself: it is the same in all.
+                # Each process of the group by itself; they go on with the first's.
                 train_head(batches, utterances, rows, progress)
-            loop = Loop(batches, utterances, rows, progress, group, began=began)
+            spent = time.monotonic() - began
+            loop = Loop(batches, utterances, rows, progress, group, spent_before=spent)
             if saved is not None:
                 at, kept = saved
                 loop.restore(at)
