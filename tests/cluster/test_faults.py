@@ -86,6 +86,13 @@ def rows_and_end(findings):
     return rows[:-1], rows[-1]
 
 
+def first_rows(findings, count):
+    """Return the first rows of a statement, which is to go on after them."""
+    begun = list(islice(findings, count))
+    assert all("row" in each for each in begun), begun[-1]
+    return [tuple(each["row"]) for each in begun]
+
+
 @contextmanager
 def driving(path, nodes=None, log=None):
     driver = Driver(path, nodes, log)
@@ -142,8 +149,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
             findings = driver.findings()
             begun = []
             if not is_written:
-                some = islice(findings, draw.randrange(ROWS // 4))
-                begun += [tuple(each["row"]) for each in some]
+                begun = first_rows(findings, draw.randrange(ROWS // 4))
             time.sleep(draw.uniform(0, 0.2))
             workers = somebody_at_work(nodes, alive)
             if moment % 3 == 2:
@@ -177,8 +183,7 @@ def test_a_lost_head_ends_the_statement_and_leaves_the_database(
         findings = driver.findings()
         begun = []
         if not is_written:
-            some = islice(findings, draw.randrange(ROWS // 4))
-            begun += [tuple(each["row"]) for each in some]
+            begun = first_rows(findings, draw.randrange(ROWS // 4))
         time.sleep(draw.uniform(0, 0.2))
         somebody_at_work(nodes, [1, 2])
         nodes.kill(0)
