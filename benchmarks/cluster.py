@@ -305,7 +305,11 @@ def predicting(directory: Path, size: Size) -> Found:
     with Nodes(1, 1, 1) as nodes, ExitStack() as stack:
         os.environ.update(nodes.environment)
         works = {}
-        for name, workers in (("none", "NULL"), ("one", "1"), ("two", "2")):
+        for name, workers in (
+            ("none", ""),
+            ("one", ", workers=1, worker_cpus=1"),
+            ("two", ", workers=2, worker_cpus=1"),
+        ):
             # Each of its own, which keeps its workers for the next round.
             connection = thanosql.connect(path, ray_address=nodes.address)
             stack.enter_context(closing(connection))
@@ -316,8 +320,8 @@ def predicting(directory: Path, size: Size) -> Found:
                 name: str = name, workers: str = workers, connection: Any = connection
             ) -> None:
                 rows = connection.execute(
-                    f"PREDICT USING m OPTIONS (batch_size=1, workers={workers}, "
-                    "worker_cpus=1) AS SELECT id, audio FROM clips ORDER BY id"
+                    f"PREDICT USING m OPTIONS (batch_size=1{workers}) "
+                    "AS SELECT id, audio FROM clips ORDER BY id"
                 )
                 texts[name] = [text for *_, text in rows]
 
