@@ -115,7 +115,8 @@ english_words = st.text(ENGLISH[1:], min_size=1, max_size=5)
 # What a vocabulary of English letters spells nothing of, by whether it parts words.
 parting = st.one_of(
     st.characters(categories=["P", "S", "Z", "N", "Cc", "Cn", "Co"]).filter(
-        lambda c: c not in "'‘’＇´`·‧׳״"  # noqa: RUF001
+        # Normalized, since U+0387 becomes the middle dot.
+        lambda c: unicodedata.normalize("NFKC", c) not in "'‘’＇´`·‧׳״"  # noqa: RUF001
     ),
     st.sampled_from("\u200b\ufeff\u3164\uffa0\t\n\x85"),
 )
