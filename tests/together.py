@@ -19,6 +19,7 @@ import torch
 torch.set_num_threads(1)  # before a fork there must be no pool of threads
 
 from tones import spoken  # noqa: E402
+from toys import NO_DROPOUT as ENCODER_WITHOUT_DROPOUT  # noqa: E402
 from toys import config, moonshine, parakeet, wav2vec2, whisper, write_config  # noqa: E402
 
 from thanosql.errors import TrainingError  # noqa: E402
@@ -50,16 +51,7 @@ ENCODER = {
     "intermediate_size": 32,
     "subsampling_factor": 4,
     "subsampling_conv_channels": 8,
-    **dict.fromkeys(
-        (
-            "dropout",
-            "dropout_positions",
-            "attention_dropout",
-            "activation_dropout",
-            "layerdrop",
-        ),
-        0.0,
-    ),
+    **ENCODER_WITHOUT_DROPOUT,
 }
 
 

@@ -86,11 +86,14 @@ def rows_and_end(findings):
     return rows[:-1], rows[-1]
 
 
-def first_rows(findings, count):
-    """Return the first rows of a statement, which is to go on after them."""
-    begun = list(islice(findings, count))
-    assert all("row" in each for each in begun), begun[-1]
-    return [tuple(each["row"]) for each in begun]
+def begun(driver, is_written, draw):
+    """Begin a statement; return its first rows, if it gives any, and what follows."""
+    driver.begin(INSERT if is_written else WORKERS)
+    findings = driver.findings()
+    first = [] if is_written else list(islice(findings, draw.randrange(ROWS // 4)))
+    assert all("row" in each for each in first), first[-1]
+    time.sleep(draw.uniform(0, 0.2))
+    return [tuple(each["row"]) for each in first], findings
 
 
 @contextmanager
@@ -145,12 +148,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
         alive = [1, 2]
         for moment in range(16):
             is_written = moment % 4 == 3
-            driver.begin(INSERT if is_written else WORKERS)
-            findings = driver.findings()
-            begun = []
-            if not is_written:
-                begun = first_rows(findings, draw.randrange(ROWS // 4))
-            time.sleep(draw.uniform(0, 0.2))
+            first, findings = begun(driver, is_written, draw)
             workers = somebody_at_work(nodes, alive)
             if moment % 3 == 2:
                 node = draw.choice(alive)
@@ -163,7 +161,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
             if is_written:
                 rows, _ = driver.finish("SELECT * FROM texts ORDER BY id")
                 driver.finish("DELETE FROM texts")
-            assert begun + rows == expected, moment
+            assert first + rows == expected, moment
 
 
 @pytest.mark.thorough(seconds=20)
@@ -179,16 +177,11 @@ def test_a_lost_head_ends_the_statement_and_leaves_the_database(
     is_written = moment % 2 == 1
     with Nodes(1, 1, by_client=by_client) as nodes, driving(path, nodes) as driver:
         driver.finish("INSERT INTO texts VALUES (0, 'before')")
-        driver.begin(INSERT if is_written else WORKERS)
-        findings = driver.findings()
-        begun = []
-        if not is_written:
-            begun = first_rows(findings, draw.randrange(ROWS // 4))
-        time.sleep(draw.uniform(0, 0.2))
+        first, findings = begun(driver, is_written, draw)
         somebody_at_work(nodes, [1, 2])
         nodes.kill(0)
         rows, end = rows_and_end(findings)
-        assert begun + rows == expected[: len(begun + rows)]
+        assert first + rows == expected[: len(first + rows)]
         if by_client:
             assert end.get("error") == "OperationalError", end
             assert "Ray cluster" in end["message"]

@@ -26,6 +26,16 @@ _KEPT_MODELS = 3  # in the object store: an adapter, its base, a language model
 _EXTRA = "pip install 'thanosql-local[ray]'"
 
 
+@contextmanager
+def connected() -> Iterator[None]:
+    """Raise OperationalError where the block loses a cluster of a ray:// address."""
+    try:
+        yield
+    except ConnectionError as error:
+        message = f"the connection to the Ray cluster is lost: {error}"
+        raise errors.OperationalError(message) from error
+
+
 class Session:
     """What one connection has to do with Ray; nothing until `ray` is called."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from thanosql import errors, speech
 from thanosql.cluster.rows import shared_rows
+from thanosql.cluster.session import connected
 from thanosql.cluster.sizing import size_of_workers
 from thanosql.cluster.trainer import Trainer
 from thanosql.cluster.worker import installed
@@ -85,7 +86,8 @@ def train(
     while True:
         try:
             with (
-                nullcontext() if folder is None else speech.checkpoints(folder) as kept
+                connected(),
+                nullcontext() if folder is None else speech.checkpoints(folder) as kept,
             ):
                 saved = None if kept is None else speech.load_parcel(kept)
                 last = saved or last
@@ -110,9 +112,6 @@ def train(
                 f"a worker of the training is lost ({error}); it goes on {again}, with "
                 f"{shared.count} worker{'s' if shared.count > 1 else ''}"
             )
-        except ConnectionError as error:  # of an address that begins with ray://
-            message = f"the connection to the Ray cluster is lost: {error}"
-            raise errors.OperationalError(message) from error
 
 
 class _Shared:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from thanosql import errors, speech
 from thanosql.cluster.crew import Crew, Died
 from thanosql.cluster.jobs import Batch, Job
+from thanosql.cluster.session import connected
 from thanosql.cluster.sizing import size_of_workers
 from thanosql.cluster.worker import Request
 from thanosql.speech.results import Transcription
@@ -70,13 +71,12 @@ def transcribe(
     )
     assert options.workers is not None
     opening = request, files, base, texts
-    try:
-        with closing(Crew(session, options.workers, size, opening)) as crew:
-            work = _Work(recordings, options, root, first_row)
-            yield from work.done_by(crew, progress)
-    except ConnectionError as error:  # of an address that begins with ray://
-        message = f"the connection to the Ray cluster is lost: {error}"
-        raise errors.OperationalError(message) from error
+    with (
+        connected(),
+        closing(Crew(session, options.workers, size, opening)) as crew,
+    ):
+        work = _Work(recordings, options, root, first_row)
+        yield from work.done_by(crew, progress)
 
 
 class _Work:
