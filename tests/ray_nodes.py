@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MEMORY = 100 * 2**20  # bytes of each node's object store
-PATIENCE = 60.0  # seconds for a node to come up, or for its processes to be gone
+PATIENCE = 240.0  # seconds, for what two busy cores do within a minute
 STARTED = re.compile(r"ray start --address='([\d.]+:\d+)'")
 
 
@@ -74,7 +74,7 @@ class Nodes:
             for each in cores:
                 self.add(each)
             for number in range(1, len(self._nodes)):
-                self._wait(lambda number=number: "runtime started" in self._log(number))
+                self.wait_until_joined(number)
         except BaseException:
             self.close()
             raise
@@ -93,6 +93,10 @@ class Nodes:
         self._start(f"--address={self._head}", f"--num-cpus={cores}")
         return len(self._nodes) - 1
 
+    def wait_until_joined(self, number: int) -> None:
+        """Wait until a node is one of the cluster's."""
+        self._wait(lambda: "runtime started" in self._log(number))
+
     def kill(self, number: int) -> None:
         """Kill all that runs on a node, at once, as if its power had failed."""
         for process in self.processes(number):
@@ -109,7 +113,7 @@ class Nodes:
         return [
             process
             for process in self.processes(number)
-            if _title(process).startswith("ray::Worker.")  # and the method's name
+            if title(process).startswith("ray::Worker.")  # and the method's name
         ]
 
     def processes(self, number: int) -> list[int]:
@@ -175,16 +179,34 @@ def _all_processes() -> list[int]:
     return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
 
 
-def _session(process: int) -> int | None:
-    """Return the session of a process; None where it is gone, if not yet waited for."""
+def _status(process: int) -> tuple[str, int, int] | None:
+    """Return state, parent and session of a process; None where it is gone."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        found = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state[0] == "Z" else int(state[3])
+    return found[0], int(found[1]), int(found[3])
 
 
-def _title(process: int) -> str:
+def _session(process: int) -> int | None:
+    """Return the session of a process; None where it is gone, if not yet waited for."""
+    status = _status(process)
+    return None if status is None or status[0] == "Z" else status[2]
+
+
+def descendants(process: int) -> list[int]:
+    """Return the process ids of all that a process has started, directly or not."""
+    children: dict[int, list[int]] = {}
+    for each in _all_processes():
+        if status := _status(each):
+            children.setdefault(status[1], []).append(each)
+    found = [process]
+    for each in found:  # which grows
+        found += children.get(each, [])
+    return found[1:]
+
+
+def title(process: int) -> str:
     """Return the command line of a process, which Ray's workers set to what they do."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode().strip("\0")

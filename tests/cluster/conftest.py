@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 import pytest
+from ray_nodes import descendants, title
 from tones import tones
 
 import thanosql
@@ -51,21 +51,6 @@ def worker_pids(ray):
     """Return a function that returns the processes of the workers that are there."""
 
     def pids(kind: str = "ray::Worker") -> list[int]:
-        listed = subprocess.run(
-            ["ps", "-eo", "pid=,ppid=,args="],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        processes = [line.split(None, 2) for line in listed.stdout.splitlines()]
-        ours = {os.getpid()}
-        for pid, parent, _ in processes:  # a parent comes before its children
-            if int(parent) in ours:
-                ours.add(int(pid))
-        return [
-            int(pid)
-            for pid, _, title in processes
-            if int(pid) in ours and title.startswith(kind)
-        ]
+        return [pid for pid in descendants(os.getpid()) if title(pid).startswith(kind)]
 
     return pids

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray_nodes import Nodes
+from ray_nodes import PATIENCE, Nodes
 from tones import spoken, tones
 from toys import parakeet
 
@@ -56,6 +57,10 @@ class Driver:
     def begin(self, statement):
         self._process.stdin.write(json.dumps(statement) + "\n")
         self._process.stdin.flush()
+
+    def has_told(self):
+        """Return whether there is anything to read."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def findings(self):
         """Yield what it tells of a statement, up to its end or error."""
@@ -133,7 +138,7 @@ def path(archive, tmp_path):
 
 def somebody_at_work(nodes, alive):
     """Return the process ids of workers at work, as soon as there are any."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not (found := [pid for node in alive for pid in nodes.workers(node)]):
         assert time.monotonic() < end, "no worker is at work"
         time.sleep(0.001)
@@ -162,6 +167,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
                 rows, _ = driver.finish("SELECT * FROM texts ORDER BY id")
                 driver.finish("DELETE FROM texts")
             assert first + rows == expected, moment
+            nodes.wait_until_joined(alive[-1])  # or there is no room for two
 
 
 @pytest.mark.thorough(seconds=20)
@@ -244,9 +250,10 @@ def checkpoints(path):
     return [*Path(f"{path}-thanosql").glob("*/checkpoint.safetensors")]
 
 
-def until_checkpointed(path):
-    end = time.monotonic() + 60
+def until_checkpointed(path, driver):
+    end = time.monotonic() + PATIENCE
     while not checkpoints(path):
+        assert not driver.has_told(), [*driver.findings()]
         assert time.monotonic() < end, "no epoch has ended"
         time.sleep(0.01)
 
@@ -258,7 +265,7 @@ def test_a_training_goes_on_when_a_node_is_killed(to_train, tmp_path, is_replace
     log = tmp_path / "log"
     with Nodes(1, 1) as nodes, log.open("w") as said, driving(path, nodes, said) as own:
         own.begin(build(TOGETHER))
-        until_checkpointed(path)
+        until_checkpointed(path, own)
         nodes.kill(random.Random(is_replaced).choice([1, 2]))
         if is_replaced:
             nodes.add(1)
@@ -277,7 +284,7 @@ def test_a_lost_head_leaves_a_training_to_resume_and_no_model(to_train, by_clien
     build, path, expected = to_train
     with Nodes(1, 1, by_client=by_client) as nodes, driving(path, nodes) as driver:
         driver.begin(build(TOGETHER))
-        until_checkpointed(path)
+        until_checkpointed(path, driver)
         nodes.kill(0)
         epochs, end = rows_and_end(driver.findings())
         assert epochs == []
@@ -300,7 +307,7 @@ def test_ctrl_c_in_a_training_of_workers_leaves_it_to_resume(to_train):
     build, path, expected = to_train
     with driving(path) as driver:
         driver.begin(build(TOGETHER))
-        until_checkpointed(path)
+        until_checkpointed(path, driver)
         driver.press_ctrl_c()
         epochs, end = rows_and_end(driver.findings())
         assert (epochs, end.get("error")) == ([], "KeyboardInterrupt")

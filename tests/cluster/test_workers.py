@@ -11,6 +11,7 @@ import pytest
 from tones import tones
 
 import thanosql
+from thanosql.cluster import crew, session, training
 
 WORKERS = "workers=2, worker_cpus=1, batch_size=2"
 CALLS = "SELECT id, audio FROM calls"
@@ -21,11 +22,12 @@ def predict(options="", query=CALLS):
 
 
 def waited_for(condition, seconds=30):
-    """Return once a condition holds, and fail where it never does."""
+    """Return what a condition returns once that is true; fail where it never is."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.01)
+    return found
 
 
 def files(folder, count=6, **other):
@@ -176,6 +178,74 @@ def test_what_a_model_cannot_do_is_said_by_its_error(archive):
 def test_what_the_cluster_has_no_room_for_is_an_error(archive, options, message):
     with pytest.raises(thanosql.OptionError, match=message):
         archive.execute(predict(options)).fetchall()
+
+
+# Idle workers
+
+
+@pytest.fixture
+def other(ray, base):
+    """Return another connection of this process, with model m and table calls."""
+    connection = thanosql.connect(":memory:")
+    connection.execute("CREATE TABLE calls (id INTEGER PRIMARY KEY, audio)")
+    connection.execute("INSERT INTO calls (audio) VALUES (?)", (tones("bad"),))
+    connection.commit()
+    connection.execute("IMPORT MODEL m FROM ?", (str(base),))
+    yield connection
+    connection.close()
+
+
+@pytest.mark.thorough(seconds=8)
+def test_idle_workers_serve_another_connection_and_give_way_to_its_own(
+    archive, other, worker_pids
+):
+    one = "workers=1, worker_cpus=1"
+    archive.execute(predict(one)).fetchall()
+    (idle,) = waited_for(lambda: len(found := worker_pids()) == 1 and found)
+    alone = other.execute(predict()).fetchall()
+    assert other.execute(predict(one)).fetchall() == alone
+    assert worker_pids() == [idle]
+    larger = "workers=1, worker_cpus=2"  # has no room beside them
+    assert other.execute(predict(larger)).fetchall() == alone
+    waited_for(lambda: idle not in worker_pids())
+
+
+@pytest.mark.thorough(seconds=12)
+def test_idle_workers_end_by_themselves_and_with_their_connection(
+    archive, other, worker_pids, monkeypatch
+):
+    other.execute(predict(WORKERS)).fetchall()
+    assert worker_pids()
+    other.close()
+    waited_for(lambda: not worker_pids())
+    monkeypatch.setattr(session, "_KEPT_FOR", 0.1)
+    rows = archive.execute(predict(WORKERS)).fetchall()
+    waited_for(lambda: not worker_pids())
+    assert archive.execute(predict(WORKERS)).fetchall() == rows
+
+
+@pytest.mark.thorough(seconds=4)
+@pytest.mark.parametrize("statement", ["PREDICT", "BUILD"])
+def test_cores_that_others_keep_end_the_wait_for_workers(
+    ray, other, monkeypatch, statement
+):
+    for module in (crew, training):
+        monkeypatch.setattr(module, "STARTS_WITHIN", 1.0)
+    other.cluster().ray()
+    other.cluster().take_workers(None, 0)  # idle ones end
+    group = ray.util.placement_group([{"CPU": 2}])
+    ray.get(group.ready(), timeout=60)
+    sql = predict(WORKERS)
+    if statement == "BUILD":
+        sql = (
+            "BUILD MODEL n USING m OPTIONS (workers=2, validation=0, batch_size=2) "
+            "AS SELECT audio, 'bad' AS text FROM calls, (VALUES (1), (2), (3))"
+        )
+    try:
+        with pytest.raises(thanosql.OperationalError, match=r"each .* 0 are free"):
+            other.execute(sql).fetchall()
+    finally:
+        ray.util.remove_placement_group(group)
 
 
 # The end

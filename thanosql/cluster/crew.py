@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
+from thanosql.cluster.sizing import STARTS_WITHIN, why_none_start
 from thanosql.cluster.worker import Worker, installed
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from thanosql.cluster.sizing import Size
     from thanosql.cluster.worker import Heard, Request
 
-_STARTS_WITHIN = 60.0  # seconds, for the first worker; it needs free cores, and Python
 _STARTS = 3  # workers that may die in a row before one has loaded the model
 _MOMENT = 0.3  # seconds, that a job may go on when its result is not needed any more
 _LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
@@ -72,7 +72,7 @@ class Crew:
         self._failures = 0
         self._began: float | None = time.monotonic()  # None once a worker has begun
         self._looked = time.monotonic()
-        for actor in session.take_workers(size)[:count]:
+        for actor in session.take_workers(size, count):
             self._open(self._joined(Member(actor, is_new=False)))
         self._fill()
 
@@ -220,13 +220,8 @@ class Crew:
         if now - self._looked > _LOOKED_EVERY:
             self._looked = now
             self._session.check_head()
-        if self._began is not None and now - self._began > _STARTS_WITHIN:
-            free = self._ray.available_resources().get("CPU", 0)
-            message = (
-                f"no worker could start within {_STARTS_WITHIN:.0f} s: each takes "
-                f"{self._size.cpus} cores of a machine, and {free:g} are free on all; "
-                "end other work on the cluster, or set a smaller worker_cpus"
-            )
+        if self._began is not None and now - self._began > STARTS_WITHIN:
+            message = why_none_start(self._ray, "no worker", self._size)
             raise errors.OperationalError(message)
 
 

@@ -14,14 +14,16 @@ import socket
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 _PATIENCE = 5.0  # seconds, for a cluster's head to answer
+_KEPT_FOR = 60.0  # seconds, that idle workers hold their cores and GPUs
 _KEPT_MODELS = 3  # in the object store: an adapter, its base, a language model
 _EXTRA = "pip install 'thanosql-local[ray]'"
 
@@ -44,7 +46,6 @@ class Session:
         self._address = address
         self._job: str | None = None  # the connection that what is kept belongs to
         self._models: OrderedDict[str, Any] = OrderedDict()
-        self._workers: tuple[object, list[Any]] = (None, [])
 
     def ray(self) -> Any:
         """Return the module `ray`, connected to the session's cluster.
@@ -61,7 +62,6 @@ class Session:
         if job != self._job:
             self._job = job
             self._models.clear()
-            self._workers = (None, [])
         return ray
 
     def model(self, sha256: str, read: Callable[[], Mapping[str, memoryview]]) -> Any:
@@ -81,22 +81,27 @@ class Session:
         self._models[sha256] = found
         return found
 
-    def take_workers(self, kind: object) -> list[Any]:
-        """Return the workers that an earlier statement has kept, if of that kind.
+    def take_workers(self, kind: object, count: int) -> list[Any]:
+        """Return at most `count` workers that earlier statements have kept idle.
 
-        Others are ended, since the new ones need their place.
+        Those of another kind, and more than that, are ended, since others need their
+        place.
         """
-        kept, workers = self._workers
-        self._workers = (None, [])
-        if kept == kind:
-            return workers
-        self._end(workers)
-        return []
+        kept = _process.take_kept()
+        if kept is None or not kept.session.is_connected():
+            return []
+        most = count if kept.kind == kind else 0
+        _end(kept.workers[most:])
+        return kept.workers[:most]
 
-    def keep_workers(self, kind: object, workers: Sequence[Any]) -> None:
-        """Keep idle workers for the next statement; those kept so far are ended."""
-        self._end(self._workers[1])
-        self._workers = (kind, list(workers))
+    def keep_workers(self, kind: object, workers: list[Any]) -> None:
+        """Keep idle workers for the next statement of any session, for a minute.
+
+        Those kept so far are ended.
+        """
+        self.take_workers(None, 0)
+        if workers:
+            _process.keep(_Kept(self, kind, workers))
 
     def is_connected(self) -> bool:
         """Return whether the connection that `ray` has made or found is still there."""
@@ -125,16 +130,27 @@ class Session:
         Another statement may connect anew.
         """
         if self._job is not None:
-            if self.is_connected():
-                self._end(self._workers[1])
+            kept = _process.take_kept(of=self)
+            if kept is not None and self.is_connected():
+                _end(kept.workers)
             self._models.clear()
-            self._workers = (None, [])
             self._job = None
             _process.leave(_imported(), self)
 
-    def _end(self, workers: Sequence[Any]) -> None:
-        for worker in workers:
-            _imported().kill(worker)
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Idle workers."""
+
+    session: Session
+    "Whose statement they come from."
+    kind: object
+    workers: list[Any]
+
+
+def _end(workers: list[Any]) -> None:
+    for worker in workers:
+        _imported().kill(worker)
 
 
 class _Process:
@@ -145,6 +161,38 @@ class _Process:
         self._sessions: set[Session] = set()  # of the connection that was made here
         self._address: str | None = None
         self._job: str | None = None  # Ray's name for the connection that was made here
+        # The idle workers of all sessions: others would have no room beside them.
+        self._kept: _Kept | None = None
+        self._until: threading.Timer | None = None
+
+    def keep(self, kept: _Kept) -> None:
+        """Keep idle workers until they are taken, at most for a minute."""
+        with self._lock:
+            self._kept = kept
+            self._until = threading.Timer(_KEPT_FOR, self._end_kept, (kept,))
+            self._until.daemon = True
+            self._until.start()
+
+    def take_kept(self, of: Session | None = None) -> _Kept | None:
+        """Return the idle workers, of one session if given; they are kept no more."""
+        with self._lock:
+            kept = self._kept
+            if kept is None or (of is not None and kept.session is not of):
+                return None
+            self._kept = None
+            if self._until is not None:
+                self._until.cancel()
+            return kept
+
+    def _end_kept(self, kept: _Kept) -> None:
+        with self._lock:
+            if self._kept is not kept:  # taken while the timer went off
+                return
+            self._kept = None
+        with suppress(errors.OperationalError):  # the cluster may be gone
+            if kept.session.is_connected():
+                kept.session.check_head()
+                _end(kept.workers)
 
     def join(self, ray: Any, session: Session, address: str | None) -> str:
         """Connect where the process is not connected yet; return Ray's name for it."""

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
     from thanosql.statements import BuildOptions, EvaluateOptions, PredictOptions
 
+# Seconds for workers to start. Each needs free cores, which others may keep for a
+# minute after their statement, and a Python with torch, slow where many start at once.
+STARTS_WITHIN = 180.0
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -57,9 +61,7 @@ def size_of_workers(
         if _held(machines, size) >= (options.workers or 1):
             return size
     size = Size(asked or 1, gpus)
-    each = f"{size.cpus} core{'s' if size.cpus > 1 else ''}"
-    if gpus:
-        each += " and a GPU"
+    each = _cores(size) + (" and a GPU" if gpus else "")
     message = (
         f"option workers is {options.workers}, and of workers with {each} "
         f"{_held(machines, size)} fit on the cluster, which has "
@@ -79,6 +81,10 @@ def _held(machines: Sequence[_Machine], size: Size) -> int:
     return sum(machine.holds(size) for machine in machines)
 
 
+def _cores(size: Size) -> str:
+    return f"{size.cpus} core{'s' if size.cpus > 1 else ''}"
+
+
 def _gpus(machines: Sequence[_Machine], device: str) -> int:
     if device == "cpu":
         return 0
@@ -93,3 +99,13 @@ def _gpus(machines: Sequence[_Machine], device: str) -> int:
         message = "option device is 'cuda', and the cluster has no GPU; write 'auto'"
         raise errors.OptionError(message)
     return int(has_gpus)
+
+
+def why_none_start(ray: Any, who: str, size: Size) -> str:
+    """Return the message for workers that have not started within the time."""
+    free = ray.available_resources().get("CPU", 0)
+    return (
+        f"{who} could start within {STARTS_WITHIN:.0f} s: each takes {_cores(size)} "
+        f"of a machine, and {free:g} are free on all; end other work on the cluster, "
+        "or set fewer workers or a smaller worker_cpus"
+    )

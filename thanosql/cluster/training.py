@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from thanosql import errors, speech
 from thanosql.cluster.rows import shared_rows
 from thanosql.cluster.session import connected
-from thanosql.cluster.sizing import size_of_workers
+from thanosql.cluster.sizing import STARTS_WITHIN, size_of_workers, why_none_start
 from thanosql.cluster.trainer import Trainer
 from thanosql.cluster.worker import installed
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _POLLED_EVERY = 0.1  # seconds; an interrupt is noticed so soon
 _LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
-_STARTS_WITHIN = 60.0  # seconds, for all workers; each needs free cores, and Python
 _SETTLED_WITHIN = 3.0  # seconds, for the others to say why one has lost its peers
 _LOSSES = 3  # that may follow one another without an epoch between them
 
@@ -79,7 +78,7 @@ def train(
     cluster is lost.
     """
     ray = session.ray()
-    session.take_workers(None)  # those that an earlier statement has kept need the room
+    session.take_workers(None, 0)  # idle ones, whose place is needed, end
     shared = _Shared(ray, material, options, root, progress)
     done = losses = 0
     last: Any = None
@@ -267,14 +266,9 @@ class _Team:
                 # It was still counted when the others noticed that it is gone.
                 message = "its machine is gone"
                 raise _LostError(message)
-            if time.monotonic() - began > _STARTS_WITHIN:
-                free = self._ray.available_resources().get("CPU", 0)
-                message = (
-                    f"{len(self._actors)} workers could not start within "
-                    f"{_STARTS_WITHIN:.0f} s: each takes {self._shared.size.cpus} "
-                    f"cores of a machine, and {free:g} are free on all; end other work "
-                    "on the cluster, or set fewer workers or a smaller worker_cpus"
-                )
+            if time.monotonic() - began > STARTS_WITHIN:
+                who = f"not all of {len(self._actors)} workers"
+                message = why_none_start(self._ray, who, self._shared.size)
                 if self._shared.is_again:  # a lost machine may have been counted
                     raise _LostError(message)
                 raise errors.OperationalError(message)
