@@ -1,6 +1,6 @@
 """What workers on a Ray cluster gain, what they cost, and what one database can feed.
 
-    python benchmarks/cluster.py            8 minutes at most, on two quiet cores
+    python benchmarks/cluster.py            a quarter of an hour, on two quiet cores
     python benchmarks/cluster.py --small    two minutes, a smaller model; a dry run
     python benchmarks/cluster.py --only predicting
 
@@ -10,6 +10,10 @@ reading     rows out of SQLite, as PREDICT reads them, and into Ray's object sto
 feeding     PREDICT with workers that only sleep, as long as a GPU would take
 predicting  one worker beside none, two of a core each beside one; texts compared
 building    two workers of a core each beside one, for BUILD; losses compared
+
+The last two are measured in two processes at once as well, without workers, each with
+half of the work and nothing to do with the other: more than that two workers cannot
+gain here.
 
 The model is a wav2vec2-base of random weights, the clips are 10 s of real recordings,
 as FLAC in BLOBs. What a database can feed is told in GPUs that work at speeds which
@@ -23,6 +27,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -65,6 +70,9 @@ SPEEDS = {  # times real time, on the Open ASR leaderboard of May 2026
 NETWORK = 1.25e9  # bytes a second: 10 Gbit/s
 
 
+PREDICT = "PREDICT USING m OPTIONS (batch_size=1{}) AS SELECT id, audio FROM clips"
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """How much is measured."""
@@ -78,8 +86,9 @@ class Size:
     epochs: int
 
 
-FULL = Size(200_000_000, (1, 4, 16), 12, 8, 3, 8, 2)
-SMALL = Size(40_000_000, (1, 4), 1, 4, 1, 4, 1)
+FULL = Size(200_000_000, (1, 4, 16), 12, 8, 3, 24, 2)
+SMALL = Size(40_000_000, (1, 4), 1, 4, 1, 8, 1)
+TRAINED = 8  # utterances of a batch, shared out among the workers
 
 
 def main() -> None:
@@ -140,11 +149,16 @@ def ratios(found: Found) -> list[common.Ratio]:
         lines += [
             ratio("PREDICT, time of one worker to none", one, none, 1.05, higher=False),
             ratio("PREDICT, two workers to one", one, two, 1.8, higher=True),
+            ratio("PREDICT, two apart to one", none, seconds["apart"], 2, higher=True),
         ]
     if "building" in found:
         seconds = found["building"]["seconds"]
         one, two = seconds["one"], seconds["two"]
-        lines.append(ratio("BUILD, two workers to one", one, two, 1.6, higher=True))
+        none, apart = seconds["none"], seconds["apart"]
+        lines += [
+            ratio("BUILD, two workers to one", one, two, 1.6, higher=True),
+            ratio("BUILD, two apart to one", none, apart, 2, higher=True),
+        ]
     return lines
 
 
@@ -319,15 +333,13 @@ def predicting(directory: Path, size: Size) -> Found:
             def work(
                 name: str = name, workers: str = workers, connection: Any = connection
             ) -> None:
-                rows = connection.execute(
-                    f"PREDICT USING m OPTIONS (batch_size=1{workers}) "
-                    "AS SELECT id, audio FROM clips ORDER BY id"
-                )
+                rows = connection.execute(f"{PREDICT.format(workers)} ORDER BY id")
                 texts[name] = [text for *_, text in rows]
 
             work()  # loads the model, starts the workers
             works[name] = work
         seconds = common.in_turn(works, size.rounds)
+    seconds["apart"] = apart(path, PREDICT, size.rounds)
     first, *others = texts.values()
     return {
         "seconds": seconds,
@@ -339,8 +351,11 @@ def predicting(directory: Path, size: Size) -> Found:
 
 def building(directory: Path, size: Size) -> Found:
     """Measure a training by one and by two workers; seconds are those of the epochs."""
+    import torch
+
     import thanosql
 
+    torch.set_num_threads(1)
     path = directory / "clips.db"
     make_model(directory, size.layers, path)
     seconds: dict[str, list[float]] = {}
@@ -349,25 +364,83 @@ def building(directory: Path, size: Size) -> Found:
         os.environ.update(nodes.environment)
         connection = thanosql.connect(path, ray_address=nodes.address)
         make_clips(connection, size.utterances)
-        for name, workers in (("one", 1), ("two", 2)):
-            rows = connection.execute(
-                "BUILD MODEL n USING m OPTIONS (workers=?, worker_cpus=1, epochs=?, "
-                "batch_size=4, validation=0, overwrite=TRUE) "
-                "AS SELECT audio, text FROM clips",
-                (workers, size.epochs),
-            )
-            names = [column[0] for column in rows.description]
-            epochs = [dict(zip(names, row, strict=True)) for row in rows]
+        for name, workers in (
+            ("none", ""),
+            ("one", ", workers=1, worker_cpus=1"),
+            ("two", ", workers=2, worker_cpus=1"),
+        ):
+            epochs = trained(connection, workers, TRAINED, size.epochs, "TRUE")
             seconds[name] = [sum(each["seconds"] for each in epochs)]
             losses[name] = [each["train_loss"] for each in epochs]
         connection.close()
-    pairs = zip(losses["one"], losses["two"], strict=True)
+    seconds["apart"] = apart(path, "BUILD", size.epochs)
+    pairs = zip(losses["none"], losses["two"], strict=True)
     return {
         "seconds": seconds,
         "audio_seconds": SECONDS * size.utterances * size.epochs,
         "losses": losses,
         "difference": max(abs(a - b) for a, b in pairs),
     }
+
+
+def trained(
+    connection: Any, workers: str, batch: int, epochs: int, which: str
+) -> list[dict[str, Any]]:
+    """Train on the clips that a condition chooses; return the epochs."""
+    rows = connection.execute(
+        f"BUILD MODEL n USING m OPTIONS (batch_size=?, epochs=?{workers}, "
+        "validation=0, overwrite=TRUE) "
+        f"AS SELECT audio, text FROM clips WHERE {which}",
+        (batch, epochs),
+    )
+    names = [column[0] for column in rows.description]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def apart(path: Path, statement: str, rounds: int) -> list[float]:
+    """Return the seconds of two processes that start at once, the means of each round.
+
+    Each does half of the work, and has a database of its own.
+    """
+    processes = []
+    for number in range(2):
+        copy = path.with_name(f"apart{number}.db")
+        shutil.copy(path, copy)
+        arguments = (statement, str(copy), str(number), str(rounds))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", *arguments],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    answers = [process.communicate()[0] for process in processes]
+    assert not any(process.returncode for process in processes)
+    each = [json.loads(answer.splitlines()[-1]) for answer in answers]
+    return [statistics.mean(pair) for pair in zip(*each, strict=True)]
+
+
+def work_apart(statement: str, path: str, number: str, rounds: str) -> None:
+    """Do half of the work in this process; print the seconds of each round."""
+    import torch
+
+    import thanosql
+
+    torch.set_num_threads(1)
+    mine = f"id % 2 = {number}"
+    with closing(thanosql.connect(path)) as connection:
+        if statement == "BUILD":
+            epochs = trained(connection, "", TRAINED // 2, int(rounds), mine)
+            seconds = [sum(each["seconds"] for each in epochs)]
+        else:
+
+            def work() -> None:
+                query = f"{statement.format('')} WHERE {mine}"
+                connection.execute(query).fetchall()
+
+            work()  # loads the model
+            seconds = common.in_turn({"": work}, int(rounds))[""]
+    print(json.dumps(seconds))
 
 
 def make_model(directory: Path, layers: int, path: Path) -> None:
@@ -421,5 +494,7 @@ if __name__ == "__main__":
             part = PARTS[sys.argv[2]]
             measured = part(Path(name), FULL if sys.argv[3] == "full" else SMALL)
         print(json.dumps(measured))
+    elif sys.argv[1:2] == ["--worker"]:
+        work_apart(*sys.argv[2:])
     else:
         main()
