@@ -296,6 +296,9 @@ def sleeping(seconds: float) -> type:
         def open(self, *_: Any) -> None:
             pass
 
+        def rest(self, _seconds: float) -> None:
+            pass
+
         def transcribe(self, recordings: list[Any], *_: Any) -> Any:
             from thanosql.cluster.worker import Heard
             from thanosql.speech.results import Transcription

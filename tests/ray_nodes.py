@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import filelock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,17 +43,25 @@ class Nodes:
     without which these nodes answer nobody.
     """
 
-    def __init__(self, *cores: int, by_client: bool = False) -> None:
+    def __init__(
+        self, *cores: int, by_client: bool = False, after: Nodes | None = None
+    ) -> None:
         """Start the head, then a node for each number of cores.
 
         by_client: whether drivers come by Ray's client, whose address is ray://...
+        after: a cluster of that kind that is gone; this one takes its place, for
+        drivers that know it.
         """
+        self._token = secrets.token_hex(32) if after is None else after._token
         others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.environment = {
             **others,
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_AUTH_TOKEN": self._token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            # gRPC's own handling of forks crashes one in five of the servers that a
+            # head forks for its clients.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
             # A node that is gone is known to be after 3 s instead of 15 to 20.
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
@@ -61,16 +71,22 @@ class Nodes:
         # Sockets are below it, whose paths may have 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="nodes-"))
         self._nodes: list[subprocess.Popen[bytes]] = []
+        # Heads give the ports from 23000 on, of one address, to their clients.
+        self._clients = filelock.FileLock(Path(tempfile.gettempdir(), "ray-clients"))
+        if by_client:
+            self._clients.acquire()
         try:
             head = ["--head", "--port=0", "--num-cpus=0", "--include-dashboard=false"]
-            port = _free_port() if by_client else None
-            if port is not None:
-                head.append(f"--ray-client-server-port={port}")
+            self._port = _free_port() if after is None else after._port
+            if by_client:
+                head.append(f"--ray-client-server-port={self._port}")
             self._start(*head)
             self._head = self._wait(
                 lambda: (found := STARTED.search(self._log(0))) and found[1]
             )
-            self.address = f"ray://127.0.0.2:{port}" if by_client else self._head
+            self.address = self._head
+            if by_client:
+                self.address = f"ray://127.0.0.2:{self._port}"
             for each in cores:
                 self.add(each)
             for number in range(1, len(self._nodes)):
@@ -124,7 +140,9 @@ class Nodes:
     def close(self) -> None:
         """End every node, and wait until nothing of them is left."""
         for number in reversed(range(len(self._nodes))):
-            self.kill(number)
+            if self._nodes[number].returncode is None:
+                self.kill(number)
+        self._clients.release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, *arguments: str) -> None:

@@ -3,15 +3,16 @@
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -53,23 +54,33 @@ class Driver:
             text=True,
             start_new_session=True,
         )
+        self.last = None  # that it has told
+        self._told = SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self):
+        with self._process.stdout as told:
+            for line in told:
+                self.last = json.loads(line)
+                self._told.put(self.last)
+        self.last = {"died": self._process.wait()}
+        self._told.put(self.last)
 
     def begin(self, statement):
+        self.last = None
         self._process.stdin.write(json.dumps(statement) + "\n")
         self._process.stdin.flush()
 
-    def has_told(self):
-        """Return whether there is anything to read."""
-        return bool(select.select([self._process.stdout], [], [], 0)[0])
+    def has_ended(self):
+        """Return whether it has told the end of the statement, or an error."""
+        return self.last is not None and "row" not in self.last
 
     def findings(self):
         """Yield what it tells of a statement, up to its end or error."""
-        for line in self._process.stdout:
-            finding = json.loads(line)
+        while "row" in (finding := self._told.get()):
             yield finding
-            if "row" not in finding:
-                return
-        yield {"died": self._process.wait()}
+        yield finding
 
     def finish(self, statement):
         self.begin(statement)
@@ -82,7 +93,7 @@ class Driver:
     def close(self):
         """End it, and return with which status it ended."""
         self._process.stdin.close()
-        self._process.stdout.close()
+        self._listener.join()
         return self._process.wait()
 
 
@@ -136,10 +147,11 @@ def path(archive, tmp_path):
     return shutil.copy(archive[0], tmp_path / "calls.db")
 
 
-def somebody_at_work(nodes, alive):
+def somebody_at_work(nodes, alive, driver):
     """Return the process ids of workers at work, as soon as there are any."""
     end = time.monotonic() + PATIENCE
     while not (found := [pid for node in alive for pid in nodes.workers(node)]):
+        assert not driver.has_ended(), driver.last
         assert time.monotonic() < end, "no worker is at work"
         time.sleep(0.001)
     return found
@@ -154,7 +166,7 @@ def test_rows_are_the_same_whichever_workers_and_nodes_are_killed(archive, path)
         for moment in range(16):
             is_written = moment % 4 == 3
             first, findings = begun(driver, is_written, draw)
-            workers = somebody_at_work(nodes, alive)
+            workers = somebody_at_work(nodes, alive, driver)
             if moment % 3 == 2:
                 node = draw.choice(alive)
                 nodes.kill(node)
@@ -184,7 +196,7 @@ def test_a_lost_head_ends_the_statement_and_leaves_the_database(
     with Nodes(1, 1, by_client=by_client) as nodes, driving(path, nodes) as driver:
         driver.finish("INSERT INTO texts VALUES (0, 'before')")
         first, findings = begun(driver, is_written, draw)
-        somebody_at_work(nodes, [1, 2])
+        somebody_at_work(nodes, [1, 2], driver)
         nodes.kill(0)
         rows, end = rows_and_end(findings)
         assert first + rows == expected[: len(first + rows)]
@@ -192,6 +204,10 @@ def test_a_lost_head_ends_the_statement_and_leaves_the_database(
             assert end.get("error") == "OperationalError", end
             assert "Ray cluster" in end["message"]
             left = driver
+            if moment == 0:
+                nodes.close()
+                with Nodes(1, 1, by_client=True, after=nodes):
+                    assert driver.finish(WORKERS) == (expected, {"end": True})
         else:
             # Ray ends a process that was connected to the node of its own machine, and
             # lost it, unless that process notices first.
@@ -253,7 +269,7 @@ def checkpoints(path):
 def until_checkpointed(path, driver):
     end = time.monotonic() + PATIENCE
     while not checkpoints(path):
-        assert not driver.has_told(), [*driver.findings()]
+        assert not driver.has_ended(), driver.last
         assert time.monotonic() < end, "no epoch has ended"
         time.sleep(0.01)
 

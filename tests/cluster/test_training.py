@@ -104,7 +104,7 @@ def test_rows_in_the_object_store_are_as_they_were(ray):
         )
         for i in range(900)
     ]
-    shared = shared_rows(ray, iter(rows))
+    shared = shared_rows(ray, rows, lambda *_: None)
     assert len(shared) == 900
     assert len(shared.references) > 3
     places = draw.sample(range(900), 900)
@@ -228,7 +228,7 @@ def test_a_training_whose_workers_die_again_and_again_ends(
     finally:
         is_over.set()
         thread.join()
-    assert len(killed) == 6
+    assert len(killed) >= 6  # three times two, more if an epoch ends between
 
 
 @pytest.mark.thorough(seconds=20)

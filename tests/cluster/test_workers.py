@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ray_nodes import PATIENCE
 from tones import tones
 
 import thanosql
@@ -21,7 +22,7 @@ def predict(options="", query=CALLS):
     return f"SELECT id, predicted FROM (PREDICT USING m OPTIONS ({options}) AS {query})"
 
 
-def waited_for(condition, seconds=30):
+def waited_for(condition, seconds=PATIENCE):
     """Return what a condition returns once that is true; fail where it never is."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -197,8 +198,9 @@ def other(ray, base):
 
 @pytest.mark.thorough(seconds=8)
 def test_idle_workers_serve_another_connection_and_give_way_to_its_own(
-    archive, other, worker_pids
+    archive, other, worker_pids, monkeypatch
 ):
+    monkeypatch.setattr(session, "_KEPT_FOR", 600.0)
     one = "workers=1, worker_cpus=1"
     archive.execute(predict(one)).fetchall()
     (idle,) = waited_for(lambda: len(found := worker_pids()) == 1 and found)
@@ -234,7 +236,8 @@ def test_cores_that_others_keep_end_the_wait_for_workers(
     other.cluster().ray()
     other.cluster().take_workers(None, 0)  # idle ones end
     group = ray.util.placement_group([{"CPU": 2}])
-    ray.get(group.ready(), timeout=60)
+    ray.get(group.ready())
+    waited_for(lambda: not ray.available_resources().get("CPU"))
     sql = predict(WORKERS)
     if statement == "BUILD":
         sql = (
@@ -242,7 +245,7 @@ def test_cores_that_others_keep_end_the_wait_for_workers(
             "AS SELECT audio, 'bad' AS text FROM calls, (VALUES (1), (2), (3))"
         )
     try:
-        with pytest.raises(thanosql.OperationalError, match=r"each .* 0 are free"):
+        with pytest.raises(thanosql.OperationalError, match=r"each .* and 0 cores"):
             other.execute(sql).fetchall()
     finally:
         ray.util.remove_placement_group(group)
@@ -269,11 +272,18 @@ def test_an_early_end_stops_the_work_everywhere(archive, tmp_path, worker_pids, 
         with closing(cursor):
             cursor.execute(statement).fetchone()
     else:
-        timer = threading.Timer(1.0, archive.interrupt)
-        timer.start()
+
+        def interrupt():
+            try:
+                waited_for(lambda: _opened(worker_pids(), long))
+            finally:
+                archive.interrupt()
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
         with pytest.raises(thanosql.OperationalError, match="interrupted"):
             cursor.execute(statement).fetchall()
-        timer.join()
+        thread.join()
     waited_for(lambda: not _opened(worker_pids(), long))
     assert archive.execute(predict(WORKERS)).fetchone()
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _STARTS = 3  # workers that may die in a row before one has loaded the model
 _MOMENT = 0.3  # seconds, that a job may go on when its result is not needed any more
-_LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,8 @@ class Crew:
         self._back: SimpleQueue[Future[Any]] = SimpleQueue()  # those that are done
         self._failures = 0
         self._began: float | None = time.monotonic()  # None once a worker has begun
-        self._looked = time.monotonic()
         for actor in session.take_workers(size, count):
-            self._open(self._joined(Member(actor, is_new=False)))
+            self._begin(Member(actor, is_new=False))
         self._fill()
 
     def free(self, *, alone: bool) -> Member | None:
@@ -125,7 +123,7 @@ class Crew:
             if job is not None:
                 member.jobs.remove(job)
                 found.append((job, value))
-            elif member.node or not member.is_new:
+            elif member.node:
                 member.is_open = True
                 self._failures = 0
             else:
@@ -166,12 +164,12 @@ class Crew:
                 )
                 .remote()
             )
-            member = self._joined(Member(actor, is_new=True))
-            self._wait_for(actor.begin.remote(installed()), member)
+            self._begin(Member(actor, is_new=True))
 
-    def _joined(self, member: Member) -> Member:
+    def _begin(self, member: Member) -> None:
+        """Have a worker say where it is."""
         self._members.append(member)
-        return member
+        self._wait_for(member.actor.begin.remote(installed()), member)
 
     def _open(self, member: Member) -> None:
         """Have a worker load what the statement needs."""
@@ -216,11 +214,9 @@ class Crew:
 
     def _look(self) -> None:
         """Raise OperationalError if nothing is to be expected any more."""
-        now = time.monotonic()
-        if now - self._looked > _LOOKED_EVERY:
-            self._looked = now
-            self._session.check_head()
-        if self._began is not None and now - self._began > STARTS_WITHIN:
+        self._session.look()
+        began = self._began
+        if began is not None and time.monotonic() - began > STARTS_WITHIN:
             message = why_none_start(self._ray, "no worker", self._size)
             raise errors.OperationalError(message)
 

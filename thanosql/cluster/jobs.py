@@ -43,6 +43,8 @@ class Job:
     "Whether the worker may have no other job: a worker has died of this one."
     deaths: int = 0
     "How many have died of it."
+    unread: Sequence[Transcription] | None = None
+    "What a worker made of its only recording, whose file it could not read."
 
     @property
     def recordings(self) -> list[Recording]:

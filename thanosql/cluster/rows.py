@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, overload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from thanosql.speech.progress import Progress
+
     Row = tuple[Any, ...]  # (audio, text)
 
 _CHUNK_BYTES = 2**24  # of BLOBs; a chunk that has more takes no more rows
@@ -75,15 +77,20 @@ class SharedRows(Sequence["Row"]):
         return chunk
 
 
-def shared_rows(ray: Any, rows: Iterable[Row]) -> SharedRows:
-    """Put rows into the object store; they are read once, in order."""
+def shared_rows(ray: Any, rows: Sequence[Row], progress: Progress) -> SharedRows:
+    """Put rows into the object store; they are read once, in order.
+
+    progress: is called for each chunk, and may raise to stop.
+    """
     references: list[Any] = []
     firsts: list[int] = []
     count = 0
+    progress("share", 0, len(rows))
     for chunk in _chunks(rows):
         references.append(ray.put(chunk))
         firsts.append(count)
         count += len(chunk.rows)
+        progress("share", count, len(rows))
     return SharedRows(references, firsts, count)
 
 

@@ -12,10 +12,12 @@ import os
 import signal
 import socket
 import threading
+import time
+import weakref
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from thanosql import errors
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _PATIENCE = 5.0  # seconds, for a cluster's head to answer
+_LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
 _KEPT_FOR = 60.0  # seconds, that idle workers hold their cores and GPUs
 _KEPT_MODELS = 3  # in the object store: an adapter, its base, a language model
 _EXTRA = "pip install 'thanosql-local[ray]'"
@@ -33,7 +36,12 @@ def connected() -> Iterator[None]:
     """Raise OperationalError where the block loses a cluster of a ray:// address."""
     try:
         yield
-    except ConnectionError as error:
+    except Exception as error:
+        # Not grpc's class by name: only the extra [client] of Ray has it.
+        kinds = type(error).__mro__
+        is_of_grpc = any(kind.__module__.partition(".")[0] == "grpc" for kind in kinds)
+        if not is_of_grpc and not isinstance(error, ConnectionError):
+            raise
         message = f"the connection to the Ray cluster is lost: {error}"
         raise errors.OperationalError(message) from error
 
@@ -46,6 +54,7 @@ class Session:
         self._address = address
         self._job: str | None = None  # the connection that what is kept belongs to
         self._models: OrderedDict[str, Any] = OrderedDict()
+        self._looked = 0.0
 
     def ray(self) -> Any:
         """Return the module `ray`, connected to the session's cluster.
@@ -85,28 +94,43 @@ class Session:
         """Return at most `count` workers that earlier statements have kept idle.
 
         Those of another kind, and more than that, are ended, since others need their
-        place.
+        place. Any of them may have ended by itself.
         """
-        kept = _process.take_kept()
-        if kept is None or not kept.session.is_connected():
+        kept = _process.swap_kept(None)
+        if not self._can_use(kept):
             return []
         most = count if kept.kind == kind else 0
         _end(kept.workers[most:])
         return kept.workers[:most]
 
     def keep_workers(self, kind: object, workers: list[Any]) -> None:
-        """Keep idle workers for the next statement of any session, for a minute.
+        """Keep idle workers for the next statement of any session of this process.
 
-        Those kept so far are ended.
+        Those kept so far are ended. These end by themselves after a minute.
         """
-        self.take_workers(None, 0)
+        kept = None
         if workers:
-            _process.keep(_Kept(self, kind, workers))
+            for worker in workers:
+                worker.rest.remote(_KEPT_FOR)
+            kept = _Kept(weakref.ref(self), self._job, kind, workers)
+        before = _process.swap_kept(kept)
+        if self._can_use(before):
+            _end(before.workers)
+
+    def _can_use(self, kept: _Kept | None) -> TypeGuard[_Kept]:
+        """Return whether there are workers, and of the cluster that this uses now."""
+        return kept is not None and kept.job == self._job and self.is_connected()
 
     def is_connected(self) -> bool:
         """Return whether the connection that `ray` has made or found is still there."""
-        ray = _imported()
-        return ray.is_initialized() and self._job == _job(ray)
+        return self._job is not None and self._job == _job(_imported())
+
+    def look(self) -> None:
+        """Check every few seconds that the cluster is there, as `check_head` does."""
+        now = time.monotonic()
+        if now - self._looked > _LOOKED_EVERY:
+            self._looked = now
+            self.check_head()
 
     def check_head(self) -> None:
         """Raise OperationalError if the cluster's head does not answer any more.
@@ -117,6 +141,9 @@ class Session:
         ray = _imported()
         if ray.util.client.ray.is_connected():
             return  # by ray://, where each call fails by itself
+        if not self.is_connected():  # another statement has noticed it
+            message = "the connection to the Ray cluster is lost"
+            raise errors.OperationalError(message)
         try:
             check_answers(ray.get_runtime_context().gcs_address)
         except OSError as error:
@@ -130,8 +157,8 @@ class Session:
         Another statement may connect anew.
         """
         if self._job is not None:
-            kept = _process.take_kept(of=self)
-            if kept is not None and self.is_connected():
+            kept = _process.swap_kept(None, of=self)
+            if self._can_use(kept):
                 _end(kept.workers)
             self._models.clear()
             self._job = None
@@ -142,8 +169,10 @@ class Session:
 class _Kept:
     """Idle workers."""
 
-    session: Session
+    session: weakref.ref[Session]
     "Whose statement they come from."
+    job: str | None
+    "The connection to a cluster that they belong to."
     kind: object
     workers: list[Any]
 
@@ -157,51 +186,39 @@ class _Process:
     """The connection of this process to Ray, and the sessions that use it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sessions: set[Session] = set()  # of the connection that was made here
+        # A statement may end in a finalizer, so amidst anything that this thread does.
+        self._lock = threading.RLock()
+        # Of the connection that was made here. One that is forgotten without being
+        # closed holds up nobody.
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._address: str | None = None
         self._job: str | None = None  # Ray's name for the connection that was made here
         # The idle workers of all sessions: others would have no room beside them.
         self._kept: _Kept | None = None
-        self._until: threading.Timer | None = None
 
-    def keep(self, kept: _Kept) -> None:
-        """Keep idle workers until they are taken, at most for a minute."""
-        with self._lock:
-            self._kept = kept
-            self._until = threading.Timer(_KEPT_FOR, self._end_kept, (kept,))
-            self._until.daemon = True
-            self._until.start()
+    def swap_kept(self, kept: _Kept | None, of: Session | None = None) -> _Kept | None:
+        """Keep other idle workers, and return those kept so far.
 
-    def take_kept(self, of: Session | None = None) -> _Kept | None:
-        """Return the idle workers, of one session if given; they are kept no more."""
+        of: a session; if given, workers of another one stay kept.
+        """
         with self._lock:
-            kept = self._kept
-            if kept is None or (of is not None and kept.session is not of):
+            before = self._kept
+            if of is not None and (before is None or before.session() is not of):
                 return None
-            self._kept = None
-            if self._until is not None:
-                self._until.cancel()
-            return kept
-
-    def _end_kept(self, kept: _Kept) -> None:
-        with self._lock:
-            if self._kept is not kept:  # taken while the timer went off
-                return
-            self._kept = None
-        with suppress(errors.OperationalError):  # the cluster may be gone
-            if kept.session.is_connected():
-                kept.session.check_head()
-                _end(kept.workers)
+            self._kept = kept
+            return before
 
     def join(self, ray: Any, session: Session, address: str | None) -> str:
         """Connect where the process is not connected yet; return Ray's name for it."""
         with self._lock:
-            if not ray.is_initialized():
-                self._sessions.clear()  # the program has called `ray.shutdown`
-                self._job = _connect(ray, address)
+            job = _job(ray)
+            if job is None:
+                self._sessions.clear()  # it was lost, or `ray.shutdown` called
+                if ray.util.client.num_connected_contexts():
+                    ray.shutdown()  # what is left of a connection that was lost
+                job = self._job = _connect(ray, address)
                 self._address = address
-            elif self._job != (job := _job(ray)):
+            elif job != self._job:
                 return job  # the program's own
             elif address != self._address:
                 message = (
@@ -211,15 +228,15 @@ class _Process:
                 )
                 raise errors.ProgrammingError(message)
             self._sessions.add(session)
-            return self._job
+            return job
 
     def leave(self, ray: Any, session: Session) -> None:
         """Disconnect what was connected here, where this was its last session."""
         with self._lock:
             if session not in self._sessions:
                 return
-            self._sessions.remove(session)
-            if not self._sessions and ray.is_initialized() and self._job == _job(ray):
+            self._sessions.discard(session)
+            if not self._sessions and self._job == _job(ray):
                 ray.shutdown()
 
     def lose(self, ray: Any) -> None:
@@ -255,7 +272,9 @@ def _connect(ray: Any, address: str | None) -> str:
         check_answers(address)
         with _own_sigterm():
             ray.init(address, **settings)
-        return _job(ray)
+        job = _job(ray)
+        assert job is not None
+        return job
     except BaseException as error:  # an interrupt, too: processes may have started
         ray.shutdown()
         if not isinstance(error, Exception):
@@ -277,8 +296,16 @@ def check_answers(address: str) -> None:
             pass
 
 
-def _job(ray: Any) -> str:
-    """Return what no other connection to a cluster has in common with this one."""
+def _job(ray: Any) -> str | None:
+    """Return what no other connection to a cluster has in common with this one.
+
+    None if there is none: then whatever else is asked of Ray makes it start one.
+    """
+    if not ray.is_initialized():
+        return None
+    client = ray.util.client.ray
+    if client.is_connected():  # to ask the cluster would fail where it is lost
+        return str(client.get_context().client_worker.metadata)
     context = ray.get_runtime_context()
     return f"{context.get_node_id()} {context.get_job_id()}"  # each cluster's first: 1
 

@@ -61,9 +61,8 @@ def size_of_workers(
         if _held(machines, size) >= (options.workers or 1):
             return size
     size = Size(asked or 1, gpus)
-    each = _cores(size) + (" and a GPU" if gpus else "")
     message = (
-        f"option workers is {options.workers}, and of workers with {each} "
+        f"option workers is {options.workers}, and of workers with {_told(size)} "
         f"{_held(machines, size)} fit on the cluster, which has "
         f"{sum(m.cpus for m in machines):g} cores and "
         f"{sum(m.gpus for m in machines):g} GPUs"
@@ -81,8 +80,9 @@ def _held(machines: Sequence[_Machine], size: Size) -> int:
     return sum(machine.holds(size) for machine in machines)
 
 
-def _cores(size: Size) -> str:
-    return f"{size.cpus} core{'s' if size.cpus > 1 else ''}"
+def _told(size: Size) -> str:
+    cores = f"{size.cpus} core{'s' if size.cpus > 1 else ''}"
+    return f"{cores} and a GPU" if size.gpus else cores
 
 
 def _gpus(machines: Sequence[_Machine], device: str) -> int:
@@ -103,9 +103,10 @@ def _gpus(machines: Sequence[_Machine], device: str) -> int:
 
 def why_none_start(ray: Any, who: str, size: Size) -> str:
     """Return the message for workers that have not started within the time."""
-    free = ray.available_resources().get("CPU", 0)
+    free = ray.available_resources()
+    left = f"{free.get('CPU', 0):g} cores and {free.get('GPU', 0):g} GPUs"
     return (
-        f"{who} could start within {STARTS_WITHIN:.0f} s: each takes {_cores(size)} "
-        f"of a machine, and {free:g} are free on all; end other work on the cluster, "
-        "or set fewer workers or a smaller worker_cpus"
+        f"{who} could start within {STARTS_WITHIN:.0f} s: each takes {_told(size)} of "
+        f"a machine, and {left} are free on all; end other work on the cluster, or "
+        "set fewer workers or a smaller worker_cpus"
     )

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from thanosql.statements import BuildOptions
 
 _POLLED_EVERY = 0.1  # seconds; an interrupt is noticed so soon
-_LOOKED_EVERY = 3.0  # seconds, at whether the cluster's head is there
 _SETTLED_WITHIN = 3.0  # seconds, for the others to say why one has lost its peers
 _LOSSES = 3  # that may follow one another without an epoch between them
 
@@ -78,39 +77,43 @@ def train(
     cluster is lost.
     """
     ray = session.ray()
-    session.take_workers(None, 0)  # idle ones, whose place is needed, end
-    shared = _Shared(ray, material, options, root, progress)
-    done = losses = 0
-    last: Any = None
-    while True:
-        try:
-            with (
-                connected(),
-                nullcontext() if folder is None else speech.checkpoints(folder) as kept,
-            ):
-                saved = None if kept is None else speech.load_parcel(kept)
-                last = saved or last
-                with closing(_Team(session, shared, kept, saved, progress)) as team:
-                    for result in team.epochs():
-                        # Those before the checkpoint come again.
-                        if result.epoch > done:
-                            losses, done = 0, result.epoch
-                            yield result
-                last = team.last or last
-            speech.take_weights(material, last)
-            return
-        except _LostError as error:
-            session.check_head()
-            losses += 1
-            if losses == _LOSSES:
-                message = f"workers of the training are lost again and again: {error}"
-                raise errors.OperationalError(message) from error
-            shared.make_fit()
-            again = "from its last checkpoint" if folder is not None else "anew"
-            errors.warn(
-                f"a worker of the training is lost ({error}); it goes on {again}, with "
-                f"{shared.count} worker{'s' if shared.count > 1 else ''}"
-            )
+    with connected():
+        session.take_workers(None, 0)  # idle ones, whose place is needed, end
+        shared = _Shared(ray, material, options, root, progress)
+        done = losses = 0
+        last: Any = None
+        while True:
+            try:
+                with (
+                    nullcontext()
+                    if folder is None
+                    else speech.checkpoints(folder) as kept,
+                ):
+                    saved = None if kept is None else speech.load_parcel(kept)
+                    last = saved or last
+                    with closing(_Team(session, shared, kept, saved, progress)) as team:
+                        for result in team.epochs():
+                            # Those before the checkpoint come again.
+                            if result.epoch > done:
+                                losses, done = 0, result.epoch
+                                yield result
+                    last = team.last or last
+                break
+            except _LostError as error:
+                session.check_head()
+                losses += 1
+                if losses == _LOSSES:
+                    message = (
+                        f"workers of the training are lost again and again: {error}"
+                    )
+                    raise errors.OperationalError(message) from error
+                shared.make_fit()
+                again = "from its last checkpoint" if folder is not None else "anew"
+                errors.warn(
+                    f"a worker of the training is lost ({error}); it goes on {again}, "
+                    f"with {shared.count} worker{'s' if shared.count > 1 else ''}"
+                )
+    speech.take_weights(material, last)
 
 
 class _Shared:
@@ -132,21 +135,19 @@ class _Shared:
         self.count = options.workers
         self.is_again = False
         "Whether workers have been lost."
-        self.size = size_of_workers(ray.nodes(), options)
+        self.size = self._size_of(self.count)
         device = "cuda" if self.size.gpus else "cpu"
         plan = speech.plan(material, replace(options, device=device), root)
         packed = speech.packed(material)
         files = {name: np.frombuffer(file, "u1") for name, file in packed.items()}
-        progress("share", 0, None)
-        rows = shared_rows(ray, material.rows)
+        rows = shared_rows(ray, material.rows, progress)
         held_out = None
         if material.validation_rows is not material.rows:
-            held_out = shared_rows(ray, material.validation_rows)
+            held_out = shared_rows(ray, material.validation_rows, progress)
         # Kept here, so that no worker's end can take them away.
         self.plan, self.files = ray.put(plan), ray.put(files)
         self.rows, self.validation_rows = rows, held_out
         self.directory = os.getcwd()  # noqa: PTH109 - as text
-        progress("share", len(rows), len(rows))
 
     def make_fit(self) -> None:
         """Have as many workers as there is room for, at most those asked for."""
@@ -154,8 +155,7 @@ class _Shared:
         assert self._options.workers is not None
         for count in range(self._options.workers, 0, -1):
             try:
-                wanted = replace(self._options, workers=count)
-                self.size = size_of_workers(self._ray.nodes(), wanted)
+                self.size = self._size_of(count)
             except errors.OptionError:
                 if count == 1:
                     raise
@@ -166,11 +166,14 @@ class _Shared:
     def has_room(self) -> bool:
         """Return whether the cluster still has room for the workers."""
         try:
-            wanted = replace(self._options, workers=self.count)
-            size_of_workers(self._ray.nodes(), wanted)
+            self._size_of(self.count)
         except errors.OptionError:
             return False
         return True
+
+    def _size_of(self, count: int) -> Size:
+        options = replace(self._options, workers=count)
+        return size_of_workers(self._ray.nodes(), options)
 
 
 class _Team:
@@ -190,7 +193,6 @@ class _Team:
         self._session, self._shared = session, shared
         self._kept, self._saved, self._progress = kept, saved, progress
         self._ray = session.ray()
-        self._looked = time.monotonic()
         self._place: tuple[str, float, float | None] = ("train", 0, None)
         self._facts: Mapping[str, float] = {}
         self._actors = [self._actor(shared.size) for _ in range(shared.count)]
@@ -213,6 +215,7 @@ class _Team:
         Raises _LostError if a worker is lost, and what a worker raises.
         """
         host, port = self._begun()
+        saved = None if self._saved is None else self._ray.put(self._saved)
         training = [
             actor.train.remote(
                 speech.Seat(rank, len(self._actors), host, port),
@@ -222,7 +225,7 @@ class _Team:
                 self._shared.files,
                 self._shared.rows,
                 self._shared.validation_rows,
-                self._put(self._saved),
+                saved,
                 self._kept is not None,
             ).future()
             for rank, actor in enumerate(self._actors)
@@ -276,9 +279,6 @@ class _Team:
         place: tuple[str, int] = beginning[0].result()
         return place
 
-    def _put(self, saved: Any) -> Any:
-        return None if saved is None else self._ray.put(saved)
-
     def _is_ready(self) -> bool:
         return self._kept is None or self._kept.ready
 
@@ -303,10 +303,7 @@ class _Team:
         """Raise if the statement is interrupted, or the cluster's head is gone."""
         stage, done, total = self._place
         self._progress(stage, done, total, **self._facts)
-        now = time.monotonic()
-        if now - self._looked > _LOOKED_EVERY:
-            self._looked = now
-            self._session.check_head()
+        self._session.look()
 
     def _check(self, working: list[Future[Any]]) -> None:
         """Raise what a worker has raised, or _LostError if one is gone."""

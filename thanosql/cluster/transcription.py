@@ -55,28 +55,26 @@ def transcribe(
     it is lost or if workers cannot start.
     """
     ray = session.ray()
-    size = size_of_workers(ray.nodes(), options)
-    request = Request(
-        options,
-        None if root is None else os.path.realpath(root),
-        os.getcwd(),  # noqa: PTH109 - as text
-        model.sha256,
-        None if model.base is None else model.base.sha256,
-        None if language_model is None else language_model.sha256,
-    )
-    progress("transcribe", 0, None)  # connecting may have taken seconds
-    files, base, texts = (
-        None if each is None else session.model(each.sha256, each.read)
-        for each in (model, model.base, language_model)
-    )
-    assert options.workers is not None
-    opening = request, files, base, texts
-    with (
-        connected(),
-        closing(Crew(session, options.workers, size, opening)) as crew,
-    ):
-        work = _Work(recordings, options, root, first_row)
-        yield from work.done_by(crew, progress)
+    with connected():
+        size = size_of_workers(ray.nodes(), options)
+        request = Request(
+            options,
+            None if root is None else os.path.realpath(root),
+            os.getcwd(),  # noqa: PTH109 - as text
+            model.sha256,
+            None if model.base is None else model.base.sha256,
+            None if language_model is None else language_model.sha256,
+        )
+        progress("transcribe", 0, None)  # connecting may have taken seconds
+        files, base, texts = (
+            None if each is None else session.model(each.sha256, each.read)
+            for each in (model, model.base, language_model)
+        )
+        assert options.workers is not None
+        opening = request, files, base, texts
+        with closing(Crew(session, options.workers, size, opening)) as crew:
+            work = _Work(recordings, options, root, first_row)
+            yield from work.done_by(crew, progress)
 
 
 class _Work:
@@ -130,7 +128,7 @@ class _Work:
 
     def _give(self, crew: Crew) -> bool:
         """Give a job to the worker with the least to do; return whether there was."""
-        while self._again and not self._again[0].is_needed():
+        while self._again and not self._can_go(self._again[0]):
             self._again.popleft()
         alone = bool(self._again) and self._again[0].is_alone
         member = crew.free(alone=alone)
@@ -175,6 +173,21 @@ class _Work:
         if batch.recordings:
             yield batch
 
+    def _can_go(self, job: Job) -> bool:
+        """Return whether a job is to be done; one that no worker could read is read.
+
+        Where its file is bad here, too, why is noted.
+        """
+        if job.unread is None or not job.is_needed():
+            return job.is_needed()
+        (place,) = job.places
+        copied = self._copied(job.batch.recordings[place])
+        if isinstance(copied, errors.AudioError):
+            self._bad(job.batch, place, job.unread, copied)
+            return False
+        job.batch.recordings[place] = copied
+        return True
+
     def _copied(
         self, recording: speech.Recording
     ) -> speech.Recording | errors.AudioError:
@@ -195,12 +208,7 @@ class _Work:
             is_bad = any(t.error is not None for t in each)
             if is_bad and isinstance(recording.audio, str):
                 # The file may be on this machine only, or the worker's network closed.
-                with_copy = self._copied(recording)
-                if isinstance(with_copy, errors.AudioError):
-                    self._bad(job.batch, place, each, with_copy)
-                else:
-                    job.batch.recordings[place] = with_copy
-                    self._again.append(Job(job.batch, (place,)))
+                self._again.append(Job(job.batch, (place,), unread=each))
             elif is_bad and self._options.on_error == "raise":
                 # Only its error itself is of the class that tells what is wrong.
                 self._again.append(Job(job.batch, (place,), "raise"))

@@ -70,13 +70,19 @@ class Worker:
     The models used last stay loaded for the next one.
     """
 
+    def __init__(self) -> None:
+        """Have nothing yet."""
+        self._lock = threading.Lock()
+        self._warnings: list[str] = []
+        self._end: threading.Timer | None = None
+
     def begin(self, expected: str) -> str:
         """Return this machine's name in the cluster; nothing heavy is loaded yet."""
         import ray
 
+        if self._end is not None:
+            self._end.cancel()
         check_installed(expected)
-        self._lock = threading.Lock()
-        self._warnings: list[str] = []
         warnings.showwarning = self._note
         return str(ray.get_runtime_context().get_node_id())
 
@@ -89,6 +95,8 @@ class Worker:
         language_model: Files | None,
     ) -> None:
         """Load what a statement needs; threads: those that torch computes with."""
+        with self._lock:
+            self._warnings.clear()  # of a statement that has ended before them
         speech.set_threads(threads)
         self._request = request
         stored = _stored(request.sha256, model)
@@ -100,6 +108,16 @@ class Worker:
             self._language_model = speech.open_language_model(
                 _stored(request.language_model, language_model)
             )
+
+    def rest(self, seconds: float) -> None:
+        """End after so many seconds, unless another statement begins before."""
+        import ray
+
+        # From here, since the driver's process may be busy, or have others to do it.
+        me = ray.get_runtime_context().current_actor
+        self._end = threading.Timer(seconds, ray.kill, (me,))
+        self._end.daemon = True
+        self._end.start()
 
     def transcribe(
         self,
