@@ -67,6 +67,7 @@ SPEEDS = {  # times real time, on the Open ASR leaderboard of May 2026
     "parakeet-ctc-1.1b": 2_729,
     "parakeet-tdt-0.6b-v2": 3_386,
 }
+MEMORY = 3 * 2**30  # of a node's object store: for a state of a training, 1.1 GB
 NETWORK = 1.25e9  # bytes a second: 10 Gbit/s
 
 
@@ -86,7 +87,7 @@ class Size:
     epochs: int
 
 
-FULL = Size(200_000_000, (1, 4, 16), 12, 8, 3, 24, 2)
+FULL = Size(200_000_000, (1, 4, 16), 12, 16, 3, 16, 2)
 SMALL = Size(40_000_000, (1, 4), 1, 4, 1, 8, 1)
 TRAINED = 8  # utterances of a batch, shared out among the workers
 
@@ -319,7 +320,7 @@ def predicting(directory: Path, size: Size) -> Found:
     path = directory / "clips.db"
     make_model(directory, size.layers, path)
     texts: dict[str, list[str]] = {}
-    with Nodes(1, 1, 1) as nodes, ExitStack() as stack:
+    with Nodes(1, 1, 1, memory=MEMORY) as nodes, ExitStack() as stack:
         os.environ.update(nodes.environment)
         works = {}
         for name, workers in (
@@ -363,7 +364,7 @@ def building(directory: Path, size: Size) -> Found:
     make_model(directory, size.layers, path)
     seconds: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
-    with Nodes(1, 1) as nodes:
+    with Nodes(1, 1, memory=MEMORY) as nodes:
         os.environ.update(nodes.environment)
         connection = thanosql.connect(path, ray_address=nodes.address)
         make_clips(connection, size.utterances)

@@ -31,7 +31,7 @@ import filelock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MEMORY = 100 * 2**20  # bytes of each node's object store
+MEMORY = 100 * 2**20  # bytes of each node's object store, unless told otherwise
 PATIENCE = 240.0  # seconds, for what two busy cores do within a minute
 STARTED = re.compile(r"ray start --address='([\d.]+:\d+)'")
 
@@ -44,14 +44,20 @@ class Nodes:
     """
 
     def __init__(
-        self, *cores: int, by_client: bool = False, after: Nodes | None = None
+        self,
+        *cores: int,
+        by_client: bool = False,
+        memory: int = MEMORY,
+        after: Nodes | None = None,
     ) -> None:
         """Start the head, then a node for each number of cores.
 
         by_client: whether drivers come by Ray's client, whose address is ray://...
+        memory: bytes of each node's object store; what has no room goes to the disk.
         after: a cluster of that kind that is gone; this one takes its place, for
         drivers that know it.
         """
+        self._memory = memory
         self._token = secrets.token_hex(32) if after is None else after._token
         others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.environment = {
@@ -155,7 +161,7 @@ class Nodes:
                     *(sys.executable, __file__),
                     *(*arguments, f"--node-ip-address=127.0.0.{2 + number}"),
                     f"--temp-dir={folder}",
-                    *(f"--object-store-memory={MEMORY}", "--disable-usage-stats"),
+                    *(f"--object-store-memory={self._memory}", "--disable-usage-stats"),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=log,

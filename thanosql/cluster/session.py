@@ -17,7 +17,7 @@ import weakref
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from thanosql import errors
 
@@ -93,33 +93,24 @@ class Session:
     def take_workers(self, kind: object, count: int) -> list[Any]:
         """Return at most `count` workers that earlier statements have kept idle.
 
-        Those of another kind, and more than that, are ended, since others need their
-        place. Any of them may have ended by itself.
+        Those of another kind are ended, since others need their place; more of this
+        kind stay. Any of them may have ended by itself.
         """
-        kept = _process.swap_kept(None)
-        if not self._can_use(kept):
+        taken, others = _process.take_idle(self._job, kind, count)
+        if not self.is_connected():
             return []
-        most = count if kept.kind == kind else 0
-        _end(kept.workers[most:])
-        return kept.workers[:most]
+        _end(others)
+        return taken
 
     def keep_workers(self, kind: object, workers: list[Any]) -> None:
         """Keep idle workers for the next statement of any session of this process.
 
-        Those kept so far are ended. These end by themselves after a minute.
+        They end by themselves after a minute.
         """
-        kept = None
-        if workers:
-            for worker in workers:
-                worker.rest.remote(_KEPT_FOR)
-            kept = _Kept(weakref.ref(self), self._job, kind, workers)
-        before = _process.swap_kept(kept)
-        if self._can_use(before):
-            _end(before.workers)
-
-    def _can_use(self, kept: _Kept | None) -> TypeGuard[_Kept]:
-        """Return whether there are workers, and of the cluster that this uses now."""
-        return kept is not None and kept.job == self._job and self.is_connected()
+        for worker in workers:
+            worker.rest.remote(_KEPT_FOR)
+        me = weakref.ref(self)
+        _process.keep_idle([_Idle(each, kind, self._job, me) for each in workers])
 
     def is_connected(self) -> bool:
         """Return whether the connection that `ray` has made or found is still there."""
@@ -157,24 +148,24 @@ class Session:
         Another statement may connect anew.
         """
         if self._job is not None:
-            kept = _process.swap_kept(None, of=self)
-            if self._can_use(kept):
-                _end(kept.workers)
+            mine = _process.take_idle_of(self)
+            if self.is_connected():
+                _end(mine)
             self._models.clear()
             self._job = None
             _process.leave(_imported(), self)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """Idle workers."""
+class _Idle:
+    """A worker that has nothing to do."""
 
-    session: weakref.ref[Session]
-    "Whose statement they come from."
-    job: str | None
-    "The connection to a cluster that they belong to."
+    actor: Any
     kind: object
-    workers: list[Any]
+    job: str | None
+    "The connection to a cluster that it belongs to."
+    session: weakref.ref[Session]
+    "Whose statement it comes from."
 
 
 def _end(workers: list[Any]) -> None:
@@ -193,20 +184,34 @@ class _Process:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._address: str | None = None
         self._job: str | None = None  # Ray's name for the connection that was made here
-        # The idle workers of all sessions: others would have no room beside them.
-        self._kept: _Kept | None = None
+        # Of all sessions: the workers of another would have no room beside them.
+        self._idle: list[_Idle] = []
 
-    def swap_kept(self, kept: _Kept | None, of: Session | None = None) -> _Kept | None:
-        """Keep other idle workers, and return those kept so far.
+    def keep_idle(self, workers: list[_Idle]) -> None:
+        """Keep workers for whoever takes them."""
+        with self._lock:
+            self._idle += workers
 
-        of: a session; if given, workers of another one stay kept.
+    def take_idle(
+        self, job: str | None, kind: object, count: int
+    ) -> tuple[list[Any], list[Any]]:
+        """Return at most `count` idle workers of a kind, and all of other kinds.
+
+        job: the connection that they are to belong to; those of others are forgotten.
         """
         with self._lock:
-            before = self._kept
-            if of is not None and (before is None or before.session() is not of):
-                return None
-            self._kept = kept
-            return before
+            idle = [each for each in self._idle if each.job == job]
+            same = [each for each in idle if each.kind == kind]
+            self._idle = same[count:]
+        others = [each.actor for each in idle if each.kind != kind]
+        return [each.actor for each in same[:count]], others
+
+    def take_idle_of(self, session: Session) -> list[Any]:
+        """Return the idle workers that come from a session and its connection."""
+        with self._lock:
+            mine = [each for each in self._idle if each.session() is session]
+            self._idle = [each for each in self._idle if each.session() is not session]
+        return [each.actor for each in mine if each.job == session._job]
 
     def join(self, ray: Any, session: Session, address: str | None) -> str:
         """Connect where the process is not connected yet; return Ray's name for it."""
