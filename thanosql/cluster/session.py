@@ -197,14 +197,16 @@ class _Process:
     ) -> tuple[list[Any], list[Any]]:
         """Return at most `count` idle workers of a kind, and all of other kinds.
 
-        job: the connection that they are to belong to; those of others are forgotten.
+        The last kept come first: the others may have ended by now. job: the connection
+        that they are to belong to; those of others are forgotten.
         """
         with self._lock:
             idle = [each for each in self._idle if each.job == job]
             same = [each for each in idle if each.kind == kind]
-            self._idle = same[count:]
+            left = max(0, len(same) - count)
+            self._idle = same[:left]
         others = [each.actor for each in idle if each.kind != kind]
-        return [each.actor for each in same[:count]], others
+        return [each.actor for each in same[left:]], others
 
     def take_idle_of(self, session: Session) -> list[Any]:
         """Return the idle workers that come from a session and its connection."""

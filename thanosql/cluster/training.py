@@ -76,43 +76,50 @@ def train(
     is room for. Raises OperationalError if that happens again and again, or if the
     cluster is lost.
     """
-    ray = session.ray()
     with connected():
-        session.take_workers(None, 0)  # idle ones, whose place is needed, end
-        shared = _Shared(ray, material, options, root, progress)
-        done = losses = 0
-        last: Any = None
-        while True:
-            try:
-                with (
-                    nullcontext()
-                    if folder is None
-                    else speech.checkpoints(folder) as kept,
-                ):
-                    saved = None if kept is None else speech.load_parcel(kept)
-                    last = saved or last
-                    with closing(_Team(session, shared, kept, saved, progress)) as team:
-                        for result in team.epochs():
-                            # Those before the checkpoint come again.
-                            if result.epoch > done:
-                                losses, done = 0, result.epoch
-                                yield result
-                    last = team.last or last
-                break
-            except _LostError as error:
-                session.check_head()
-                losses += 1
-                if losses == _LOSSES:
-                    message = (
-                        f"workers of the training are lost again and again: {error}"
-                    )
-                    raise errors.OperationalError(message) from error
-                shared.make_fit()
-                again = "from its last checkpoint" if folder is not None else "anew"
-                errors.warn(
-                    f"a worker of the training is lost ({error}); it goes on {again}, "
-                    f"with {shared.count} worker{'s' if shared.count > 1 else ''}"
-                )
+        yield from _trained(session, material, options, root, folder, progress)
+
+
+def _trained(
+    session: Session,
+    material: speech.Material,
+    options: BuildOptions,
+    root: Path | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Generator[EpochResult, None, None]:
+    ray = session.ray()
+    session.take_workers(None, 0)  # idle ones, whose place is needed, end
+    shared = _Shared(ray, material, options, root, progress)
+    done = losses = 0
+    last: Any = None
+    while True:
+        try:
+            with (
+                nullcontext() if folder is None else speech.checkpoints(folder) as kept,
+            ):
+                saved = None if kept is None else speech.load_parcel(kept)
+                last = saved or last
+                with closing(_Team(session, shared, kept, saved, progress)) as team:
+                    for result in team.epochs():
+                        # Those before the checkpoint come again.
+                        if result.epoch > done:
+                            losses, done = 0, result.epoch
+                            yield result
+                last = team.last or last
+            break
+        except _LostError as error:
+            session.check_head()
+            losses += 1
+            if losses == _LOSSES:
+                message = f"workers of the training are lost again and again: {error}"
+                raise errors.OperationalError(message) from error
+            shared.make_fit()
+            again = "from its last checkpoint" if folder is not None else "anew"
+            errors.warn(
+                f"a worker of the training is lost ({error}); it goes on {again}, "
+                f"with {shared.count} worker{'s' if shared.count > 1 else ''}"
+            )
     speech.take_weights(material, last)
 
 
